@@ -1,0 +1,51 @@
+# The project's habits. Every target sets up .venv itself, once; a machine needs make and Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# On Linux plain `torch` is a CUDA build of several GB. Where there is no NVIDIA driver, a new .venv tries the CPU build first: pip
+# finds it if its own configuration (an index, find-links) offers one; otherwise plain torch. To choose: make test TORCH="torch==2.13.0"
+ifeq ($(origin TORCH), undefined)
+TORCH := torch
+CPU_TORCH := $(if $(shell command -v nvidia-smi),,torch==2.13.0+cpu)
+endif
+
+.PHONY: help demo test lint venv clean
+
+help:
+	@echo "make demo   tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
+	@echo "make test   the tests; pass options to pytest with ARGS, as in ARGS='-k losses'"
+	@echo "make lint   ruff and mypy"
+	@echo "make venv   only set up .venv (each target above does so by itself)"
+	@echo "make clean  remove caches and the demo's output; .venv stays"
+
+demo: .venv/.installed
+	$(BIN)/retrieval-prompts tune eval/data/scifact --out demo/prompts --json demo/result.json --overwrite
+
+test: .venv/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+venv: .venv/.installed
+
+.venv/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing into .venv: a few minutes, once."
+	@$(BIN)/python -m pip show -qq torch || \
+		$(if $(CPU_TORCH),$(BIN)/python -m pip install -qq "$(CPU_TORCH)" 2>/dev/null ||) \
+		$(BIN)/python -m pip install "$(TORCH)"
+	$(BIN)/python -m pip install -qq --editable ".[dev]"
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not; name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "'$(PYTHON)' cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find retrieval_prompts multimodal eval tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,105 @@
+"""A prompt folder: `prompt.safetensors` (the vectors) and `prompt.json` (what they are and what they belong to).
+
+Knows no model: `BiEncoder.load` compares what is read here with the model at hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.files import new_folder, read_json, write_bytes, write_json
+from retrieval_prompts.prompts import KINDS, SIDES, fingerprint
+
+FORMAT = "retrieval-prompts/1"
+VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
+
+
+@dataclass(frozen=True)
+class PromptFolder:
+    """What a prompt folder holds.
+
+    Args:
+        kind: "input" or "prefix".
+        vectors: side ("query", "document") -> (layers, length, width) in float32.
+        base: the frozen model: "name", "fingerprint", "dimension", "width".
+        strength: from 0 (the frozen model) to 1.
+        training: settings, data and scores of the training; free-form JSON.
+    """
+
+    kind: str
+    vectors: dict[str, Tensor]
+    base: dict[str, Any]
+    strength: float = 1.0
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool = False) -> None:
+    """Write a prompt folder atomically. Raises UserError when it exists, unless `overwrite`."""
+    from safetensors.torch import save
+
+    vectors = {side: value.detach().to("cpu", torch.float32).contiguous() for side, value in prompts.vectors.items()}
+    description = {
+        "format": FORMAT,
+        "kind": prompts.kind,
+        "base": prompts.base,
+        "strength": prompts.strength,
+        "sides": {
+            side: {
+                "layers": value.shape[0],
+                "length": value.shape[1],
+                "width": value.shape[2],
+                "fingerprint": fingerprint(prompts.kind, value),
+            }
+            for side, value in vectors.items()
+        },
+        "training": prompts.training,
+    }
+    with new_folder(Path(folder), overwrite=overwrite) as temporary:
+        write_bytes(temporary / VECTORS, save(vectors))
+        write_json(temporary / DESCRIPTION, description)
+
+
+def read_description(folder: Path | str) -> dict[str, Any]:
+    """The contents of `prompt.json`. Raises UserError when the folder is no prompt folder of a known format."""
+    path = Path(folder)
+    if not (path / DESCRIPTION).is_file() or not (path / VECTORS).is_file():
+        raise UserError(f"{path} is no prompt folder: expected {VECTORS} and {DESCRIPTION} in it")
+    description = read_json(path / DESCRIPTION)
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        came = description.get("format") if isinstance(description, dict) else type(description).__name__
+        raise UserError(f"{path / DESCRIPTION}: expected format {FORMAT!r}, got {came!r}; update retrieval-prompts")
+    return description
+
+
+def load_prompts(folder: Path | str) -> PromptFolder:
+    """Read a prompt folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(folder)
+    description = read_description(path)
+    try:
+        vectors = load_file(path / VECTORS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path / VECTORS} cannot be read as safetensors ({error}); restore or train it again"
+        ) from error
+    try:
+        kind, base, strength = description["kind"], dict(description["base"]), float(description["strength"])
+        stated = {side: part["fingerprint"] for side, part in description["sides"].items()}
+        base = {**base, "fingerprint": str(base["fingerprint"]), "dimension": int(base["dimension"])}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path / DESCRIPTION} lacks or garbles a field ({error}); restore or train it again"
+        ) from error
+    if kind not in KINDS or not stated or not set(stated) <= set(SIDES) or not 0 <= strength <= 1:
+        raise UserError(f"{path / DESCRIPTION}: expected a kind of {KINDS}, sides of {SIDES}, a strength from 0 to 1")
+    if stated != {side: fingerprint(kind, value) for side, value in vectors.items()}:
+        raise UserError(f"{path}: {VECTORS} and {DESCRIPTION} do not belong together; restore or train it again")
+    return PromptFolder(kind, vectors, base, strength, description.get("training", {}))

@@ -1,0 +1,281 @@
+"""A bi-encoder: one frozen tower, and a soft prompt on its query side, its document side, or both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from retrieval_prompts import attach as attachment
+from retrieval_prompts.artifacts import PromptFolder, load_prompts, read_description, save_prompts
+from retrieval_prompts.encode import BLOCK, VectorBlocks, embed_texts, encode_blocks, encode_texts
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.initialize import initial_vectors
+from retrieval_prompts.prompts import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
+from retrieval_prompts.tower import DEFAULT_MODEL, Floats, TextTower, load_tower
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+class BiEncoder(nn.Module):
+    """A frozen text tower with soft prompts.
+
+    Its trainable parameters are those of its prompt encoders; the tower's weights are not among them.
+
+    Args:
+        tower: the frozen model.
+        kind: "input" or "prefix".
+        prompts: side -> prompt encoder; a side without one is the frozen model.
+        strength: from 0 to 1. 0 is exactly the frozen model, 1 exactly the prompted one; between them a vector
+            moves along the straight line from the one to the other, kept at the model's unit length if it has one.
+    """
+
+    def __init__(
+        self,
+        tower: TextTower,
+        kind: str = "input",
+        prompts: dict[str, nn.Module] | None = None,
+        strength: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise UserError(f"a prompt's kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        # In a tuple, so that the tower's weights are no parameters of this module
+        self._tower = (tower,)
+        self.kind = kind
+        self.prompts = nn.ModuleDict(prompts or {})
+        self.strength = strength
+        self.training_record: dict[str, Any] = {}
+        if self.prompts:
+            self._notice_room()
+            attachment.verify(tower, kind)
+
+    @property
+    def tower(self) -> TextTower:
+        return self._tower[0]
+
+    @property
+    def strength(self) -> float:
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise UserError(f"strength must be from 0 (the frozen model) to 1 (the whole prompt), got {value}")
+        self._strength = float(value)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        prompts: str | Path | None = None,
+        *,
+        device: str | None = None,
+        strength: float | None = None,
+        trust_remote_code: bool = False,
+    ) -> BiEncoder:
+        """A frozen model, with the prompts of a prompt folder when one is given.
+
+        Args:
+            model: a name, a local folder or a hub id; without it, the base model that the prompts name, or
+                all-MiniLM-L6-v2.
+            strength: overrides the one saved with the prompts.
+
+        Raises UserError when the model or the folder cannot be read, or do not belong together.
+        """
+        if model is None:
+            model = read_description(prompts)["base"]["name"] if prompts is not None else DEFAULT_MODEL
+        folder = load_prompts(prompts) if prompts is not None else None
+        tower = load_tower(model, device=device, trust_remote_code=trust_remote_code)
+        if folder is None:
+            return cls(tower)
+        return cls.with_prompts(tower, folder, strength=strength, source=str(prompts))
+
+    @classmethod
+    def with_prompts(
+        cls, tower: TextTower, folder: PromptFolder, *, strength: float | None = None, source: str = "these prompts"
+    ) -> BiEncoder:
+        """A loaded tower with the prompts of a folder. Raises UserError when they were made for another model."""
+        base = folder.base
+        if base["fingerprint"] != tower.fingerprint:
+            raise UserError(
+                f"{source} belong to {base.get('name')} (fingerprint {base['fingerprint'][:12]}, dimension "
+                f"{base['dimension']}), not to {tower.name} ({tower.fingerprint[:12]}, dimension {tower.dimension}); "
+                "load that model, or tune prompts for this one"
+            )
+        for side, value in folder.vectors.items():
+            expected = attachment.prompt_shape(tower, folder.kind, value.shape[1])
+            if tuple(value.shape) != expected:
+                raise UserError(f"{source}: the {side} prompt has shape {tuple(value.shape)}, expected {expected}")
+        modules: dict[str, nn.Module] = {
+            side: PromptTable(value.to(tower.device)) for side, value in folder.vectors.items()
+        }
+        made = cls(tower, folder.kind, modules, folder.strength if strength is None else strength)
+        made.training_record = folder.training
+        return made
+
+    def attach(
+        self,
+        side: str = "query",
+        *,
+        kind: str = "input",
+        length: int = 8,
+        encoder: str = "table",
+        init: str = "vocab",
+        common: bool = False,
+        seed: int = 0,
+    ) -> BiEncoder:
+        """Attach fresh prompt encoders; returns self. See `initialize.initial_vectors` for `init`.
+
+        Args:
+            side: "query", "document" or "both".
+            encoder: "table", "mlp" or "lstm".
+            common: with both sides, add a part that they share (Semi-Siamese); it starts at zero.
+
+        Raises UserError for an unknown option, and when the model fails the probe (see `attach.verify`).
+        """
+        sides = SIDES if side == "both" else (side,)
+        if side not in (*SIDES, "both"):
+            raise UserError(f"--side must be query, document or both, got {side!r}")
+        if kind not in KINDS:
+            raise UserError(f"--kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        if encoder not in ENCODERS:
+            raise UserError(f"--encoder must be one of {', '.join(ENCODERS)}, got {encoder!r}")
+        if common and side != "both":
+            raise UserError("a common part needs prompts on both sides: pass --side both")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made: dict[str, nn.Module] = {
+                each: ENCODERS[encoder](initial_vectors(self.tower, kind, length, init, seed)) for each in sides
+            }
+        if common:
+            first = made["query"]()
+            shared = PromptTable(torch.zeros_like(first))
+            made = {each: PromptSum(own, shared) for each, own in made.items()}
+        self.kind = kind
+        self.prompts = nn.ModuleDict(made).to(self.tower.device)
+        self.strength = 1.0
+        self._notice_room()
+        attachment.verify(self.tower, kind)
+        return self
+
+    def prompt(self, side: str) -> Tensor | None:
+        """The vectors (layers, length, width) of a side, with their gradient; None for a frozen side."""
+        return self.prompts[side]() if side in self.prompts else None
+
+    def embed(self, ids: Sequence[list[int]], side: str, *, saving: bool = False) -> Tensor:
+        """Token ids (see `tokenize`) -> vectors (texts, dimension) ready to be compared, with gradients."""
+        vectors = embed_texts(self.tower, ids, side, self.kind, self.prompt(side), saving=saving)
+        return self.tower.comparable(vectors)
+
+    def tokenize(self, texts: list[str], side: str) -> list[list[int]]:
+        """Token ids of each text, cut to the room that the prompt leaves."""
+        return self.tower.tokenize(texts, side, prompt=attachment.prompt_room(self.kind, self.prompt(side)))
+
+    def encode_query(self, texts: str | Sequence[str]) -> Floats:
+        """Queries -> vectors (queries, dimension) in float32; one string -> (dimension,)."""
+        return self._encode(texts, "query")
+
+    def encode_document(self, texts: str | Sequence[str]) -> Floats:
+        """Documents -> vectors (documents, dimension) in float32; one string -> (dimension,)."""
+        return self._encode(texts, "document")
+
+    def encode_corpus(
+        self,
+        count: int,
+        read: Callable[[int, int], list[str]],
+        cache: Path | None = None,
+        side: str = "document",
+    ) -> VectorBlocks:
+        """A whole corpus in blocks, ready to be compared, cached on disk (see `encode.encode_blocks`)."""
+        if 0 < self.strength < 1 and side in self.prompts:
+            mixed = [self._encode(read(at, min(at + BLOCK, count)), side) for at in range(0, count, BLOCK)]
+            return VectorBlocks([self.tower.comparable(block) for block in mixed], self.tower.dimension, count)
+        prompt = self.prompt(side) if self.strength > 0 else None
+        identity = hashlib.sha256("|".join([self.tower.fingerprint, side, self._identity(side) or "frozen"]).encode())
+        blocks = encode_blocks(
+            self.tower, count, read, side, self.kind, prompt, encoder=identity.hexdigest(), cache=cache
+        )
+        return blocks.map(self.tower.comparable) if self.tower.normalizes_for_search else blocks
+
+    def identity(self) -> dict[str, Any]:
+        """What an index of this encoder's documents depends on: the model and the document prompt."""
+        return {
+            "model": self.tower.name,
+            "fingerprint": self.tower.fingerprint,
+            "document_prompt": self._identity("document"),
+        }
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the prompts, collapsed to plain vectors, as a prompt folder of a few kilobytes.
+
+        Raises UserError when there is no prompt, or the folder exists and `overwrite` is not given.
+        """
+        save_prompts(folder, self.collapsed(), overwrite=overwrite)
+
+    def collapsed(self) -> PromptFolder:
+        """The prompts as plain vectors with what they belong to."""
+        vectors = {side: module().detach() for side, module in self.prompts.items()}
+        if not vectors:
+            raise UserError("there is no prompt to save; attach one first")
+        base = {
+            "name": self.tower.name,
+            "fingerprint": self.tower.fingerprint,
+            "dimension": self.tower.dimension,
+            "width": self.tower.width,
+            "pools_prompt": self.tower.pools_prompt,
+        }
+        return PromptFolder(self.kind, vectors, base, self.strength, self.training_record)
+
+    def export(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write a stock sentence-transformers checkpoint; see `export.export`."""
+        from retrieval_prompts.export import export
+
+        export(self, Path(folder), overwrite=overwrite)
+
+    def as_sentence_transformer(self) -> SentenceTransformer:
+        """A live SentenceTransformer whose query and document tasks and prompt names carry these prompts."""
+        from retrieval_prompts.live import as_sentence_transformer
+
+        return as_sentence_transformer(self)
+
+    def _encode(self, texts: str | Sequence[str], side: str) -> Floats:
+        if isinstance(texts, str):
+            return self._encode([texts], side)[0]
+        prompt = self.prompt(side)
+        if prompt is None or self.strength == 0:
+            return encode_texts(self.tower, texts, side, self.kind, None)
+        prompted = encode_texts(self.tower, texts, side, self.kind, prompt)
+        if self.strength == 1:
+            return prompted
+        return self.tower.between(encode_texts(self.tower, texts, side, self.kind, None), prompted, self.strength)
+
+    def _identity(self, side: str) -> str | None:
+        prompt = self.prompt(side)
+        if prompt is None or self.strength == 0:
+            return None
+        return fingerprint(self.kind, prompt) + ("" if self.strength == 1 else f"@{self.strength}")
+
+    def _notice_room(self) -> None:
+        import warnings
+
+        for side, module in self.prompts.items():
+            room = attachment.prompt_room(self.kind, module())
+            before, after = self.tower.text_length(side), self.tower.total_length(side, room) - room
+            if after < before:
+                if after <= self.tower.lead + 8:
+                    raise UserError(
+                        f"a {side} prompt of {room} leaves {after} of {before} tokens to the text; "
+                        "use a smaller --length"
+                    )
+                warnings.warn(
+                    f"{self.tower.name} has {self.tower.positions} positions: with a {side} prompt of {room} its texts "
+                    f"are cut at {after} tokens, not {before}; a prefix (--kind prefix) takes none",
+                    UserWarning,
+                    stacklevel=3,
+                )

