@@ -60,13 +60,13 @@ def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool =
         },
         "training": prompts.training,
     }
-    with new_folder(Path(folder), overwrite=overwrite) as temporary:
+    with new_folder(Path(folder), holds=DESCRIPTION, overwrite=overwrite) as temporary:
         write_bytes(temporary / VECTORS, save(vectors))
         write_json(temporary / DESCRIPTION, description)
 
 
 def read_description(folder: Path | str) -> dict[str, Any]:
-    """The contents of `prompt.json`. Raises UserError when the folder is no prompt folder of a known format."""
+    """The contents of `prompt.json`. Raises UserError when it is not that of a prompt folder of a known format."""
     path = Path(folder)
     if not (path / DESCRIPTION).is_file() or not (path / VECTORS).is_file():
         raise UserError(f"{path} is no prompt folder: expected {VECTORS} and {DESCRIPTION} in it")
@@ -74,7 +74,22 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         came = description.get("format") if isinstance(description, dict) else type(description).__name__
         raise UserError(f"{path / DESCRIPTION}: expected format {FORMAT!r}, got {came!r}; update retrieval-prompts")
-    return description
+    try:
+        kind, base, strength = description["kind"], dict(description["base"]), float(description["strength"])
+        base |= {
+            "name": str(base["name"]),
+            "fingerprint": str(base["fingerprint"]),
+            "dimension": int(base["dimension"]),
+        }
+        stated = {side: str(part["fingerprint"]) for side, part in description["sides"].items()}
+        training = dict(description.get("training") or {})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path / DESCRIPTION} lacks or garbles a field ({error}); restore or train it again"
+        ) from error
+    if kind not in KINDS or not stated or not set(stated) <= set(SIDES) or not 0 <= strength <= 1:
+        raise UserError(f"{path / DESCRIPTION}: expected a kind of {KINDS}, sides of {SIDES}, a strength from 0 to 1")
+    return {**description, "base": base, "strength": strength, "training": training}
 
 
 def load_prompts(folder: Path | str) -> PromptFolder:
@@ -90,16 +105,8 @@ def load_prompts(folder: Path | str) -> PromptFolder:
         raise UserError(
             f"{path / VECTORS} cannot be read as safetensors ({error}); restore or train it again"
         ) from error
-    try:
-        kind, base, strength = description["kind"], dict(description["base"]), float(description["strength"])
-        stated = {side: part["fingerprint"] for side, part in description["sides"].items()}
-        base = {**base, "fingerprint": str(base["fingerprint"]), "dimension": int(base["dimension"])}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path / DESCRIPTION} lacks or garbles a field ({error}); restore or train it again"
-        ) from error
-    if kind not in KINDS or not stated or not set(stated) <= set(SIDES) or not 0 <= strength <= 1:
-        raise UserError(f"{path / DESCRIPTION}: expected a kind of {KINDS}, sides of {SIDES}, a strength from 0 to 1")
+    kind, stated = description["kind"], {side: part["fingerprint"] for side, part in description["sides"].items()}
     if stated != {side: fingerprint(kind, value) for side, value in vectors.items()}:
         raise UserError(f"{path}: {VECTORS} and {DESCRIPTION} do not belong together; restore or train it again")
-    return PromptFolder(kind, vectors, base, strength, description.get("training", {}))
+    vectors = {side: vectors[side] for side in stated}  # in the order in which they were saved
+    return PromptFolder(kind, vectors, description["base"], description["strength"], description["training"])

@@ -24,6 +24,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.tower import TextTower
 
 ATTENTION = "retrieval_prompts_sdpa"
+SHORT = 128  # tokens
 PROBE_TEXTS = (
     "heat",
     "A soft prompt steers a frozen model, and leaves its knowledge intact.",
@@ -67,16 +68,17 @@ def embed(tower: TextTower, ids: list[list[int]], side: str, kind: str, vectors:
         kind: "input" (vectors of shape (1, length, width)) or "prefix" ((layers, length, 2 * heads * head_dim)).
         vectors: None is the frozen model.
     """
-    with _attention_kernel(training=torch.is_grad_enabled() and vectors is not None and vectors.requires_grad):
+    training = torch.is_grad_enabled() and vectors is not None and vectors.requires_grad
+    with _attention_kernel(plain=training and max(map(len, ids)) <= SHORT):
         if vectors is None or kind == "input":
             return _embed_input(tower, ids, side, vectors)
         return _embed_prefix(tower, ids, side, vectors)
 
 
 @contextmanager
-def _attention_kernel(training: bool) -> Iterator[None]:
-    """On a CPU, torch's fused attention takes several times longer backwards than plain products at query lengths."""
-    if not training:
+def _attention_kernel(plain: bool) -> Iterator[None]:
+    """On a CPU, torch's fused attention takes several times longer backwards than plain products on short texts."""
+    if not plain:
         yield
         return
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -99,23 +101,16 @@ def prompt_shape(tower: TextTower, kind: str, length: int) -> tuple[int, int, in
 
 
 def _embed_input(tower: TextTower, ids: list[list[int]], side: str, vectors: Tensor | None) -> Tensor:
-    P = 0 if vectors is None else vectors.shape[1]
-    lead = tower.lead
-    rows = [row[:lead] + [0] * P + row[lead:] for row in ids]
-    tokens, mask = _pad(tower, rows)
-    features: dict[str, Any] = {"attention_mask": mask}
-    if vectors is None:
-        features["input_ids"] = tokens
-    else:
+    tokens, mask = _pad(tower, ids)
+    features: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
+    P = 0
+    if vectors is not None:
+        P, lead = vectors.shape[1], tower.lead
         embedded = tower.embeddings(tokens)  # (B, T, H)
-        # The start of each row: 0, or the number of padding tokens on the left
-        start = mask.argmax(dim=1, keepdim=True) + lead
-        place = torch.arange(tokens.shape[1], device=tokens.device)[None, :] - start  # (B, T)
-        inside = (place >= 0) & (place < P)
-        if P:
-            table = vectors[0].to(embedded.dtype) * getattr(tower.embeddings, "embed_scale", 1.0)
-            embedded = torch.where(inside[..., None], table[place.clamp(0, P - 1)], embedded)
-        features["inputs_embeds"] = embedded
+        prompt = vectors[0].to(embedded.dtype) * getattr(tower.embeddings, "embed_scale", 1.0)
+        prompt = prompt.expand(len(ids), P, -1)
+        embedded = torch.cat([embedded[:, :lead], prompt, embedded[:, lead:]], dim=1)  # (B, P + T, H)
+        features = {"inputs_embeds": embedded, "attention_mask": nn.functional.pad(mask, (P, 0), value=1)}
     if not tower.pools_prompt and (P or tower.text_prompt(side)):
         features["prompt_length"] = tower.text_prompt_tokens(side) + P
     return tower.pool(features)
@@ -228,6 +223,8 @@ def _attention(
             # The mask was left out because it is plainly causal; with keys in front it no longer is
             attention_mask = torch.ones(q_length, q_length, dtype=torch.bool, device=key.device).tril()[None, None]
         attention_mask = _widen(attention_mask, extra[0].shape[2])
+        if arguments.get("position_bias") is not None:  # of T5; a prefix has no position
+            arguments["position_bias"] = nn.functional.pad(arguments["position_bias"], (extra[0].shape[2], 0))
         arguments["is_causal"] = False
         key, value = torch.cat([extra[0], key], dim=2), torch.cat([extra[1], value], dim=2)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
@@ -282,16 +279,18 @@ def _mpnet_forward(module: Any) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def _pad(tower: TextTower, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of token ids -> ids and mask (batch, longest row), padded on the tokenizer's side."""
+    """Rows of token ids -> ids and mask (batch, longest row).
+
+    Padded on the right, whatever the tokenizer does: positions then count from a text's first token, as they do when
+    the text stands alone, and a prefix is equally far from each text of a batch.
+    """
     longest = max(len(row) for row in rows)
     pad = tower.tokenizer.pad_token_id or 0
-    left = tower.tokenizer.padding_side == "left"
     tokens = torch.full((len(rows), longest), pad, dtype=torch.long)
     mask = torch.zeros_like(tokens)
     for index, row in enumerate(rows):
-        span = slice(longest - len(row), longest) if left else slice(0, len(row))
-        tokens[index, span] = torch.tensor(row, dtype=torch.long)
-        mask[index, span] = 1
+        tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[index, : len(row)] = 1
     return tokens.to(tower.device), mask.to(tower.device)
 
 
@@ -319,7 +318,7 @@ def verify(tower: TextTower, kind: str) -> None:
                 key: value.to(tower.device) if isinstance(value, Tensor) else value for key, value in features.items()
             }
             frozen = tower.sentence_transformer(features, task="query")["sentence_embedding"]
-            if not torch.equal(frozen, embed(tower, [row], "query", kind, empty)):
+            if not torch.equal(frozen[:, : tower.dimension], embed(tower, [row], "query", kind, empty)):
                 refuse("an empty prompt changes its vectors")
     if kind == "prefix":
         vectors = record_prefix(tower, ids[1])[:, :3]
@@ -336,6 +335,6 @@ def verify(tower: TextTower, kind: str) -> None:
         refuse(f"a vector depends on its batch mates (relative difference {difference:.1e})")
     direction = torch.linspace(-1, 1, alone.shape[1], device=alone.device, dtype=alone.dtype)
     (gradient,) = torch.autograd.grad((alone * direction).sum(), vectors)
-    reached = gradient.abs().sum(dim=(1, 2)) > 0
+    reached = gradient.abs().sum(dim=2) > 0  # (layers, length)
     if not bool(reached.all()):
-        refuse(f"only {int(reached.sum())} of {len(reached)} layers read the prompt")
+        refuse(f"only {int(reached.sum())} of {reached.numel()} prompt vectors reach the model's output")

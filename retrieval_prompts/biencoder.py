@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval_prompts import attach as attachment
-from retrieval_prompts.artifacts import PromptFolder, load_prompts, read_description, save_prompts
+from retrieval_prompts.artifacts import PromptFolder, load_prompts, save_prompts
 from retrieval_prompts.encode import BLOCK, VectorBlocks, embed_texts, encode_blocks, encode_texts
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.initialize import initial_vectors
@@ -52,8 +53,7 @@ class BiEncoder(nn.Module):
         self.strength = strength
         self.training_record: dict[str, Any] = {}
         if self.prompts:
-            self._notice_room()
-            attachment.verify(tower, kind)
+            self._check(kind, self.prompts)
 
     @property
     def tower(self) -> TextTower:
@@ -88,9 +88,9 @@ class BiEncoder(nn.Module):
 
         Raises UserError when the model or the folder cannot be read, or do not belong together.
         """
-        if model is None:
-            model = read_description(prompts)["base"]["name"] if prompts is not None else DEFAULT_MODEL
         folder = load_prompts(prompts) if prompts is not None else None
+        if model is None:
+            model = folder.base["name"] if folder is not None else DEFAULT_MODEL
         tower = load_tower(model, device=device, trust_remote_code=trust_remote_code)
         if folder is None:
             return cls(tower)
@@ -157,11 +157,9 @@ class BiEncoder(nn.Module):
             first = made["query"]()
             shared = PromptTable(torch.zeros_like(first))
             made = {each: PromptSum(own, shared) for each, own in made.items()}
-        self.kind = kind
-        self.prompts = nn.ModuleDict(made).to(self.tower.device)
-        self.strength = 1.0
-        self._notice_room()
-        attachment.verify(self.tower, kind)
+        prompts = nn.ModuleDict(made).to(self.tower.device)
+        self._check(kind, prompts)
+        self.kind, self.prompts, self.strength = kind, prompts, 1.0
         return self
 
     def prompt(self, side: str) -> Tensor | None:
@@ -261,16 +259,15 @@ class BiEncoder(nn.Module):
             return None
         return fingerprint(self.kind, prompt) + ("" if self.strength == 1 else f"@{self.strength}")
 
-    def _notice_room(self) -> None:
-        import warnings
-
-        for side, module in self.prompts.items():
-            room = attachment.prompt_room(self.kind, module())
+    def _check(self, kind: str, prompts: nn.ModuleDict) -> None:
+        """Say where a prompt takes room from the text, and probe the model. Raises UserError."""
+        for side, module in prompts.items():
+            room = attachment.prompt_room(kind, module())
             before, after = self.tower.text_length(side), self.tower.total_length(side, room) - room
             if after < before:
                 if after <= self.tower.lead + 8:
                     raise UserError(
-                        f"a {side} prompt of {room} leaves {after} of {before} tokens to the text; "
+                        f"a {side} prompt of {room} leaves {max(after, 0)} of {before} tokens to the text; "
                         "use a smaller --length"
                     )
                 warnings.warn(
@@ -279,3 +276,4 @@ class BiEncoder(nn.Module):
                     UserWarning,
                     stacklevel=3,
                 )
+        attachment.verify(self.tower, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
     from retrieval_prompts.experiment import Experiment
@@ -46,15 +47,21 @@ def tune(
     init: Annotated[str | None, typer.Option(help="text:WORDS, vocab or gaussian")] = None,
     common: Annotated[bool, typer.Option("--common", help="with both sides: add a part that they share")] = False,
     epochs: Annotated[int | None, typer.Option()] = None,
+    max_steps: Annotated[int | None, typer.Option(help="end training after so many steps at the latest")] = None,
+    document_steps: Annotated[int | None, typer.Option(help="the same for steps that encode documents")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     batch_size: Annotated[int | None, typer.Option(help="queries a step")] = None,
     temperature: Annotated[float | None, typer.Option(help="of the softmax")] = None,
     negatives: Annotated[str | None, typer.Option(help="corpus, in-batch or mined")] = None,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="also compare documents with queries")] = False,
-    titles: Annotated[float | None, typer.Option(help="titles as extra queries, a multiple of the queries")] = None,
-    patience: Annotated[int | None, typer.Option(help="stop after so many epochs without a better dev score")] = None,
+    precision: Annotated[str, typer.Option(help="of training: auto, float32 or bfloat16")] = "auto",
+    patience: Annotated[
+        int | None, typer.Option(help="stop after so many dev scores (of 10) without a better one")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
-    split: Annotated[str, typer.Option(help="split to evaluate on afterwards, if it exists")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="split to evaluate on afterwards  [default: test, if there is one]")
+    ] = None,
     json_file: JsonFile = None,
     cache: Cache = None,
     device: Device = None,
@@ -64,40 +71,39 @@ def tune(
     """Tune soft prompts on a data set, and compare them with the frozen model and BM25."""
     from retrieval_prompts.files import check_output
 
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, holds="prompt.json")
     _check_json(json_file, overwrite)
     from retrieval_prompts.data import load
     from retrieval_prompts.experiment import dev_split
     from retrieval_prompts.settings import TuneSettings
 
-    given = {
-        "length": length,
-        "init": init,
-        "epochs": epochs,
-        "learning_rate": lr,
-        "batch_size": batch_size,
-        "temperature": temperature,
-        "negatives": negatives,
-        "titles": titles,
-        "patience": patience,
-    }
-    settings = TuneSettings.for_kind(
-        kind,
+    settings = TuneSettings.of(
         side=side,
+        kind=kind,
         encoder=encoder,
+        length=length,
+        init=init,
         common=common,
+        epochs=epochs,
+        max_steps=max_steps,
+        document_steps=document_steps,
+        learning_rate=lr,
+        batch_size=batch_size,
+        temperature=temperature,
+        negatives=negatives,
         symmetric=symmetric,
+        precision=precision,
+        patience=patience,
         seed=seed,
-        **{name: value for name, value in given.items() if value is not None},
     )
     dataset = load(data)
     training, dev, held_out = dev_split(dataset)
     say = _printer(json_file)
-    test = f", {len(dataset.split(split)[1]):,} {split}" if split in dataset.qrels else f"; it has no split {split!r}"
+    split = split or ("test" if "test" in dataset.qrels else None)
     say(
         f"{dataset.name}: {len(dataset.corpus):,} documents; queries: {len(training):,} train, {len(dev):,} dev"
         + (" (no dev split: held out of train)" if held_out else "")
-        + test
+        + (f", {len(dataset.split(split)[1]):,} {split}" if split else ", no test split")
     )
     from tqdm import tqdm
 
@@ -110,19 +116,21 @@ def tune(
     def on_step(step: Any, total: int) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(total=total, desc="tune", unit="step", initial=max(0, step.step - 1))
-        if step.step:
-            bar.update(1)
+            bar = tqdm(total=total, desc="tune", unit="step", initial=step.step)
+        bar.update(step.step - bar.n)
+        if not math.isnan(step.loss):  # the record of a dev score before training has none
             bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
         if step.dev is not None:
-            name = f"epoch {step.epoch + 1}" if step.step else "before training"
+            name = f"step {step.step}" if step.step else "before training"
             bar.write(f"{name}: dev nDCG@10 {step.dev:.4f}{' *' if step.best else ''}", file=sys.stderr)
 
-    found = experiment.tune(
-        biencoder, dataset, settings, split=split, out=out, overwrite=overwrite, cache=cache, on_step=on_step
-    )
-    if bar is not None:
-        bar.close()
+    try:
+        found = experiment.tune(
+            biencoder, dataset, settings, split=split, out=out, overwrite=overwrite, cache=cache, on_step=on_step
+        )
+    finally:
+        if bar is not None:
+            bar.close()  # so that an error stands on a line of its own
     if json_file is not None:
         _write_json(json_file, found.result)
     _report(say, found)
@@ -196,7 +204,7 @@ def index(
     """Encode a corpus and build a FAISS index. Prompts for the query side alone change nothing here."""
     from retrieval_prompts.files import check_output
 
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, holds="manifest.json")
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data import load_corpus
     from retrieval_prompts.encode import default_cache
@@ -273,7 +281,7 @@ def export(
     """Write a stock sentence-transformers checkpoint that every tool loads."""
     from retrieval_prompts.files import check_output
 
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite, holds="modules.json")
     from retrieval_prompts.artifacts import read_description
     from retrieval_prompts.export import check_exportable
 
@@ -292,12 +300,13 @@ def main() -> None:
     _quiet()
     try:
         app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:  # a full disk, a file that may not be read
+        print(f"error: {_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # typer's status for Ctrl-C
+            print("interrupted; the same command goes on from where it was", file=sys.stderr)
+        raise
 
 
 def _quiet() -> None:
@@ -309,10 +318,14 @@ def _quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if issubclass(category, (DataWarning, UserWarning)):
-            print(f"warning: {message}", file=sys.stderr)
+        if issubclass(category, UserWarning):
+            print(f"warning: {_line(message)}", file=sys.stderr)
 
     warnings.showwarning = show
+
+
+def _line(message: object) -> str:
+    return " ".join(str(message).split())
 
 
 def _printer(json_file: Path | None) -> Any:
@@ -338,18 +351,20 @@ def _report(say: Any, found: Experiment) -> None:
         return
     say(f"\n{found.result['dataset']}, {found.result['split']} (x 100)")
     say(table(systems))
-    if test := found.result["tests"].get("tuned_vs_frozen"):
+    for name, test in found.result["tests"].items():
         low, high = test["ci95"]
+        count = test["helped"] + test["hurt"] + test["unchanged"]
+        which = "" if name == "tuned_vs_frozen" else f" on the {count} queries whose documents no training query had"
         verdict = "a significant" if test["p_value"] < 0.05 else "no significant"
         say(
-            f"tuned - frozen, {test['metric']}: {100 * test['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], "
-            f"p = {test['p_value']:.4f}: {verdict} difference; {test['helped']} queries helped, {test['hurt']} hurt, "
-            f"{test['unchanged']} unchanged"
+            f"tuned - frozen{which}, {test['metric']}: {100 * test['difference']:+.1f} [{100 * low:+.1f}, "
+            f"{100 * high:+.1f}], p = {test['p_value']:.4f}: {verdict} difference; {test['helped']} helped, "
+            f"{test['hurt']} hurt, {test['unchanged']} unchanged"
         )
     if "bm25" in systems:
         best = max(systems, key=lambda system: systems[system]["ndcg@10"])
         if best == "bm25":
-            say("BM25 is better than both here")
+            say("BM25 is the best here")
 
 
 def _check_json(path: Path | None, overwrite: bool) -> None:

@@ -20,10 +20,11 @@ from retrieval_prompts.evaluate import bm25_run, compare, drop_identical, means,
 from retrieval_prompts.index import Index
 from retrieval_prompts.settings import TuneSettings
 from retrieval_prompts.training import Step
-from retrieval_prompts.tuning import run_identity, train
+from retrieval_prompts.tuning import checkpoints, run_identity, train
 
 TOP = 100  # documents kept of each ranking
 DEV_FRACTION = 0.1
+METRIC = "ndcg@10"
 
 
 @dataclass
@@ -92,7 +93,7 @@ def tune(
     from retrieval_prompts.files import check_output
 
     if out is not None:
-        check_output(out, overwrite=overwrite)
+        check_output(out, overwrite=overwrite, holds="prompt.json")
     settings = settings or TuneSettings()
     cache = cache or default_cache()
     watch = Stopwatch()
@@ -138,9 +139,10 @@ def tune(
         out.parent.mkdir(parents=True, exist_ok=True)
         biencoder.save(out, overwrite=overwrite)
         if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
+            for file in checkpoints(checkpoint):
+                file.unlink(missing_ok=True)
     experiment.steps = steps
-    experiment.result["documents_encoded"] = documents.encoded + experiment.result["documents_reencoded"]
+    experiment.result["documents_encoded"] += documents.encoded
     experiment.result["seconds"] = watch.seconds
     experiment.result["settings"] = {
         **asdict(settings),
@@ -171,7 +173,7 @@ def evaluate(
     with watch("encode documents"):
         documents = BiEncoder(biencoder.tower).encode_corpus(len(dataset.corpus), dataset.corpus.contents, cache)
     experiment = _evaluate(biencoder, dataset, split, documents, cache, bm25, watch)
-    experiment.result["documents_encoded"] = documents.encoded + experiment.result["documents_reencoded"]
+    experiment.result["documents_encoded"] += documents.encoded
     experiment.result["seconds"] = watch.seconds
     experiment.result["settings"] = {
         "kind": biencoder.kind if biencoder.prompts else None,
@@ -204,6 +206,7 @@ def _evaluate(
             with watch("re-encode documents"):
                 tuned_documents = biencoder.encode_corpus(len(corpus), corpus.contents, cache)
             result["documents_reencoded"] = len(corpus)
+            result["documents_encoded"] = tuned_documents.encoded
             index = Index.build(tuned_documents, None, corpus.ids, encoder=biencoder.identity())
         with watch("search"):
             runs["tuned"] = search_run(biencoder, index, queries)
@@ -214,10 +217,29 @@ def _evaluate(
     scores = {system: per_query(qrels, run) for system, run in runs.items()}
     result["systems"] = {system: means(values) for system, values in scores.items()}
     if "tuned" in scores:
-        metric = "ndcg@10"
-        test = compare(scores["frozen"][metric], scores["tuned"][metric], metric)
-        result["tests"] = {"tuned_vs_frozen": test.as_dict()}
+        frozen_scores, tuned_scores = scores["frozen"][METRIC], scores["tuned"][METRIC]
+        result["tests"]["tuned_vs_frozen"] = compare(frozen_scores, tuned_scores, METRIC).as_dict()
+        unseen = unseen_queries(dataset, split)
+        if 0 < len(unseen) < len(queries):
+            result["tests"]["tuned_vs_frozen_unseen_documents"] = compare(
+                {query: frozen_scores[query] for query in unseen},
+                {query: tuned_scores[query] for query in unseen},
+                METRIC,
+            ).as_dict()
     return Experiment(result, runs)
+
+
+def unseen_queries(dataset: Dataset, split: str) -> list[str]:
+    """Queries of a split none of whose relevant documents is relevant to a training query.
+
+    A gain on the others may be memory of documents; a gain on these is not.
+    """
+    trained = {doc for judged in dataset.qrels.get("train", {}).values() for doc, grade in judged.items() if grade > 0}
+    return [
+        query
+        for query, judged in dataset.split(split)[1].items()
+        if not any(grade > 0 and doc in trained for doc, grade in judged.items())
+    ]
 
 
 def search_run(biencoder: BiEncoder, index: Index, queries: dict[str, str]) -> Run:

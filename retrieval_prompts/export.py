@@ -21,6 +21,8 @@ from retrieval_prompts.prompts import SIDES
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
 
+# No text contains such names; a text with "[Q0]" in it is nothing unusual
+TOKEN_NAME = "<|soft-{side}-{index}|>"
 SAMPLES = [
     "heat",
     " Leading and trailing spaces, CAPITALS and a comma. ",
@@ -41,7 +43,7 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
     if not biencoder.prompts:
         raise UserError("there is no prompt to export; load or train one first")
     check_exportable(biencoder.kind, biencoder.strength)
-    check_output(folder, overwrite=overwrite)
+    check_output(folder, overwrite=overwrite, holds="modules.json")
     from sentence_transformers import SentenceTransformer
 
     tower = biencoder.tower
@@ -50,10 +52,12 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
     for side in SIDES:
         room = len(tokens.get(side, []))
         setattr(model[0], f"{side}_length", tower.total_length(side, room))
+    # These take the place of a length among its saved options
+    model[0].processing_kwargs.get("text", {}).pop("max_length", None)
     # For callers that name a prompt but no task: documents stay exact, and queries too while they fit
     model[0].tokenizer.model_max_length = model[0].document_length
-    plain = {name: words for name, words in (tower.sentence_transformer.prompts or {}).items()}
-    with new_folder(folder, overwrite=overwrite) as temporary:
+    plain = dict(tower.sentence_transformer.prompts)
+    with new_folder(folder, holds="modules.json", overwrite=overwrite) as temporary:
         for gap in ("", " "):
             named = {side: "".join(tokens[side]) + gap + tower.text_prompt(side) for side in tokens}
             model.prompts = {**plain, **named}
@@ -66,10 +70,12 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
             )
         model.save_pretrained(str(temporary))
         loaded = SentenceTransformer(str(temporary), device=str(tower.device))
-        for side, ours, theirs in (
-            ("query", biencoder.encode_query(SAMPLES), loaded.encode_query(SAMPLES)),
-            ("document", biencoder.encode_document(SAMPLES), loaded.encode_document(SAMPLES)),
+        for side, encode, check in (
+            ("query", biencoder.encode_query, loaded.encode_query),
+            ("document", biencoder.encode_document, loaded.encode_document),
         ):
+            # One text at a time: what differs is then the checkpoint, not the rounding of padded batches
+            ours, theirs = np.stack([encode(text) for text in SAMPLES]), check(SAMPLES, batch_size=1)
             difference = float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(ours).max())))
             if not difference <= TOLERANCE:
                 raise UserError(
@@ -103,9 +109,9 @@ def _add_rows(biencoder: BiEncoder, model: Any) -> dict[str, list[str]]:
     for side in biencoder.prompts:
         vectors = biencoder.prompt(side)
         assert vectors is not None
-        names = [f"[{side[0].upper()}{index}]" for index in range(vectors.shape[1])]
-        while set(names) & set(vocabulary):
-            names = [f"[{name}]" for name in names]
+        names = [TOKEN_NAME.format(side=side, index=index) for index in range(vectors.shape[1])]
+        while set(names) & set(vocabulary):  # the model is itself an export
+            names = [f"<{name}>" for name in names]
         tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names], special_tokens=True)
         tokens[side] = names
         rows |= dict(zip(tokenizer.convert_tokens_to_ids(names), vectors[0].detach(), strict=True))

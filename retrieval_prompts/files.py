@@ -14,10 +14,25 @@ from typing import Any
 from retrieval_prompts.errors import UserError
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output path that exists, unless `overwrite`. Raises UserError."""
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists already; choose another name or pass --overwrite (overwrite=True)")
+def check_output(path: Path, *, overwrite: bool, holds: str | None = None) -> None:
+    """Refuse an output that exists, unless `overwrite`, and one that cannot be written. Raises UserError.
+
+    Args:
+        holds: the output is a folder, and each such folder holds a file of this name: what is something else, a
+            user's own folder for instance, is not replaced even with `overwrite`. None: the output is a file.
+    """
+    if path.exists():
+        if not overwrite:
+            raise UserError(f"{path} exists already; choose another name or pass --overwrite (overwrite=True)")
+        if holds is None and path.is_dir():
+            raise UserError(f"{path} is a folder; expected the name of a file")
+        if holds is not None and not (path.is_dir() and ((path / holds).is_file() or not any(path.iterdir()))):
+            raise UserError(
+                f"{path} is not replaced, for it is something else: it holds no {holds}; choose another name"
+            )
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(f"{path} cannot be written: {parent} is not a folder that you may write to")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -53,13 +68,14 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, holds: str, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` when the block ends without an error.
 
-    An existing `path` is kept until the new one is whole, then replaced (only with `overwrite`).
+    An existing `path` is kept until the new one is whole, then replaced: only with `overwrite`, and only if it is
+    empty or holds a file named `holds` (see `check_output`).
     """
-    path = Path(path)
-    check_output(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite, holds=holds)
+    path = path.absolute()  # "." has no parent
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     os.chmod(temporary, 0o777 & ~_umask())
@@ -68,10 +84,15 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if path.is_dir() and not path.is_symlink():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             os.replace(path, old / "replaced")
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(old / "replaced", path)
+                old.rmdir()
+                raise
             shutil.rmtree(old)
         else:
-            if path.exists() or path.is_symlink():
+            if path.is_symlink():
                 path.unlink()
             os.replace(temporary, path)
     except BaseException:

@@ -122,7 +122,7 @@ class Index:
 
         if not self.manifest["encoder"].get("fingerprint"):
             raise UserError('an index that is kept must know its encoder: build it with encoder={"fingerprint": ...}')
-        with new_folder(Path(folder), overwrite=overwrite) as new:
+        with new_folder(Path(folder), holds="manifest.json", overwrite=overwrite) as new:
             faiss.write_index(self.vectors, str(new / "index.faiss"))
             (new / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
             fingerprint = None

@@ -24,14 +24,28 @@ FROZEN, SIDE_NUMBERS = 0, {"query": 1, "document": 2}
 
 
 def as_sentence_transformer(biencoder: BiEncoder) -> SentenceTransformer:
-    """A SentenceTransformer of one module; its vectors are those of `biencoder`, whose prompts it shares."""
-    model = SentenceTransformer(
+    """A SentenceTransformer of one module; its vectors are those of `biencoder`, whose prompts it shares.
+
+    Prompt names of the model's own other than "query" and "document" keep their words, without a soft prompt.
+    """
+    tower = biencoder.tower
+    return LiveModel(
         modules=[PromptedTower(biencoder)],
-        prompts=dict(SENTINELS),
-        similarity_fn_name="dot" if biencoder.tower.similarity == "dot" else "cosine",
-        device=str(biencoder.tower.device),
+        prompts={**tower.sentence_transformer.prompts, **SENTINELS},
+        default_prompt_name=tower.sentence_transformer.default_prompt_name,
+        similarity_fn_name=tower.similarity,  # type: ignore[arg-type]
+        device=str(tower.device),
     )
-    return model
+
+
+class LiveModel(SentenceTransformer):
+    """A SentenceTransformer that is not saved: no stock checkpoint holds what its module does."""
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        raise UserError(
+            "a live model is not saved as a checkpoint: save the prompts with BiEncoder.save, or write a stock "
+            "checkpoint with BiEncoder.export (input prompts)"
+        )
 
 
 class PromptedTower(InputModule):
@@ -57,15 +71,13 @@ class PromptedTower(InputModule):
         return self.biencoder.tower.dimension
 
     def preprocess(self, inputs: Any, prompt: str | None = None, **arguments: Any) -> dict[str, Tensor]:
-        task = arguments.get("task")
         side = next((side for side, sentinel in SENTINELS.items() if prompt == sentinel), None)
-        side = side or (task if task in SENTINELS else None)
+        if side is None and not prompt and arguments.get("task") in SENTINELS:
+            side = arguments["task"]
         texts = [str(text) for text in inputs]
         if side is None:
-            # Words of the caller's own go before the text, as in any other model
-            texts = [(prompt or "") + text for text in texts]
-            plain = self.biencoder.tower.transformer.preprocess(texts)
-            features = {"input_ids": plain["input_ids"], "attention_mask": plain["attention_mask"]}
+            # Words of the caller's own take the place of a prompt, as in any other model
+            features = dict(self.biencoder.tower.transformer.preprocess(texts, prompt=prompt, **arguments))
             number = FROZEN
         else:
             features = _padded(self.biencoder.tokenize(texts, side))
@@ -77,13 +89,13 @@ class PromptedTower(InputModule):
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         tower = self.biencoder.tower
-        rows = _rows(features["input_ids"], features["attention_mask"])
         number = int(features["prompt_side"][0])
         if number == FROZEN:
-            plain = {name: features[name] for name in ("input_ids", "attention_mask")}
+            plain = {name: value for name, value in features.items() if name != "prompt_side"}
             features["sentence_embedding"] = tower.pool(plain)
             return features
         side = next(side for side, value in SIDE_NUMBERS.items() if value == number)
+        rows = _rows(features["input_ids"], features["attention_mask"])
         strength = self.biencoder.strength
         prompt = self.biencoder.prompt(side) if strength > 0 else None
         vectors = embed(tower, rows, side, self.biencoder.kind, prompt)
@@ -97,10 +109,7 @@ class PromptedTower(InputModule):
         return features
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        raise UserError(
-            "a live model is not saved as a checkpoint: save the prompts with BiEncoder.save, or write a stock "
-            "checkpoint with BiEncoder.export (input prompts)"
-        )
+        raise NotImplementedError  # LiveModel.save says why
 
     def _needs_frozen(self, side: str) -> bool:
         return side in self.biencoder.prompts and 0 < self.biencoder.strength < 1

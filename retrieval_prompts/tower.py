@@ -48,7 +48,8 @@ class TextTower:
         self.dimension = int(model.get_embedding_dimension())
         pooling = next((module for module in model if hasattr(module, "include_prompt")), None)
         self.pools_prompt = pooling is None or bool(pooling.include_prompt)
-        self.unit_length = type(list(model)[-1]).__name__ == "Normalize"
+        # Vectors cut to `truncate_dim` (Matryoshka) are cut after they were normalised
+        self.unit_length = type(list(model)[-1]).__name__ == "Normalize" and model.truncate_dim is None
         self.similarity = str(model.similarity_fn_name or "cosine")
         if self.similarity not in ("cosine", "dot"):
             raise UserError(f"model {name} compares by {self.similarity}; expected cosine or dot")
@@ -83,7 +84,8 @@ class TextTower:
 
     def text_length(self, side: str) -> int:
         """The frozen model's maximum number of tokens of a query or document, special tokens included."""
-        own = getattr(self.transformer, f"{side}_length", None)
+        own = self.transformer.processing_kwargs.get("text", {}).get("max_length")
+        own = own or getattr(self.transformer, f"{side}_length", None)
         limits = [own or self.tokenizer.model_max_length, self.positions or 10**9]
         return int(min(limits))
 
@@ -126,14 +128,19 @@ class TextTower:
     def fingerprint(self) -> str:
         """SHA-256 of everything that a vector depends on: weights, module settings, tokenizer, lengths."""
         digest = hashlib.sha256()
+        # Where a checkpoint lacks the head that pooling does not read, transformers makes a random one at each load
+        headless = self.transformer.module_output_name == "token_embeddings"
         for name, tensor in sorted(self.sentence_transformer.state_dict().items()):
+            if headless and ".pooler." in name:
+                continue
             content = tensor.detach().cpu().contiguous()
             digest.update(f"{name} {content.dtype} {tuple(content.shape)} ".encode())
             digest.update(content.view(-1).view(torch.uint8).numpy().data if content.numel() else b"")
         modules = [[type(module).__name__, _settings(module)] for module in list(self.sentence_transformer)[1:]]
         lengths = {side: [self.text_length(side), self.text_prompt(side)] for side in ("query", "document")}
-        digest.update(json.dumps([modules, lengths], sort_keys=True, default=str).encode())
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode() if self.tokenizer.is_fast else b"")
+        compared = [self.similarity, self.dimension]
+        digest.update(json.dumps([modules, lengths, compared], sort_keys=True, default=str).encode())
+        digest.update(json.dumps(_tokenizer_settings(self.tokenizer), sort_keys=True).encode())
         return digest.hexdigest()
 
     def comparable(self, vectors: Vectors) -> Vectors:
@@ -156,7 +163,7 @@ class TextTower:
         features = self.transformer(features, **model_arguments)
         for module in list(self.sentence_transformer)[1:]:
             features = module(features)
-        return features["sentence_embedding"]
+        return features["sentence_embedding"][:, : self.dimension]
 
 
 def load_tower(
@@ -173,7 +180,7 @@ def load_tower(
 
     try:
         loaded = SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a broken folder makes three libraries raise whatever they like
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"model {name} could not be loaded: expected a sentence-transformers or Hugging Face encoder "
@@ -209,11 +216,21 @@ def _unsupported(transformer: Any) -> str | None:
         return f"its first module is {type(transformer).__name__}; expected a sentence-transformers Transformer"
     if "text" not in transformer.modality_config or "message" in transformer.modality_config:
         return "it reads chat messages or other modalities, not plain text"
+    if len(transformer.tokenizer) <= len(transformer.tokenizer.all_special_ids):
+        return "its tokenizer has no words; is there a tokenizer.json in its folder?"
     if transformer.query_expansion is not None:
         return "it pads queries with expansion tokens (ColBERT style)"
     if transformer.tokenizer.truncation_side != "right":
         return "its tokenizer cuts long texts on the left, where the prompt stands"
     return None
+
+
+def _tokenizer_settings(tokenizer: Any) -> Any:
+    if not tokenizer.is_fast:
+        return tokenizer.get_vocab()
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    # What the last call asked for, not what the tokenizer is
+    return {name: value for name, value in settings.items() if name not in ("truncation", "padding")}
 
 
 def _settings(module: Any) -> Any:

@@ -87,8 +87,8 @@ def fit(
         checkpoint: a file written as training goes; when it is there, training resumes from it.
         identity: what a checkpoint must agree with (settings, data, model) to be resumed; any JSON value.
 
-    Raises UserError when the loss is not finite (the module then holds the best weights so far), and when the
-    checkpoint is of another run.
+    Raises UserError when the loss is not finite or the dev score fails (the module then holds the best weights so
+    far), and when the checkpoint is damaged or of another run.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -97,6 +97,14 @@ def fit(
     total = settings.epochs * steps_per_epoch
     state = _State()
     best = _copy(module)
+
+    def stop(reason: str) -> UserError:
+        module.load_state_dict(best)
+        return UserError(
+            f"{reason} at step {state.step} of {total}; the prompt of step {state.best_step} is kept; try a smaller "
+            "--lr or a larger --temperature"
+        )
+
     if checkpoint is not None and checkpoint.exists():
         state, best = _resume(checkpoint, identity, module, optimizer)
     else:
@@ -112,18 +120,16 @@ def fit(
             value = loss(batch)
             value.backward()
             norm = float(nn.utils.clip_grad_norm_(parameters, settings.clip))
-            if not (math.isfinite(value.item()) and math.isfinite(norm)):
-                module.load_state_dict(best)
-                raise UserError(
-                    f"the loss is not finite at step {state.step + 1} of {total} (loss {value.item()}, gradient norm "
-                    f"{norm}); the prompt of step {state.best_step} is kept; try a smaller --lr or a larger "
-                    "--temperature"
-                )
-            optimizer.step()
             state.step += 1
+            if not (math.isfinite(value.item()) and math.isfinite(norm)):
+                raise stop(f"the loss is not finite (loss {value.item()}, gradient norm {norm})")
+            optimizer.step()
             record = Step(state.step, epoch, value.item(), rate, norm)
             if state.step % steps_per_epoch == 0:
-                score = evaluate()
+                try:
+                    score = evaluate()
+                except UserError as error:
+                    raise stop(f"the dev score failed ({error})") from error
                 better = score > state.best_score
                 if better:
                     state.best_score, state.best_step, state.best_epoch = score, state.step, epoch + 1
@@ -175,24 +181,23 @@ def _resume(
 ) -> tuple[_State, dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-        same = json.loads(metadata["identity"]) == identity
+        if json.loads(metadata["identity"]) != identity:
+            raise UserError(
+                f"{path} is the checkpoint of a run with other settings, data or model; repeat those to resume it, "
+                "or delete it to start afresh"
+            )
         state = _State(**json.loads(metadata["state"]))
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
-        raise UserError(f"{path} is no checkpoint of a training run ({error}); delete it to start afresh") from error
-    if not same:
-        raise UserError(
-            f"{path} is the checkpoint of a run with other settings, data or model; repeat those to resume it, "
-            "or pass --overwrite to start afresh"
-        )
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-    module.load_state_dict(part("module."))
+        module.load_state_dict(part("module."))
+    except (SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no checkpoint of a training run ({reason}); delete it to start afresh") from error
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in part("optimizer.").items():
         index, _, kind = name.partition(".")

@@ -1,0 +1,226 @@
+"""Texts to vectors: parity with sentence-transformers, and blocks on disk that are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import LONG, TEXTS, WIDTH
+
+from retrieval_prompts import encode
+from retrieval_prompts.attach import prompt_room
+from retrieval_prompts.encode import VectorBlocks, default_cache, embed_texts, encode_blocks, encode_texts
+from retrieval_prompts.initialize import initial_vectors
+from retrieval_prompts.tower import Floats, TextTower
+
+ToyTower = Callable[..., TextTower]
+MANY = [f"{text} {number}" for number in range(3) for text in (*TEXTS, LONG)]
+
+
+# --- vectors --------------------------------------------------------------------------------------------------------
+
+
+def test_frozen_vectors_are_those_of_sentence_transformers(tower: TextTower) -> None:
+    expected = tower.sentence_transformer.encode(MANY)
+    for side in ("query", "document"):
+        ours = encode_texts(tower, MANY, side)
+        assert ours.dtype == np.float32
+        assert np.abs(ours - expected).max() < 1e-6
+
+
+def test_one_text_at_a_time_not_a_bit_differs(tower: TextTower) -> None:
+    for text in (*TEXTS, LONG):
+        assert np.array_equal(encode_texts(tower, [text], "query"), tower.sentence_transformer.encode([text]))
+
+
+@pytest.mark.parametrize("budget", [1, 100])
+def test_batches_do_not_matter(budget: int, tower: TextTower, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = initial_vectors(tower, kind, 3, "vocab", 0)
+    expected = np.concatenate([encode_texts(tower, [text], "query", kind, vectors) for text in MANY])
+    monkeypatch.setattr(encode, "token_budget", lambda device: budget)
+    monkeypatch.setattr(encode, "BLOCK", 11)
+    assert np.abs(encode_texts(tower, MANY, "query", kind, vectors) - expected).max() < 1e-6
+    order = np.random.default_rng(0).permutation(len(MANY))
+    shuffled = encode_texts(tower, [MANY[index] for index in order], "query", kind, vectors)
+    assert np.abs(shuffled - expected[order]).max() < 1e-6
+    ids = tower.tokenize(MANY, "query", prompt=prompt_room(kind, vectors))
+    assert np.abs(embed_texts(tower, ids, "query", kind, vectors).numpy() - expected).max() < 1e-6
+
+
+def test_progress_and_no_texts(toy_tower: ToyTower, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = toy_tower("bert")
+    monkeypatch.setattr(encode, "token_budget", lambda device: 100)
+    done: list[int] = []
+    encode_texts(tower, MANY, "query", progress=done.append)
+    assert sum(done) == len(MANY)
+    assert len(done) > 1
+    assert encode_texts(tower, [], "query").shape == (0, WIDTH)
+    assert embed_texts(tower, [], "query", "input", None).shape == (0, WIDTH)
+
+
+def test_saving_memory_changes_no_gradient(tower: TextTower, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "token_budget", lambda device: 100)
+    vectors = initial_vectors(tower, kind, 3, "vocab", 0).requires_grad_()
+    ids = tower.tokenize(list(TEXTS), "query", prompt=prompt_room(kind, vectors))
+    direction = torch.linspace(-1, 1, WIDTH)
+    values = [embed_texts(tower, ids, "query", kind, vectors, saving=saving) for saving in (False, True)]
+    assert torch.equal(*values)
+    assert torch.equal(*(torch.autograd.grad((value * direction).sum(), vectors)[0] for value in values))
+
+
+def test_batches_keep_to_the_budget() -> None:
+    lengths = [3, 3, 4, 9, 20, 100]
+    assert list(encode._batches([0, 1, 2, 3, 4, 5], lengths, 12)) == [[0, 1, 2], [3], [4], [5]]
+    assert list(encode._batches([5, 4, 3, 2, 1, 0], lengths, 40)) == [[5], [4, 3], [2, 1, 0]]
+    assert list(encode._batches([], [], 12)) == []
+
+
+# --- blocks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tower_of_blocks(toy_tower: ToyTower, monkeypatch: pytest.MonkeyPatch) -> TextTower:
+    """A toy BERT, and blocks of 4 texts."""
+    monkeypatch.setattr(encode, "BLOCK", 4)
+    return toy_tower("bert")
+
+
+def blocks_of(tower: TextTower, texts: list[str], cache: Path | None, encoder: str = "e" * 64) -> VectorBlocks:
+    return encode_blocks(
+        tower, len(texts), lambda start, stop: texts[start:stop], "document", encoder=encoder, cache=cache
+    )
+
+
+def files(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.rglob("*") if path.is_file())
+
+
+DOCUMENTS = [f"the fox {number}" for number in range(10)]
+
+
+def test_the_second_time_nothing_is_encoded(tower_of_blocks: TextTower, tmp_path: Path) -> None:
+    expected = encode_texts(tower_of_blocks, DOCUMENTS, "document")
+    first, again = (blocks_of(tower_of_blocks, DOCUMENTS, tmp_path) for _ in range(2))
+    assert (first.encoded, again.encoded) == (10, 0)
+    assert [len(block) for block in again] == [4, 4, 2]
+    assert np.array_equal(again.array(), first.array())
+    assert np.abs(again.array() - expected).max() < 1e-6
+    assert all(isinstance(block, np.memmap) for block in again), "on disk, not in memory"
+    assert len(files(tmp_path)) == 3
+
+
+def test_a_changed_text_encodes_its_block_alone(tower_of_blocks: TextTower, tmp_path: Path) -> None:
+    blocks_of(tower_of_blocks, DOCUMENTS, tmp_path)
+    changed = [*DOCUMENTS[:5], "the dog", *DOCUMENTS[6:]]
+    blocks = blocks_of(tower_of_blocks, changed, tmp_path)
+    assert blocks.encoded == 4
+    assert np.abs(blocks.array() - encode_texts(tower_of_blocks, changed, "document")).max() < 1e-6
+    assert blocks_of(tower_of_blocks, [*DOCUMENTS, "the dog"], tmp_path).encoded == 3, "the last block grew"
+    assert blocks_of(tower_of_blocks, DOCUMENTS, tmp_path).encoded == 0, "both versions are kept"
+
+
+def test_texts_are_not_confused(tower_of_blocks: TextTower, tmp_path: Path) -> None:
+    blocks_of(tower_of_blocks, ["ab", "c"], tmp_path)
+    assert blocks_of(tower_of_blocks, ["a", "bc"], tmp_path).encoded == 2
+    assert blocks_of(tower_of_blocks, ["c", "ab"], tmp_path).encoded == 2
+
+
+def test_another_encoder_finds_nothing(tower_of_blocks: TextTower, tmp_path: Path) -> None:
+    blocks_of(tower_of_blocks, DOCUMENTS, tmp_path, encoder="e" * 64)
+    # The folder's name is only the beginning of the encoder's
+    assert blocks_of(tower_of_blocks, DOCUMENTS, tmp_path, encoder="e" * 63 + "f").encoded == 10
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-5],
+        lambda content: content[:20],
+        lambda content: b"",
+        lambda content: b"garbage" * 100,
+        lambda content: content.replace(b"'<f4'", b"'<f8'"),
+        lambda content: content.replace(b"(4, 32)", b"(8, 16)"),
+    ],
+    ids=["cut", "cut in the header", "empty", "garbage", "other numbers", "another shape"],
+)
+def test_a_damaged_block_is_encoded_again(
+    damage: Callable[[bytes], bytes], tower_of_blocks: TextTower, tmp_path: Path
+) -> None:
+    expected = blocks_of(tower_of_blocks, DOCUMENTS[:4], tmp_path).array()
+    (file,) = files(tmp_path)
+    whole = file.read_bytes()
+    assert damage(whole) != whole
+    file.write_bytes(damage(whole))
+    blocks = blocks_of(tower_of_blocks, DOCUMENTS[:4], tmp_path)
+    assert blocks.encoded == 4
+    assert np.array_equal(blocks.array(), expected)
+    assert file.read_bytes() == whole
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tower_of_blocks: TextTower, tmp_path: Path) -> None:
+    def read(start: int, stop: int) -> list[str]:
+        if start == 8:
+            raise KeyboardInterrupt
+        return DOCUMENTS[start:stop]
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_blocks(tower_of_blocks, 10, read, "document", encoder="e" * 64, cache=tmp_path)
+    assert len(files(tmp_path)) == 2
+    assert blocks_of(tower_of_blocks, DOCUMENTS, tmp_path).encoded == 2
+
+
+def test_a_crash_while_writing_leaves_no_file(
+    tower_of_blocks: TextTower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            blocks_of(tower_of_blocks, DOCUMENTS, tmp_path)
+    assert files(tmp_path) == []
+    assert blocks_of(tower_of_blocks, DOCUMENTS, tmp_path).encoded == 10
+
+
+def test_without_a_cache_blocks_stay_in_memory(tower_of_blocks: TextTower) -> None:
+    blocks = blocks_of(tower_of_blocks, DOCUMENTS, None)
+    assert blocks.encoded == 10
+    assert np.abs(blocks.array() - encode_texts(tower_of_blocks, DOCUMENTS, "document")).max() < 1e-6
+
+
+def blocks(*parts: list[float]) -> VectorBlocks:
+    """Blocks of vectors of one number."""
+    arrays: list[Floats] = [np.array(part, dtype=np.float32)[:, None] for part in parts]
+    return VectorBlocks(arrays, 1, 0)
+
+
+def test_rows_are_read_from_their_blocks() -> None:
+    made = blocks([0, 1, 2], [3], [4, 5])
+    assert (len(made), made.nbytes) == (6, 24)
+    for positions in ([], [0], [5, 0, 3, 3, 2], [2, 3, 4], [0, 1, 2, 3, 4, 5]):
+        rows = made.rows(np.array(positions, dtype=np.int64))
+        assert rows.shape == (len(positions), 1)
+        assert rows[:, 0].tolist() == positions
+
+
+def test_array_map_and_iteration() -> None:
+    made = blocks([0, 1, 2], [3])
+    assert made.array()[:, 0].tolist() == [0, 1, 2, 3]
+    assert made.map(lambda block: block * 2).array()[:, 0].tolist() == [0, 2, 4, 6]
+    assert [block[:, 0].tolist() for block in made] == [[0, 1, 2], [3]]
+    empty = VectorBlocks([], 5, 0)
+    assert empty.array().shape == (0, 5)
+    assert len(empty) == 0
+
+
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
+    assert default_cache() == cache
+    monkeypatch.delenv("RETRIEVAL_PROMPTS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "retrieval-prompts"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == Path.home() / ".cache" / "retrieval-prompts"
