@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from retrieval_prompts import attach as attachment
 from retrieval_prompts.artifacts import PromptFolder, load_prompts, save_prompts
+from retrieval_prompts.data import Corpus
 from retrieval_prompts.encode import BLOCK, VectorBlocks, embed_texts, encode_blocks, encode_texts
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.initialize import initial_vectors
@@ -183,23 +184,32 @@ class BiEncoder(nn.Module):
         """Documents -> vectors (documents, dimension) in float32; one string -> (dimension,)."""
         return self._encode(texts, "document")
 
-    def encode_corpus(
-        self,
-        count: int,
-        read: Callable[[int, int], list[str]],
-        cache: Path | None = None,
-        side: str = "document",
-    ) -> VectorBlocks:
-        """A whole corpus in blocks, ready to be compared, cached on disk (see `encode.encode_blocks`)."""
-        if 0 < self.strength < 1 and side in self.prompts:
-            mixed = [self._encode(read(at, min(at + BLOCK, count)), side) for at in range(0, count, BLOCK)]
-            return VectorBlocks([self.tower.comparable(block) for block in mixed], self.tower.dimension, count)
-        prompt = self.prompt(side) if self.strength > 0 else None
-        identity = hashlib.sha256("|".join([self.tower.fingerprint, side, self._identity(side) or "frozen"]).encode())
-        blocks = encode_blocks(
-            self.tower, count, read, side, self.kind, prompt, encoder=identity.hexdigest(), cache=cache
+    def encode_corpus(self, corpus: Corpus, cache: Path | None = None) -> VectorBlocks:
+        """All documents in blocks of vectors, ready to be compared; encoded with a progress bar.
+
+        Args:
+            corpus: read one block at a time.
+            cache: a folder in which blocks are found and kept (see `encode.encode_blocks`); None: in memory only.
+        """
+        count = len(corpus)
+        if 0 < self.strength < 1 and "document" in self.prompts:
+            spans = ((start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
+            mixed = [self.tower.comparable(self.encode_document(corpus.contents(*span))) for span in spans]
+            return VectorBlocks(mixed, self.tower.dimension, count)
+        prompt = self.prompt("document") if self.strength > 0 else None
+        identity = f"{self.tower.fingerprint}|document|{self._identity('document') or 'frozen'}"
+        encoder = hashlib.sha256(identity.encode()).hexdigest()
+        return encode_blocks(
+            self.tower,
+            count,
+            corpus.contents,
+            "document",
+            self.kind,
+            prompt,
+            encoder=encoder,
+            cache=cache,
+            transform=self.tower.comparable,
         )
-        return blocks.map(self.tower.comparable) if self.tower.normalizes_for_search else blocks
 
     def identity(self) -> dict[str, Any]:
         """What an index of this encoder's documents depends on: the model and the document prompt."""

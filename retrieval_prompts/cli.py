@@ -212,7 +212,7 @@ def index(
 
     corpus = load_corpus(data)
     biencoder = BiEncoder.load(model, prompts, device=device, trust_remote_code=trust_remote_code)
-    documents = biencoder.encode_corpus(len(corpus), corpus.contents, cache or default_cache())
+    documents = biencoder.encode_corpus(corpus, cache or default_cache())
     built = Index.build(documents, corpus, corpus.ids, factory=factory, encoder=biencoder.identity())
     built.save(out, overwrite=overwrite)
     print(f"{out}: {len(built):,} documents, {factory}; {documents.encoded:,} encoded now, the rest found in the cache")
@@ -315,6 +315,7 @@ def _quiet() -> None:
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -94,23 +94,30 @@ class VectorBlocks:
     """Vectors of a corpus in blocks, in the corpus's order; on disk they are memory-mapped.
 
     Iterating gives blocks (n, dimension) in float32; `array()` puts them into one array.
+
+    Args:
+        encoded: how many texts were encoded now, not found in the cache.
+        transform: applied to vectors whenever they are read.
     """
 
-    def __init__(self, blocks: Sequence[Floats], dimension: int, encoded: int) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[Floats],
+        dimension: int,
+        encoded: int,
+        transform: Callable[[Floats], Floats] | None = None,
+    ) -> None:
         self.blocks = list(blocks)
         self.dimension = dimension
-        self.encoded = encoded  # how many texts were encoded now, not found in the cache
+        self.encoded = encoded
+        self.transform: Callable[[Floats], Floats] = transform or (lambda vectors: vectors)
         self.starts = np.cumsum([0, *(len(block) for block in self.blocks)])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def __iter__(self) -> Iterator[Floats]:
-        return iter(self.blocks)
-
-    def map(self, function: Callable[[Floats], Floats]) -> VectorBlocks:
-        """The same blocks with a function applied to each."""
-        return VectorBlocks([function(block) for block in self.blocks], self.dimension, self.encoded)
+        return (self.transform(block) for block in self.blocks)
 
     @property
     def nbytes(self) -> int:
@@ -120,7 +127,7 @@ class VectorBlocks:
         """All vectors (corpus, dimension) in memory."""
         if not self.blocks:
             return np.empty((0, self.dimension), dtype=np.float32)
-        return np.concatenate(self.blocks)
+        return np.concatenate(list(self))
 
     def rows(self, positions: NDArray[np.int64]) -> Floats:
         """The vectors at these positions (n, dimension), read from their blocks alone."""
@@ -128,7 +135,7 @@ class VectorBlocks:
         owners = np.searchsorted(self.starts, positions, side="right") - 1
         for owner in np.unique(owners):
             chosen = owners == owner
-            result[chosen] = self.blocks[owner][positions[chosen] - self.starts[owner]]
+            result[chosen] = self.transform(self.blocks[owner][positions[chosen] - self.starts[owner]])
         return result
 
 
@@ -142,7 +149,7 @@ def encode_blocks(
     *,
     encoder: str,
     cache: Path | None,
-    label: str = "documents",
+    transform: Callable[[Floats], Floats] | None = None,
 ) -> VectorBlocks:
     """Encode `count` texts in blocks, taking from `cache` what is there and keeping there what was not.
 
@@ -150,6 +157,7 @@ def encode_blocks(
         read: (start, stop) -> texts; only one block of them is held at a time.
         encoder: names the encoder: its fingerprint, side and prompt. Part of each block's file name.
         cache: a folder, or None to keep all blocks in memory.
+        transform: see `VectorBlocks`; the cache holds vectors as the model gives them.
     """
     blocks: list[Floats] = []
     encoded = 0
@@ -160,7 +168,7 @@ def encode_blocks(
         found = _load(path, (len(texts), tower.dimension)) if path is not None else None
         if found is None:
             if bar is None:
-                bar = tqdm(total=count, initial=start, desc=f"encode {label}", unit="text", delay=1, mininterval=0.5)
+                bar = tqdm(total=count, initial=start, desc=f"encode {side}s", unit="text", delay=1, mininterval=0.5)
             found = encode_texts(tower, texts, side, kind, vectors, progress=bar.update)
             encoded += len(texts)
             if path is not None:
@@ -174,7 +182,7 @@ def encode_blocks(
         blocks.append(found)
     if bar is not None:
         bar.close()
-    return VectorBlocks(blocks, tower.dimension, encoded)
+    return VectorBlocks(blocks, tower.dimension, encoded, transform)
 
 
 def default_cache() -> Path:

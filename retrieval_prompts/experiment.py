@@ -99,7 +99,7 @@ def tune(
     watch = Stopwatch()
     training, dev, held_out = dev_split(dataset)
     with watch("encode documents"):
-        documents = BiEncoder(biencoder.tower).encode_corpus(len(dataset.corpus), dataset.corpus.contents, cache)
+        documents = BiEncoder(biencoder.tower).encode_corpus(dataset.corpus, cache)
     steps: list[Step] = []
     with watch("tune"):
         biencoder.attach(
@@ -171,7 +171,7 @@ def evaluate(
     watch = Stopwatch()
     dataset.split(split)
     with watch("encode documents"):
-        documents = BiEncoder(biencoder.tower).encode_corpus(len(dataset.corpus), dataset.corpus.contents, cache)
+        documents = BiEncoder(biencoder.tower).encode_corpus(dataset.corpus, cache)
     experiment = _evaluate(biencoder, dataset, split, documents, cache, bm25, watch)
     experiment.result["documents_encoded"] += documents.encoded
     experiment.result["seconds"] = watch.seconds
@@ -204,7 +204,7 @@ def _evaluate(
     if biencoder.prompts:
         if biencoder.identity() != frozen.identity():
             with watch("re-encode documents"):
-                tuned_documents = biencoder.encode_corpus(len(corpus), corpus.contents, cache)
+                tuned_documents = biencoder.encode_corpus(corpus, cache)
             result["documents_reencoded"] = len(corpus)
             result["documents_encoded"] = tuned_documents.encoded
             index = Index.build(tuned_documents, None, corpus.ids, encoder=biencoder.identity())

@@ -16,6 +16,7 @@ from toys import LONG, MAXIMUM, POSITIONS, TEXTS, WIDTH
 
 from retrieval_prompts.attach import prompt_shape
 from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.data import Corpus
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts import ENCODERS, PromptTable
 from retrieval_prompts.tower import TextTower, load_tower
@@ -372,9 +373,12 @@ def corpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[BiEncod
     for module in ("retrieval_prompts.encode", "retrieval_prompts.biencoder"):
         monkeypatch.setattr(f"{module}.BLOCK", 4)
     texts = [f"the fox {number}" for number in range(10)]
+    rows = [json.dumps({"_id": str(number), "text": text}) for number, text in enumerate(texts)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(rows))
+    documents = Corpus.open(tmp_path / "corpus.jsonl")
 
     def encoded(model: BiEncoder) -> tuple[np.ndarray, int]:
-        blocks = model.encode_corpus(10, lambda start, stop: texts[start:stop], tmp_path / "cache")
+        blocks = model.encode_corpus(documents, tmp_path / "cache")
         assert np.abs(blocks.array() - model.tower.comparable(model.encode_document(texts))).max() < 1e-6
         assert [len(block) for block in blocks] == [4, 4, 2]
         return blocks.array(), blocks.encoded

@@ -535,6 +535,16 @@ def test_a_model_that_is_none(command: Command, data: Path, tmp_path: Path, name
     assert tree(tmp_path) == before
 
 
+def test_a_name_that_no_hub_gives_is_one_line_of_a_whole_process(data: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "retrieval_prompts.cli", "evaluate", str(data), "--model", "no-such-model"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+    )
+    refused(Done(done.returncode, done.stdout, done.stderr), "model no-such-model could not be loaded: expected a sent")
+
+
 def test_prompts_that_are_none(command: Command, model: Path, data: Path, index: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     before = tree(tmp_path)

@@ -210,7 +210,9 @@ def test_rows_are_read_from_their_blocks() -> None:
 def test_array_map_and_iteration() -> None:
     made = blocks([0, 1, 2], [3])
     assert made.array()[:, 0].tolist() == [0, 1, 2, 3]
-    assert made.map(lambda block: block * 2).array()[:, 0].tolist() == [0, 2, 4, 6]
+    doubled = VectorBlocks(made.blocks, made.dimension, made.encoded, lambda block: block * 2)
+    assert doubled.array()[:, 0].tolist() == [0, 2, 4, 6] and doubled.rows(np.array([3, 1]))[:, 0].tolist() == [6, 2]
+    assert [block[:, 0].tolist() for block in doubled] == [[2 * x for x in block[:, 0].tolist()] for block in made]
     assert [block[:, 0].tolist() for block in made] == [[0, 1, 2], [3]]
     empty = VectorBlocks([], 5, 0)
     assert empty.array().shape == (0, 5)

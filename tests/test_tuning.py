@@ -69,7 +69,7 @@ def train(biencoder: BiEncoder, dataset: Dataset, chosen: TuneSettings, **change
 
 
 def frozen(biencoder: BiEncoder, dataset: Dataset) -> VectorBlocks:
-    return BiEncoder(biencoder.tower).encode_corpus(len(dataset.corpus), dataset.corpus.contents)
+    return BiEncoder(biencoder.tower).encode_corpus(dataset.corpus)
 
 
 def best_documents(biencoder: BiEncoder, dataset: Dataset, queries: list[str]) -> Qrels:
