@@ -48,4 +48,4 @@ $(BIN)/python:
 
 clean:
 	rm -rf demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find retrieval_prompts multimodal eval tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.settings import DEFAULTS, TuneSettings
 
 if TYPE_CHECKING:
     from retrieval_prompts.experiment import Experiment
@@ -35,6 +36,13 @@ Trust = Annotated[bool, typer.Option("--trust-remote-code", help="run code that 
 Strength = Annotated[float | None, typer.Option(help="0 is the frozen model, 1 the whole prompt  [default: as saved]")]
 
 
+def _help(text: str, name: str) -> str:
+    """Help that ends with a setting's default, or with one for each kind of prompt."""
+    kinds = {kind: defaults[name] for kind, defaults in DEFAULTS.items() if name in defaults}
+    default = ", ".join(f"{value} {kind}" for kind, value in kinds.items()) or getattr(TuneSettings, name)
+    return f"{text}  [default: {default}]"
+
+
 @app.command()
 def tune(
     data: DataFolder,
@@ -43,22 +51,31 @@ def tune(
     side: Annotated[str, typer.Option(help="query, document or both")] = "query",
     kind: Annotated[str, typer.Option(help="input or prefix")] = "input",
     encoder: Annotated[str, typer.Option(help="table, mlp or lstm")] = "table",
-    length: Annotated[int | None, typer.Option(help="vectors a prompt")] = None,
-    init: Annotated[str | None, typer.Option(help="text:WORDS, vocab or gaussian")] = None,
+    length: Annotated[int | None, typer.Option(help=_help("vectors a prompt", "length"))] = None,
+    init: Annotated[str | None, typer.Option(help=_help("text:WORDS, vocab or gaussian", "init"))] = None,
     common: Annotated[bool, typer.Option("--common", help="with both sides: add a part that they share")] = False,
-    epochs: Annotated[int | None, typer.Option()] = None,
-    max_steps: Annotated[int | None, typer.Option(help="end training after so many steps at the latest")] = None,
-    document_steps: Annotated[int | None, typer.Option(help="the same for steps that encode documents")] = None,
-    lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="queries a step")] = None,
-    temperature: Annotated[float | None, typer.Option(help="of the softmax")] = None,
-    negatives: Annotated[str | None, typer.Option(help="corpus, in-batch or mined")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help=_help("passes over the training queries, at most", "epochs"))
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help=_help("end training after so many steps at the latest", "max_steps"))
+    ] = None,
+    document_steps: Annotated[
+        int | None, typer.Option(help=_help("the same for steps that encode documents", "document_steps"))
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help=_help("peak learning rate", "learning_rate"))] = None,
+    document_lr: Annotated[
+        float | None, typer.Option(help=_help("lr of steps that encode documents", "document_learning_rate"))
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help=_help("queries a step", "batch_size"))] = None,
+    temperature: Annotated[float | None, typer.Option(help="of the softmax  [default: 0.05 cosine, 1 dot]")] = None,
+    negatives: Annotated[str | None, typer.Option(help="corpus, in-batch or mined  [default: corpus]")] = None,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="also compare documents with queries")] = False,
     precision: Annotated[str, typer.Option(help="of training: auto, float32 or bfloat16")] = "auto",
     patience: Annotated[
         int | None, typer.Option(help="stop after so many dev scores (of 10) without a better one")
     ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(help="of the initial vectors, the batches and the draws")] = 0,
     split: Annotated[
         str | None, typer.Option(help="split to evaluate on afterwards  [default: test, if there is one]")
     ] = None,
@@ -75,7 +92,6 @@ def tune(
     _check_json(json_file, overwrite)
     from retrieval_prompts.data import load
     from retrieval_prompts.experiment import dev_split
-    from retrieval_prompts.settings import TuneSettings
 
     settings = TuneSettings.of(
         side=side,
@@ -88,6 +104,7 @@ def tune(
         max_steps=max_steps,
         document_steps=document_steps,
         learning_rate=lr,
+        document_learning_rate=document_lr,
         batch_size=batch_size,
         temperature=temperature,
         negatives=negatives,
@@ -264,8 +281,8 @@ def search(
     for rank, hit in enumerate(hits, start=1):
         line = Text(f"{rank:3}. {hit['score']:.4f}  ")
         line.append(hit["title"] or hit["id"], style="bold")
-        console.print(line)
-        console.print(Text(f"     [{hit['id']}] {_snippet(hit['text'])}"), style="dim")
+        console.print(line, soft_wrap=True)
+        console.print(Text(f"     [{hit['id']}] {_snippet(hit['text'])}"), style="dim", soft_wrap=True)
 
 
 @app.command()

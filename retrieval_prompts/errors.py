@@ -7,5 +7,9 @@ class UserError(ValueError):
     """A mistake in the user's input. The command line prints it as one line and exits with status 2."""
 
 
+class Diverged(UserError):
+    """Training that went out of the finite numbers; what was trained holds its best weights so far."""
+
+
 class DataWarning(UserWarning):
     """Input that is used although part of it is odd; the message counts what is odd and names a few."""

@@ -16,6 +16,7 @@ from typing import Any
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import Dataset, Qrels, Run, hold_out
 from retrieval_prompts.encode import VectorBlocks, default_cache
+from retrieval_prompts.errors import Diverged
 from retrieval_prompts.evaluate import bm25_run, compare, drop_identical, means, per_query
 from retrieval_prompts.index import Index
 from retrieval_prompts.settings import TuneSettings
@@ -115,24 +116,31 @@ def tune(
         if out is not None:
             identity = run_identity(biencoder, dataset.corpus, dataset.queries, training, dev, settings)
             checkpoint = out.parent / f"{out.name}.{identity[:8]}.partial"
-        for step, total in train(
-            biencoder,
-            dataset.corpus,
-            dataset.queries,
-            training,
-            dev,
-            settings,
-            documents=documents,
-            checkpoint=checkpoint,
-        ):
-            steps.append(step)
-            if on_step is not None:
-                on_step(step, total)
+        try:
+            for step, total in train(
+                biencoder,
+                dataset.corpus,
+                dataset.queries,
+                training,
+                dev,
+                settings,
+                documents=documents,
+                checkpoint=checkpoint,
+            ):
+                steps.append(step)
+                if on_step is not None:
+                    on_step(step, total)
+        except Diverged as error:
+            if out is None:
+                raise
+            kept = out.with_name(f"{out.name}.last-good")
+            biencoder.save(kept, overwrite=True)
+            raise Diverged(f"{error}; the last good prompt: {kept}") from error
     biencoder.training_record["dataset"] = dataset.name
     biencoder.training_record["dev_held_out_of_train"] = held_out
     if split is not None and split in dataset.qrels:
         experiment = _evaluate(biencoder, dataset, split, documents, cache, bm25, watch)
-        biencoder.training_record[split] = experiment.result["systems"]
+        biencoder.training_record["results"] = {split: experiment.result["systems"]}
     else:
         experiment = Experiment(_result(biencoder, dataset, split), {})
     if out is not None:

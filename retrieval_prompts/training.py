@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import Diverged, UserError
 from retrieval_prompts.files import write_bytes
 
 Batch = TypeVar("Batch")
@@ -87,8 +87,8 @@ def fit(
         checkpoint: a file written as training goes; when it is there, training resumes from it.
         identity: what a checkpoint must agree with (settings, data, model) to be resumed; any JSON value.
 
-    Raises UserError when the loss is not finite or the dev score fails (the module then holds the best weights so
-    far), and when the checkpoint is damaged or of another run.
+    Raises Diverged when the loss is not finite or the dev score fails (the module then holds the best weights so
+    far), and UserError when the checkpoint is damaged or of another run.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -98,9 +98,9 @@ def fit(
     state = _State()
     best = _copy(module)
 
-    def stop(reason: str) -> UserError:
+    def stop(reason: str) -> Diverged:
         module.load_state_dict(best)
-        return UserError(
+        return Diverged(
             f"{reason} at step {state.step} of {total}; the prompt of step {state.best_step} is kept; try a smaller "
             "--lr or a larger --temperature"
         )

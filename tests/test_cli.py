@@ -215,6 +215,18 @@ def test_tune_says_what_it_holds_out_and_what_is_not_there(command: Command, mod
     assert result["settings"]["dev_held_out_of_train"] is True
 
 
+def test_tune_can_be_evaluated_on_dev(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = command("tune", data, "--out", out, "--model", model, "--split", "dev", "--json", "-", *QUICK)
+    assert done.code == 0
+    result = json.loads(done.out)
+    assert result["split"] == "dev"
+    dev = result["settings"]["dev"]
+    assert dev["metric"] == "ndcg@10"
+    assert dev["frozen"] == result["systems"]["frozen"]["ndcg@10"]
+    assert f"dev nDCG@10: frozen {dev['frozen']:.4f}, tuned {dev['tuned']:.4f}\n" in done.err
+
+
 def test_tune_says_that_no_prompt_was_better(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
     # By dev, each query's relevant document is what the frozen model finds first
     mine = tmp_path / "data"
@@ -513,8 +525,9 @@ def test_a_loss_that_is_not_finite(command: Command, model: Path, data: Path, tm
     assert done.code == 2
     last = done.err.splitlines()[-1]  # after the progress
     assert last.startswith("error: the loss is not finite (loss ")
+    assert last.endswith(f"; the last good prompt: {tmp_path / 'out.last-good'}")
     assert "Traceback" not in done.err
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out.last-good"]
 
 
 @pytest.mark.parametrize("name", ["tune", "evaluate", "index"])

@@ -15,10 +15,11 @@ import torch
 from retrieval_prompts import experiment, training, tuning
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import Dataset, load
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import Diverged, UserError
 from retrieval_prompts.evaluate import METRICS, means, per_query
 from retrieval_prompts.experiment import dev_split, evaluate, search_run, tune, unseen_queries
 from retrieval_prompts.index import Index
+from retrieval_prompts.losses import info_nce
 from retrieval_prompts.settings import TuneSettings
 
 SETTINGS = TuneSettings(kind="prefix", length=3, epochs=3, batch_size=8, learning_rate=0.05)
@@ -160,7 +161,7 @@ def test_tune_saves_what_it_evaluated(model: Path, dataset: Dataset, cache: Path
     record = json.loads((tmp_path / "a" / "prompts" / "prompt.json").read_text())["training"]
     assert record["dataset"] == "data"
     assert record["settings"]["learning_rate"] == 0.05
-    assert record["test"] == found.result["systems"]
+    assert record["results"] == {"test": found.result["systems"]}
 
 
 def test_a_split_that_is_not_there_is_left_out(model: Path, dataset: Dataset, cache: Path) -> None:
@@ -261,12 +262,42 @@ def test_settings_that_the_model_cannot_take_leave_nothing(
     for given, message in (
         ({"length": 60}, "a query prompt of 60 leaves 4 of 40 tokens to the text; use a smaller --length"),
         ({"init": "text:"}, "--init 'text:' has no words"),
-        ({"temperature": 1e-30}, "the loss is not finite"),
     ):
         biencoder = loaded(model)
         with pytest.raises(UserError, match=message):
             tune(biencoder, dataset, TuneSettings(**given), out=tmp_path / "prompts", cache=cache)
         assert names(tmp_path) == []
+
+
+def test_when_training_diverges_the_last_good_prompt_is_kept_beside_the_output(
+    model: Path, dataset: Dataset, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def burst(scores: torch.Tensor, positive: torch.Tensor, temperature: float) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return info_nce(scores, positive, temperature) * (1 if calls < 7 else float("inf"))
+
+    monkeypatch.setattr(tuning, "info_nce", burst)
+    biencoder = loaded(model)
+    with pytest.raises(Diverged) as caught:
+        tune(biencoder, dataset, SETTINGS, out=tmp_path / "prompts", cache=cache)
+    kept = tmp_path / "prompts.last-good"
+    assert str(caught.value).startswith(
+        "the loss is not finite (loss inf, gradient norm nan) at step 7 of 12; the prompt "
+    )
+    assert str(caught.value).endswith(f"; the last good prompt: {kept}")
+    assert all(re.fullmatch(r"prompts\.([0-9a-f]{8}\.partial|last-good)", name) for name in names(tmp_path))
+    vectors = loaded(model, kept).prompt("query")
+    ours = biencoder.prompt("query")
+    assert vectors is not None
+    assert ours is not None
+    assert vectors.isfinite().all()
+    assert torch.equal(vectors, ours)
+    calls = 0
+    with pytest.raises(Diverged, match=r"kept; try a smaller --lr or a larger --temperature$"):  # nowhere to keep it
+        tune(loaded(model), dataset, SETTINGS, cache=cache)
 
 
 def test_the_run_is_known_by_all_that_it_depends_on(

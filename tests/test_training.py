@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from retrieval_prompts import training
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import Diverged, UserError
 from retrieval_prompts.training import LoopSettings, Step, fit, learning_rate
 
 EPOCHS, STEPS = 4, 3  # of the runs below, unless said otherwise
@@ -183,7 +183,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_best_weights(bad: str) -> None
         return (point.place * 0).abs().sum().sqrt() if bad == "gradient" else point.place.norm() * float(bad)
 
     seen = []
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Diverged) as caught:
         for _ in fit(point, targets, loss, scores(0.1, 0.2, 0.15), SETTINGS):
             seen.append(point.place.tolist())
     assert len(seen) == 8  # no record of the step that failed
