@@ -191,6 +191,7 @@ def evaluate(
     from retrieval_prompts.data import load
     from retrieval_prompts.evaluate import write_run
 
+    _check_strength(strength, prompts)
     dataset = load(data)
     queries, _ = dataset.split(split)
     say = _printer(json_file)
@@ -256,6 +257,7 @@ def search(
 
     if not query.strip():
         raise UserError("the question is empty; write what you look for in quotes")
+    _check_strength(strength, prompts)
     opened = Index.open(index)
     biencoder = BiEncoder.load(
         model or opened.manifest["encoder"]["model"],
@@ -383,6 +385,11 @@ def _report(say: Any, found: Experiment) -> None:
         best = max(systems, key=lambda system: systems[system]["ndcg@10"])
         if best == "bm25":
             say("BM25 is the best here")
+
+
+def _check_strength(strength: float | None, prompts: Path | None) -> None:
+    if strength is not None and prompts is None:
+        raise UserError("--strength is that of a prompt; pass --prompts as well")
 
 
 def _check_json(path: Path | None, overwrite: bool) -> None:

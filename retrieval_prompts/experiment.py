@@ -6,6 +6,7 @@ A result is a dict with "dataset", "split", "model", "systems" (frozen, tuned, b
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from retrieval_prompts.evaluate import bm25_run, compare, drop_identical, means,
 from retrieval_prompts.index import Index
 from retrieval_prompts.settings import TuneSettings
 from retrieval_prompts.training import Step
-from retrieval_prompts.tuning import checkpoints, run_identity, train
+from retrieval_prompts.tuning import run_identity, train
 
 TOP = 100  # documents kept of each ranking
 DEV_FRACTION = 0.1
@@ -99,9 +100,6 @@ def tune(
     cache = cache or default_cache()
     watch = Stopwatch()
     training, dev, held_out = dev_split(dataset)
-    with watch("encode documents"):
-        documents = BiEncoder(biencoder.tower).encode_corpus(dataset.corpus, cache)
-    steps: list[Step] = []
     with watch("tune"):
         biencoder.attach(
             settings.side,
@@ -112,6 +110,10 @@ def tune(
             common=settings.common,
             seed=settings.seed,
         )
+    with watch("encode documents"):
+        documents = BiEncoder(biencoder.tower).encode_corpus(dataset.corpus, cache)
+    steps: list[Step] = []
+    with watch("tune"):
         checkpoint = None
         if out is not None:
             identity = run_identity(biencoder, dataset.corpus, dataset.queries, training, dev, settings)
@@ -135,6 +137,7 @@ def tune(
                 raise
             kept = out.with_name(f"{out.name}.last-good")
             biencoder.save(kept, overwrite=True)
+            _forget(out)
             raise Diverged(f"{error}; the last good prompt: {kept}") from error
     biencoder.training_record["dataset"] = dataset.name
     biencoder.training_record["dev_held_out_of_train"] = held_out
@@ -146,9 +149,7 @@ def tune(
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         biencoder.save(out, overwrite=overwrite)
-        if checkpoint is not None:
-            for file in checkpoints(checkpoint):
-                file.unlink(missing_ok=True)
+        _forget(out)
     experiment.steps = steps
     experiment.result["documents_encoded"] += documents.encoded
     experiment.result["seconds"] = watch.seconds
@@ -255,6 +256,12 @@ def search_run(biencoder: BiEncoder, index: Index, queries: dict[str, str]) -> R
     vectors = biencoder.tower.comparable(biencoder.encode_query(list(queries.values())))
     run = drop_identical(index.run(list(queries), vectors, TOP + 1))
     return {query: dict(sorted(hits.items(), key=lambda hit: -hit[1])[:TOP]) for query, hits in run.items()}
+
+
+def _forget(out: Path) -> None:
+    """Delete the checkpoints beside a prompt folder: its own, and those of abandoned runs with other settings."""
+    for file in out.parent.glob(f"{glob.escape(out.name)}.????????.partial*"):
+        file.unlink(missing_ok=True)
 
 
 def _result(biencoder: BiEncoder, dataset: Dataset, split: str | None) -> dict[str, Any]:

@@ -22,7 +22,14 @@ CHOICES = {
 }
 COUNTS = ("length", "epochs", "max_steps", "document_steps", "batch_size", "patience")
 POSITIVE = (*COUNTS, "learning_rate", "document_learning_rate", "clip", "memory", "temperature")
-UP_TO = {"warmup": 1, "weight_decay": 1, "hard_negatives": 1000, "seed": 2**32 - 1}
+UP_TO = {
+    "learning_rate": 1e30,
+    "document_learning_rate": 1e30,
+    "warmup": 1,
+    "weight_decay": 1,
+    "hard_negatives": 1000,
+    "seed": 2**32 - 1,
+}
 
 
 @dataclass(frozen=True)

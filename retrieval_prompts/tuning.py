@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import Corpus, Qrels
 from retrieval_prompts.encode import VectorBlocks
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluate import means, per_query
+from retrieval_prompts.evaluate import drop_identical, means, per_query
 from retrieval_prompts.index import Index
 from retrieval_prompts.losses import info_nce, symmetric_info_nce
 from retrieval_prompts.settings import TuneSettings
@@ -37,6 +37,7 @@ ROUNDS = 10  # dev evaluations of a training; half as many where each one encode
 MINED = 50  # wrong answers a query that hard negatives are drawn from
 RANDOM = 2048  # random documents a step where the corpus is beyond the memory budget
 DEV_POOL_TOKENS = 60_000  # documents that a dev evaluation encodes anew, in tokens
+LEFT_OUT = -1e4  # the score of a document that does not count; finite, so that its gradient is zero and not NaN
 SAVING_TOKENS = 20_000  # above this many tokens a step, activations are recomputed instead of kept
 
 Positions = NDArray[np.int64]
@@ -110,11 +111,12 @@ def checkpoints(path: Path) -> list[Path]:
 def run_identity(
     biencoder: BiEncoder, corpus: Corpus, queries: dict[str, str], train: Qrels, dev: Qrels, settings: TuneSettings
 ) -> str:
-    """SHA-256 of all that a training run depends on: settings, model, data, version of torch, kind of device."""
+    """SHA-256 of all that a run's bits depend on: settings, model, data, and how this machine computes."""
     texts = [queries[query] for query in (*train, *dev)]
     tower = biencoder.tower
     parts = [asdict(settings), tower.fingerprint, corpus.fingerprint, texts, train, dev]
-    return hashlib.sha256(json.dumps([*parts, torch.__version__, tower.device.type]).encode()).hexdigest()
+    machine = [torch.__version__, torch.get_num_threads(), tower.device.type, fast_bfloat16(tower.device)]
+    return hashlib.sha256(json.dumps([*parts, machine]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,12 @@ class Task:
             np.array(sorted(corpus.position(doc) for doc, grade in train[query].items() if grade > 0), dtype=np.int64)
             for query in ids
         ]
-        self.index = Index.build(documents, None, corpus.ids, encoder={})
+        shared = set(ids).intersection(corpus.ids)
+        # A document of the query's own id is neither relevant nor a negative: BEIR leaves it out of every ranking
+        self.own = np.array([corpus.position(query) if query in shared else -1 for query in ids], dtype=np.int64)
         self.in_memory = documents.nbytes <= settings.memory * 1e9
+        # Beyond the budget, dev scores and mined documents come from vectors of a quarter of the size
+        self.index = Index.build(documents, None, corpus.ids, factory="Flat" if self.in_memory else "SQ8", encoder={})
         self.negatives = settings.negatives or "corpus"
         self.bfloat16 = settings.precision == "bfloat16" or (
             settings.precision == "auto" and fast_bfloat16(self.device)
@@ -169,12 +175,16 @@ class Task:
         steps = math.ceil(most / (ROUNDS // 2 if fresh else ROUNDS))
         rounds = most // steps
 
+        @lru_cache(maxsize=1)
+        def order(epoch: int) -> Positions:
+            return np.random.default_rng([settings.seed, epoch]).permutation(count)
+
         def batches(number: int) -> list[Batch]:
             made = []
             for step in range(number * steps, (number + 1) * steps):
                 epoch, place = divmod(step, per_epoch)
-                order = np.random.default_rng([settings.seed, epoch]).permutation(count)
-                made.append(Batch(order[place * settings.batch_size : (place + 1) * settings.batch_size], step))
+                part = order(epoch)[place * settings.batch_size : (place + 1) * settings.batch_size]
+                made.append(Batch(part, step))
             return made
 
         rate = settings.document_learning_rate if fresh else settings.learning_rate
@@ -189,12 +199,23 @@ class Task:
         hard = self.negatives != "in-batch" and whole is None
         mined = self.mine() if hard else []
 
+        def compare(
+            batch: Batch, anchors: Tensor, vectors: Tensor, positives: list[Positions], candidates: Positions | None
+        ) -> Tensor:
+            scores = anchors @ vectors.T
+            own = self.own[batch.queries]
+            if (own >= 0).any():
+                scores = scores.masked_fill(
+                    self.positive([own[[row]] for row in range(len(own))], candidates), LEFT_OUT
+                )
+            return objective(scores, self.positive(positives, candidates), self.temperature)
+
         def loss(batch: Batch) -> Tensor:
             draw = np.random.default_rng([settings.seed, batch.step])
             anchors = self.query_vectors(batch.queries)
             positives = [self.relevant[query] for query in batch.queries]
             if whole is not None:
-                return objective(anchors @ whole.T, self.positive(positives, None), self.temperature)
+                return compare(batch, anchors, whole, positives, None)
             candidates = [draw.choice(each, 1) if fresh else each for each in positives]
             if hard:
                 most = settings.hard_negatives if fresh else MINED
@@ -202,8 +223,7 @@ class Task:
             if self.negatives == "corpus" and not fresh:
                 candidates.append(draw.integers(count, size=RANDOM))
             chosen = np.unique(np.concatenate(candidates))
-            scores = anchors @ self.document_vectors(chosen, fresh).T
-            return objective(scores, self.positive(positives, chosen), self.temperature)
+            return compare(batch, anchors, self.document_vectors(chosen, fresh), positives, chosen)
 
         return loss
 
@@ -223,18 +243,19 @@ class Task:
         """(queries, candidates) booleans: which candidate is relevant to which query; the whole corpus when None."""
         mask = np.zeros((len(relevant), len(self.corpus) if candidates is None else len(candidates)), dtype=bool)
         for row, positions in zip(mask, relevant, strict=True):
-            row[positions if candidates is None else np.flatnonzero(np.isin(candidates, positions))] = True
+            known = positions[positions >= 0]
+            row[known if candidates is None else np.flatnonzero(np.isin(candidates, known))] = True
         return torch.from_numpy(mask).to(self.device)
 
     def mine(self) -> list[Positions]:
         """The best answers to each training query that are not relevant, by the query side as it is now."""
         with torch.no_grad():
             queries = self.query_vectors(np.arange(len(self.texts))).float().cpu().numpy()
-        _, found = self.index.search(queries, MINED + max(map(len, self.relevant)))
+        _, found = self.index.search(queries, MINED + 1 + max(map(len, self.relevant)))
         mined = []
-        for row, positives in zip(found, self.relevant, strict=True):
+        for row, positives, own in zip(found, self.relevant, self.own, strict=True):
             positions = np.array([self.corpus.position(id) for id in row], dtype=np.int64)
-            mined.append(positions[~np.isin(positions, positives)][:MINED])
+            mined.append(positions[~np.isin(positions, [*positives, own])][:MINED])
         return mined
 
     def dev_score(self, biencoder: BiEncoder, fresh: bool) -> Callable[[], float]:
@@ -252,8 +273,8 @@ class Task:
                 scores = (vectors @ biencoder.embed(document_ids, "document").float().cpu().T).tolist()
                 run = {name: dict(zip(pooled, row, strict=True)) for name, row in zip(names, scores, strict=True)}
             else:
-                run = self.index.run(names, vectors.numpy(), 10)
-            return means(per_query(self.dev, run, [DEV_METRIC]))[DEV_METRIC]
+                run = self.index.run(names, vectors.numpy(), 11)
+            return means(per_query(self.dev, drop_identical(run), [DEV_METRIC]))[DEV_METRIC]
 
         return score
 

@@ -520,6 +520,10 @@ def test_bad_options_of_tune(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_strength_without_prompts(command: Command, model: Path, data: Path) -> None:
+    refused(command("evaluate", data, "--model", model, "--strength", "0.5"), "pass --prompts as well")
+
+
 def test_a_loss_that_is_not_finite(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
     done = command("tune", data, "--model", model, "--out", tmp_path / "out", "--temperature", "1e-30", *QUICK)
     assert done.code == 2

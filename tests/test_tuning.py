@@ -426,3 +426,31 @@ def test_prompt_encoders_are_saved_as_plain_vectors(
     texts = ["what does the evidence show about copper", "falcon"]
     assert np.array_equal(again.encode_query(texts), biencoder.encode_query(texts))
     assert not np.array_equal(again.encode_query(texts), BiEncoder(again.tower).encode_query(texts))
+
+
+# --- documents of the query's own id, as in ArguAna -----------------------------------------------------------------
+
+
+def test_a_document_of_the_querys_own_id_is_no_negative(model: Path, dataset: Dataset) -> None:
+    corpus, judged = dataset.corpus, dataset.qrels["train"]
+    free = iter([id for id in corpus.ids if not any(id in grades for grades in judged.values())])
+    named = dict(zip(judged, free, strict=False))  # query -> the id of a document that is relevant to none
+    assert len(named) >= 5
+    queries = dataset.queries | {new: dataset.queries[old] for old, new in named.items()}
+    train_qrels = {new: judged[old] for old, new in named.items()}
+    chosen = settings()
+    biencoder = attached(model, chosen)
+    documents = frozen(biencoder, dataset)
+    task = Task(biencoder, corpus, queries, train_qrels, dataset.qrels["dev"], chosen, documents)
+    own = [corpus.position(query) for query in train_qrels]
+    assert task.own.tolist() == own
+    assert all(position not in mined for position, mined in zip(own, task.mine(), strict=True))
+    batch = tuning.Batch(np.array([0]), 0)
+    loss = task.loss(fresh=False)
+    before = loss(batch).item()
+    with torch.no_grad():
+        task.all_documents[own[0]] *= -1
+    assert loss(batch).item() == before, "its vector does not count"
+    with torch.no_grad():
+        task.all_documents[own[1]] *= -1
+    assert loss(batch).item() != before, "another document's does"
