@@ -159,6 +159,8 @@ def tune(
         "dev_queries": len(dev),
         "dev_held_out_of_train": held_out,
         "dev": biencoder.training_record["dev"],
+        "document_prompt_on_dev": biencoder.training_record["document_prompt_on_dev"],
+        "sides": sorted(biencoder.prompts),
         "strength": biencoder.strength,
     }
     return experiment

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +25,17 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import Corpus, Qrels
 from retrieval_prompts.encode import VectorBlocks
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluate import drop_identical, means, per_query
+from retrieval_prompts.evaluate import compare, drop_identical, means, per_query
 from retrieval_prompts.index import Index
 from retrieval_prompts.losses import info_nce, symmetric_info_nce
+from retrieval_prompts.prompts import PromptTable
 from retrieval_prompts.settings import TuneSettings
 from retrieval_prompts.tower import Floats
 from retrieval_prompts.training import LoopSettings, Step, fit
 
 DEV_METRIC = "ndcg@10"
 ROUNDS = 10  # dev evaluations of a training; half as many where each one encodes documents
+SIGNIFICANT = 0.05  # the p-value below which a document prompt is kept
 MINED = 50  # wrong answers a query that hard negatives are drawn from
 RANDOM = 2048  # random documents a step where the corpus is beyond the memory budget
 DEV_POOL_TOKENS = 60_000  # documents that a dev evaluation encodes anew, in tokens
@@ -64,9 +66,10 @@ def train(
 ) -> Iterator[tuple[Step, int]]:
     """Train the prompts that are attached to `biencoder`; yields a record a step (see `training.fit`) and the total.
 
-    With prompts on both sides the query side is trained first, alone, against the frozen documents; then both.
     Afterwards the bi-encoder holds the prompts with the best dev nDCG@10. Where none beats the frozen model there,
-    its strength is 0, which is the frozen model.
+    its strength is 0, which is the frozen model. With prompts on both sides the query side is trained first, alone,
+    against the frozen documents; then both. A document prompt has to earn the encoding of the whole corpus: it is
+    dropped unless dev is significantly better with it than with the query prompt of the first stage.
 
     Args:
         train, dev: judgements by query id; documents graded above 0 are relevant.
@@ -87,12 +90,21 @@ def train(
         module = biencoder.prompts if len(stages) == number + 1 else biencoder.prompts[sides[0]]
         file = checkpoints(checkpoint)[number] if checkpoint is not None else None
         fresh = "document" in sides
-        loss, score = task.loss(fresh), task.dev_score(biencoder, fresh)
+        if number == 1:
+            alone = BiEncoder(
+                biencoder.tower, biencoder.kind, {"query": PromptTable(biencoder.prompts["query"]().detach())}
+            )
+        loss, score = task.loss(fresh), partial(task.dev_mean, biencoder, fresh)
         for step in fit(module, plan.batches, loss, score, plan.loop, checkpoint=file, identity=[identity, number]):
             yield replace(step, step=step.step + before), total
         before += plan.epochs * plan.steps
+    earned = None
+    if len(stages) == 2:
+        earned = compare(task.dev_scores(alone, True), task.dev_scores(biencoder, True), DEV_METRIC)
+        if not (earned.difference > 0 and earned.p_value < SIGNIFICANT):
+            biencoder.prompts = alone.prompts
     fresh = "document" in biencoder.prompts
-    frozen, tuned = (task.dev_score(each, fresh)() for each in (task.frozen, biencoder))
+    frozen, tuned = (task.dev_mean(each, fresh) for each in (task.frozen, biencoder))
     biencoder.strength = 1.0 if tuned > frozen else 0.0
     biencoder.training_record = {
         "settings": asdict(settings),
@@ -100,6 +112,7 @@ def train(
         "train_queries": len(task.texts),
         "dev_queries": len(dev),
         "dev": {"metric": DEV_METRIC, "frozen": frozen, "tuned": tuned},
+        "document_prompt_on_dev": earned.as_dict() if earned is not None else None,
     }
 
 
@@ -199,7 +212,7 @@ class Task:
         hard = self.negatives != "in-batch" and whole is None
         mined = self.mine() if hard else []
 
-        def compare(
+        def contrast(
             batch: Batch, anchors: Tensor, vectors: Tensor, positives: list[Positions], candidates: Positions | None
         ) -> Tensor:
             scores = anchors @ vectors.T
@@ -215,7 +228,7 @@ class Task:
             anchors = self.query_vectors(batch.queries)
             positives = [self.relevant[query] for query in batch.queries]
             if whole is not None:
-                return compare(batch, anchors, whole, positives, None)
+                return contrast(batch, anchors, whole, positives, None)
             candidates = [draw.choice(each, 1) if fresh else each for each in positives]
             if hard:
                 most = settings.hard_negatives if fresh else MINED
@@ -223,7 +236,7 @@ class Task:
             if self.negatives == "corpus" and not fresh:
                 candidates.append(draw.integers(count, size=RANDOM))
             chosen = np.unique(np.concatenate(candidates))
-            return compare(batch, anchors, self.document_vectors(chosen, fresh), positives, chosen)
+            return contrast(batch, anchors, self.document_vectors(chosen, fresh), positives, chosen)
 
         return loss
 
@@ -258,25 +271,24 @@ class Task:
             mined.append(positions[~np.isin(positions, [*positives, own])][:MINED])
         return mined
 
-    def dev_score(self, biencoder: BiEncoder, fresh: bool) -> Callable[[], float]:
-        """() -> dev nDCG@10 of a bi-encoder: over the frozen index, or over a pool of documents it encodes itself."""
+    def dev_mean(self, biencoder: BiEncoder, fresh: bool) -> float:
+        """Dev nDCG@10 of a bi-encoder."""
+        return means({DEV_METRIC: self.dev_scores(biencoder, fresh)})[DEV_METRIC]
+
+    @torch.no_grad()
+    def dev_scores(self, biencoder: BiEncoder, fresh: bool) -> dict[str, float]:
+        """Dev query -> nDCG@10: over the frozen index, or over a pool of documents that is encoded now."""
         names = list(self.dev)
-        query_ids = biencoder.tokenize([self.queries[name] for name in names], "query")
-        pool = self.pool if fresh else []
-        document_ids = biencoder.tokenize([self.corpus[position].content for position in pool], "document")
-        pooled = [self.corpus.ids[position] for position in pool]
-
-        @torch.no_grad()
-        def score() -> float:
-            vectors = biencoder.embed(query_ids, "query").float().cpu()
-            if fresh:
-                scores = (vectors @ biencoder.embed(document_ids, "document").float().cpu().T).tolist()
-                run = {name: dict(zip(pooled, row, strict=True)) for name, row in zip(names, scores, strict=True)}
-            else:
-                run = self.index.run(names, vectors.numpy(), 11)
-            return means(per_query(self.dev, drop_identical(run), [DEV_METRIC]))[DEV_METRIC]
-
-        return score
+        queries = biencoder.embed(biencoder.tokenize([self.queries[name] for name in names], "query"), "query")
+        if fresh:
+            texts = [self.corpus[position].content for position in self.pool]
+            documents = biencoder.embed(biencoder.tokenize(texts, "document"), "document")
+            ids = [self.corpus.ids[position] for position in self.pool]
+            scores = (queries.float() @ documents.float().T).tolist()
+            run = {name: dict(zip(ids, row, strict=True)) for name, row in zip(names, scores, strict=True)}
+        else:
+            run = self.index.run(names, queries.float().cpu().numpy(), 11)
+        return per_query(self.dev, drop_identical(run), [DEV_METRIC])[DEV_METRIC]
 
     @cached_property
     def all_documents(self) -> Tensor:

@@ -19,6 +19,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import Dataset, Qrels, load
 from retrieval_prompts.encode import VectorBlocks
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluate import Comparison
 from retrieval_prompts.experiment import tune
 from retrieval_prompts.index import Index
 from retrieval_prompts.prompts import PromptSum
@@ -454,3 +455,23 @@ def test_a_document_of_the_querys_own_id_is_no_negative(model: Path, dataset: Da
     with torch.no_grad():
         task.all_documents[own[1]] *= -1
     assert loss(batch).item() != before, "another document's does"
+
+
+# --- a document prompt has to earn the encoding of the corpus -------------------------------------------------------
+
+
+@pytest.mark.parametrize(("difference", "p_value", "kept"), [(0.1, 0.01, True), (0.1, 0.2, False), (-0.1, 0.01, False)])
+def test_a_document_prompt_that_earns_nothing_is_dropped(
+    model: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, difference: float, p_value: float, kept: bool
+) -> None:
+    outcome = Comparison("ndcg@10", difference, (difference, difference), p_value, 1, 0, 0)
+    monkeypatch.setattr(tuning, "compare", lambda *_: outcome)
+    chosen = settings(side="both")
+    biencoder = attached(model, chosen)
+    train(biencoder, dataset, chosen)
+    assert sorted(biencoder.prompts) == (["document", "query"] if kept else ["query"])
+    assert biencoder.training_record["document_prompt_on_dev"] == outcome.as_dict()
+    alone = attached(model, settings(side="query"))
+    train(alone, dataset, settings(side="query"))
+    same = torch.equal(biencoder.prompts["query"](), alone.prompts["query"]())
+    assert same or kept, "without it, what is left is the query prompt of a query-side training, bit for bit"
