@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from retrieval_prompts import attach as attachment
 from retrieval_prompts.artifacts import PromptFolder, load_prompts, save_prompts
 from retrieval_prompts.data import Corpus
-from retrieval_prompts.encode import BLOCK, VectorBlocks, embed_texts, encode_blocks, encode_texts
+from retrieval_prompts.encode import BLOCK, VectorBlocks, default_cache, embed_texts, encode_blocks, encode_texts
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.initialize import initial_vectors
 from retrieval_prompts.prompts import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
@@ -189,7 +189,7 @@ class BiEncoder(nn.Module):
 
         Args:
             corpus: read one block at a time.
-            cache: a folder in which blocks are found and kept (see `encode.encode_blocks`); None: in memory only.
+            cache: a folder in which blocks are found and kept (see `encode.encode_blocks`); None: the user's cache.
         """
         count = len(corpus)
         if 0 < self.strength < 1 and "document" in self.prompts:
@@ -207,7 +207,7 @@ class BiEncoder(nn.Module):
             self.kind,
             prompt,
             encoder=encoder,
-            cache=cache,
+            cache=cache or default_cache(),
             transform=self.tower.comparable,
         )
 

@@ -232,12 +232,11 @@ def index(
     check_output(out, overwrite=overwrite, holds="manifest.json")
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data import load_corpus
-    from retrieval_prompts.encode import default_cache
     from retrieval_prompts.index import Index
 
     corpus = load_corpus(data)
     biencoder = BiEncoder.load(model, prompts, device=device, trust_remote_code=trust_remote_code)
-    documents = biencoder.encode_corpus(corpus, cache or default_cache())
+    documents = biencoder.encode_corpus(corpus, cache)
     built = Index.build(documents, corpus, corpus.ids, factory=factory, encoder=biencoder.identity())
     built.save(out, overwrite=overwrite)
     print(f"{out}: {len(built):,} documents, {factory}; {documents.encoded:,} encoded now, the rest found in the cache")

@@ -16,7 +16,7 @@ from typing import Any
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import Dataset, Qrels, Run, hold_out
-from retrieval_prompts.encode import VectorBlocks, default_cache
+from retrieval_prompts.encode import VectorBlocks
 from retrieval_prompts.errors import Diverged
 from retrieval_prompts.evaluate import bm25_run, compare, drop_identical, means, per_query
 from retrieval_prompts.index import Index
@@ -97,7 +97,6 @@ def tune(
     if out is not None:
         check_output(out, overwrite=overwrite, holds="prompt.json")
     settings = settings or TuneSettings()
-    cache = cache or default_cache()
     watch = Stopwatch()
     training, dev, held_out = dev_split(dataset)
     with watch("tune"):
@@ -178,7 +177,6 @@ def evaluate(
 
     Raises UserError when the data has no such split.
     """
-    cache = cache or default_cache()
     watch = Stopwatch()
     dataset.split(split)
     with watch("encode documents"):
@@ -201,7 +199,7 @@ def _evaluate(
     dataset: Dataset,
     split: str,
     documents: VectorBlocks,
-    cache: Path,
+    cache: Path | None,
     bm25: bool,
     watch: Stopwatch,
 ) -> Experiment:
