@@ -11,7 +11,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 HEADER = (
-    "| data, queries | prompt | re-encoded | BM25 | frozen | tuned (3 seeds) | difference [95 %] | p |\n"
+    "| data, queries | prompt | re-encoded | BM25 | frozen | tuned (seeds) | difference [95 %] | p |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
@@ -27,7 +27,8 @@ def _row(result: dict[str, Any]) -> str:
     def percent(value: float, sign: str = "") -> str:
         return f"{100 * value:{sign}.1f}"
 
-    mean, std = result["mean"], result["std"]["tuned"]["ndcg@10"]
+    mean, seeds = result["mean"], len(result["seeds"])
+    spread = f" ± {percent(result['std']['tuned']['ndcg@10'])}" if result["std"] else ""
     test = result["tests"]["mean_over_seeds_vs_frozen"]
     settings = result["runs"][0]["settings"]
     count = test["helped"] + test["hurt"] + test["unchanged"]
@@ -37,7 +38,7 @@ def _row(result: dict[str, Any]) -> str:
         f"| {result['dataset']}, {count} | {side}, {settings['kind']} "
         f"| {result['runs'][0]['documents_reencoded']:,} "
         f"| {percent(mean['bm25']['ndcg@10'])} | {percent(mean['frozen']['ndcg@10'])} "
-        f"| **{percent(mean['tuned']['ndcg@10'])}** ± {percent(std)} "
+        f"| **{percent(mean['tuned']['ndcg@10'])}**{spread} ({seeds}) "
         f"| {percent(test['difference'], '+')} [{percent(low, '+')}, {percent(high, '+')}] "
         f"| {max(test['p_value'], 0.0001):.4f} |"
     )
