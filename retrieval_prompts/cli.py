@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retrieval_prompts import console
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.settings import DEFAULTS, TuneSettings
 
@@ -89,7 +89,7 @@ def tune(
     from retrieval_prompts.files import check_output
 
     check_output(out, overwrite=overwrite, holds="prompt.json")
-    _check_json(json_file, overwrite)
+    console.check_json(json_file, overwrite)
     from retrieval_prompts.data import load
     from retrieval_prompts.experiment import dev_split
 
@@ -115,7 +115,7 @@ def tune(
     )
     dataset = load(data)
     training, dev, held_out = dev_split(dataset)
-    say = _printer(json_file)
+    say = console.printer(json_file)
     split = split or ("test" if "test" in dataset.qrels else None)
     say(
         f"{dataset.name}: {len(dataset.corpus):,} documents; queries: {len(training):,} train, {len(dev):,} dev"
@@ -149,7 +149,7 @@ def tune(
         if bar is not None:
             bar.close()  # so that an error stands on a line of its own
     if json_file is not None:
-        _write_json(json_file, found.result)
+        console.write_result(json_file, found.result)
     _report(say, found)
     dev_scores = found.result["settings"]["dev"]
     say(f"dev nDCG@10: frozen {dev_scores['frozen']:.4f}, tuned {dev_scores['tuned']:.4f}")
@@ -190,7 +190,7 @@ def evaluate(
     """Compare frozen, tuned and BM25 on a split, with a paired test. --run takes the tuned ranking, else the frozen."""
     from retrieval_prompts.files import check_output
 
-    _check_json(json_file, overwrite)
+    console.check_json(json_file, overwrite)
     if run is not None:
         check_output(run, overwrite=overwrite)
     from retrieval_prompts import experiment
@@ -201,12 +201,12 @@ def evaluate(
     _check_strength(strength, prompts)
     dataset = load(data)
     queries, _ = dataset.split(split)
-    say = _printer(json_file)
+    say = console.printer(json_file)
     say(f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries")
     biencoder = BiEncoder.load(model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code)
     found = experiment.evaluate(biencoder, dataset, split, cache=cache, bm25=bm25)
     if json_file is not None:
-        _write_json(json_file, found.result)
+        console.write_result(json_file, found.result)
     if run is not None:
         system = "tuned" if prompts is not None else "frozen"
         write_run(run, found.runs[system], system)
@@ -321,52 +321,8 @@ def export(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on standard error and status 2."""
-    _quiet()
-    try:
-        app()
-    except (UserError, OSError) as error:  # a full disk, a file that may not be read
-        print(f"error: {_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except SystemExit as end:
-        if end.code == 130:  # typer's status for Ctrl-C
-            print("interrupted; the same command goes on from where it was", file=sys.stderr)
-        raise
-
-
-def _quiet() -> None:
-    """One-line warnings of our own, and none of the libraries' progress chatter."""
-    import os
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if issubclass(category, UserWarning):
-            print(f"warning: {_line(message)}", file=sys.stderr)
-
-    warnings.showwarning = show
-
-
-def _line(message: object) -> str:
-    return " ".join(str(message).split())
-
-
-def _printer(json_file: Path | None) -> Any:
-    """Print for people on standard output, or on standard error when the JSON goes there."""
-    stream = sys.stderr if json_file is not None and str(json_file) == "-" else sys.stdout
-    return lambda text: _print(text, stream)
-
-
-def _print(text: Any, stream: Any) -> None:
-    if isinstance(text, str):
-        print(text, file=stream)
-    else:
-        from rich.console import Console
-
-        Console(file=stream).print(text)
+    """Run the command line; see `console.run`."""
+    console.run(app)
 
 
 def _report(say: Any, found: Experiment) -> None:
@@ -396,22 +352,6 @@ def _report(say: Any, found: Experiment) -> None:
 def _check_strength(strength: float | None, prompts: Path | None) -> None:
     if strength is not None and prompts is None:
         raise UserError("--strength is that of a prompt; pass --prompts as well")
-
-
-def _check_json(path: Path | None, overwrite: bool) -> None:
-    from retrieval_prompts.files import check_output
-
-    if path is not None and str(path) != "-":
-        check_output(path, overwrite=overwrite)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    from retrieval_prompts.files import write_json
-
-    if str(path) == "-":
-        print(json.dumps(value, indent=2, ensure_ascii=False))
-    else:
-        write_json(path, value)
 
 
 def _snippet(text: str, width: int = 160) -> str:

@@ -1,0 +1,78 @@
+"""What our command lines share: one-line errors and warnings, where people's and machines' output goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from retrieval_prompts.errors import UserError
+
+
+def run(app: Callable[[], Any]) -> None:
+    """Run a command line; a user's mistake is one line on standard error and status 2."""
+    _quiet()
+    try:
+        app()
+    except (UserError, OSError) as error:  # a full disk, a file that may not be read
+        print(f"error: {_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as end:
+        if end.code == 130:  # typer's status for Ctrl-C
+            print("interrupted; the same command goes on from where it was", file=sys.stderr)
+        raise
+
+
+def printer(json_file: Path | None) -> Callable[[Any], None]:
+    """Print for people on standard output, or on standard error when the JSON goes there."""
+    stream = sys.stderr if json_file is not None and str(json_file) == "-" else sys.stdout
+    return lambda text: _print(text, stream)
+
+
+def check_json(path: Path | None, overwrite: bool) -> None:
+    """Refuse a result file that exists, unless `overwrite`. Raises UserError."""
+    from retrieval_prompts.files import check_output
+
+    if path is not None and str(path) != "-":
+        check_output(path, overwrite=overwrite)
+
+
+def write_result(path: Path, value: Any) -> None:
+    """Write JSON to a file, atomically, or to standard output for "-"."""
+    from retrieval_prompts.files import write_json
+
+    if str(path) == "-":
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        write_json(path, value)
+
+
+def _quiet() -> None:
+    """One-line warnings of our own, and none of the libraries' progress chatter."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, UserWarning):
+            print(f"warning: {_line(message)}", file=sys.stderr)
+
+    warnings.showwarning = show
+
+
+def _line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _print(text: Any, stream: Any) -> None:
+    if isinstance(text, str):
+        print(text, file=stream)
+    else:
+        from rich.console import Console
+
+        Console(file=stream).print(text)
