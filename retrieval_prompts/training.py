@@ -72,18 +72,23 @@ def fit(
     module: nn.Module,
     batches: Callable[[int], Sequence[Batch]],
     loss: Callable[[Batch], Tensor],
-    evaluate: Callable[[], float],
+    evaluate: Callable[[], float] | None,
     settings: LoopSettings,
     *,
+    epoch_end: Callable[[int], object] | None = None,
     checkpoint: Path | None = None,
     identity: Any = None,
 ) -> Iterator[Step]:
-    """Train `module`; afterwards it holds the weights with the best dev score, the initial ones included.
+    """Train `module`; afterwards it holds the weights with the best dev score, the initial ones included, or the last
+    ones where nothing is there to choose by.
 
     Args:
         batches: epoch (from 0) -> the batches of that epoch, the same whenever it is asked.
         loss: batch -> scalar. Randomness must come from the batch alone.
-        evaluate: () -> dev score, higher is better; called before the first step and after each epoch.
+        evaluate: () -> dev score, higher is better; called before the first step and after each epoch. None: there is
+            no dev split, as in few-shot learning.
+        epoch_end: called with the number of each epoch (from 0) when it has ended, before it is kept in a checkpoint;
+            what it changes must be in the module's state.
         checkpoint: a file written as training goes; when it is there, training resumes from it.
         identity: what a checkpoint must agree with (settings, data, model) to be resumed; any JSON value.
 
@@ -107,7 +112,7 @@ def fit(
 
     if checkpoint is not None and checkpoint.exists():
         state, best = _resume(checkpoint, identity, module, optimizer)
-    else:
+    elif evaluate is not None:
         state.best_score = evaluate()
         yield Step(0, 0, math.nan, 0.0, 0.0, dev=state.best_score, best=True)
     while state.step < total and not state.finished:
@@ -125,7 +130,12 @@ def fit(
                 raise stop(f"the loss is not finite (loss {value.item()}, gradient norm {norm})")
             optimizer.step()
             record = Step(state.step, epoch, value.item(), rate, norm)
-            if state.step % steps_per_epoch == 0:
+            ended = state.step % steps_per_epoch == 0
+            if ended and epoch_end is not None:
+                epoch_end(epoch)
+            if ended and evaluate is None:
+                best, state.best_step = _copy(module), state.step
+            elif ended and evaluate is not None:
                 try:
                     score = evaluate()
                 except UserError as error:
@@ -137,7 +147,7 @@ def fit(
                 record = replace(record, dev=score, best=better)
                 waited = epoch + 1 - state.best_epoch
                 state.finished = settings.patience is not None and waited >= settings.patience
-            if checkpoint is not None and (state.step % CHECKPOINT_EVERY == 0 or record.dev is not None):
+            if checkpoint is not None and (state.step % CHECKPOINT_EVERY == 0 or ended):
                 _save(checkpoint, identity, module, optimizer, state, best)
             yield record
             if state.finished:
