@@ -2,12 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# On Linux plain `torch` is a CUDA build of several GB. Where there is no NVIDIA driver, a new .venv tries the CPU build first: pip
-# finds it if its own configuration (an index, find-links) offers one; otherwise plain torch. To choose: make test TORCH="torch==2.13.0"
-ifeq ($(origin TORCH), undefined)
-TORCH := torch
-CPU_TORCH := $(if $(shell command -v nvidia-smi),,torch==2.13.0+cpu)
-endif
+# torch and torchvision belong together, release by release, so a new .venv takes both at once. On Linux plain `torch` is a CUDA
+# build of several GB; for the CPU build: make test TORCH="torch torchvision --index-url INDEX", with the index that torch names.
+TORCH ?= torch torchvision
 
 .PHONY: help demo test lint venv clean
 
@@ -33,9 +30,7 @@ venv: .venv/.installed
 
 .venv/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing into .venv: a few minutes, once."
-	@$(BIN)/python -m pip show -qq torch || \
-		$(if $(CPU_TORCH),$(BIN)/python -m pip install -qq "$(CPU_TORCH)" 2>/dev/null ||) \
-		$(BIN)/python -m pip install "$(TORCH)"
+	@$(BIN)/python -m pip show -qq torch torchvision || $(BIN)/python -m pip install -qq $(TORCH)
 	$(BIN)/python -m pip install -qq --editable ".[dev]"
 	@touch $@
 
