@@ -1,0 +1,66 @@
+"""Hand-written prompts around a class name: the published one of each data set, and CLIP's ensemble of 80."""
+
+from __future__ import annotations
+
+import re
+
+from retrieval_prompts.errors import UserError
+
+DEFAULT = "a photo of a {}."
+
+PICTURES = (
+    *("a photo of", "a bad photo of", "a good photo of", "a bright photo of", "a dark photo of", "a blurry photo of"),
+    *("a cropped photo of", "a close-up photo of", "a low resolution photo of", "a black and white photo of"),
+    *("a pixelated photo of", "a jpeg corrupted photo of", "itap of", "art of", "graffiti of", "a sculpture of"),
+    *("a rendering of", "a rendition of", "a painting of", "a drawing of", "a sketch of", "a doodle of", "a tattoo of"),
+)
+QUALITIES = ("hard to see", "clean", "dirty", "cool", "large", "small", "nice", "weird")
+MATERIALS = ("embroidered", "plastic", "origami", "toy", "cartoon", "plushie")
+# CLIP's 80 templates for ImageNet (Radford et al. 2021, section 3.1.4); their mean does not depend on their order.
+ENSEMBLE = (
+    *(f"{picture} {article} {{}}." for picture in PICTURES for article in ("a", "the")),
+    *(f"a photo of {article} {quality} {{}}." for quality in QUALITIES for article in ("a", "the")),
+    *(f"{article} {material} {{}}." for material in MATERIALS for article in ("a", "the")),
+    *(f"{article} {{}} in a video game." for article in ("a", "the")),
+    *(f"{picture} {{}}." for picture in ("a photo of many", "a photo of one", "a photo of my", "itap of my")),
+)
+
+# Zhou et al. 2022 ("Learning to Prompt for Vision-Language Models", appendix A); other data sets use DEFAULT.
+PUBLISHED = {
+    "oxfordpets": "a photo of a {}, a type of pet.",
+    "oxfordflowers": "a photo of a {}, a type of flower.",
+    "fgvcaircraft": "a photo of a {}, a type of aircraft.",
+    "dtd": "{} texture.",
+    "eurosat": "a centered satellite photo of {}.",
+    "food101": "a photo of {}, a type of food.",
+    "ucf101": "a photo of a person doing {}.",
+}
+ALIASES = {
+    "oxfordiiitpet": "oxfordpets",
+    "flowers102": "oxfordflowers",
+    "oxfordflowers102": "oxfordflowers",
+    "describabletextures": "dtd",
+}
+
+
+def template_for(dataset: str) -> str:
+    """The published template of a data set by its name, however that is spelt; DEFAULT for a name that is not known.
+
+    >>> template_for("oxford_pets"), template_for("Food-101")
+    ('a photo of a {}, a type of pet.', 'a photo of {}, a type of food.')
+    """
+    name = re.sub(r"[\W_]", "", dataset).lower()
+    return PUBLISHED.get(ALIASES.get(name, name), DEFAULT)
+
+
+def fill(template: str, name: str) -> str:
+    """The template with a class name in place of "{}"; underscores of the name become spaces.
+
+    >>> fill("a photo of a {}.", "water_lilly")
+    'a photo of a water lilly.'
+
+    Raises UserError for a template without exactly one "{}".
+    """
+    if template.count("{}") != 1:
+        raise UserError(f'expected a template with one {{}} for the class name, such as "{DEFAULT}"; got "{template}"')
+    return template.replace("{}", " ".join(name.replace("_", " ").split()))
