@@ -1,0 +1,139 @@
+"""Pictures: where their bytes are, and how the bytes become RGB. Knows no label, no model and no size."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from retrieval_prompts.errors import UserError
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow's others, one starts a program
+ELONGATION = 200  # times as long as wide: scaling the short side to a model's would make such a strip huge
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that is read when asked for.
+
+    Args:
+        name: its path relative to the data's root, with "/", or its id there; unique within the data.
+        source: a file, or a function that gives the bytes of one.
+    """
+
+    name: str
+    source: Path | Callable[[], bytes]
+
+    @property
+    def place(self) -> str:
+        """What messages call it: the path of its file, else its name."""
+        return str(self.source) if isinstance(self.source, Path) else self.name
+
+    def read(self) -> bytes:
+        """The encoded bytes. Raises UserError that names the picture."""
+        try:
+            return self.source.read_bytes() if isinstance(self.source, Path) else self.source()
+        except OSError as error:
+            raise UserError(f"{self.place} cannot be read ({error.strerror or error})") from None
+
+    def load(self) -> Image.Image:
+        """The picture in RGB; see `decode`. Raises UserError."""
+        return decode(self.read(), self.place)
+
+
+def decode(content: bytes, place: str) -> Image.Image:
+    """Bytes of a picture file -> RGB, as a viewer shows it.
+
+    The first frame, turned as its EXIF says, what is transparent over white, 16 bits a channel scaled to 8.
+    Raises UserError that names `place` for bytes that are no whole picture, and for one that is too large
+    (`PIL.Image.MAX_IMAGE_PIXELS`: a few bytes can unpack to more than the memory holds) or too elongated.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check_size(*image.size)
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        reason = f"it is none of {', '.join(FORMATS)}" if content else "it is empty"
+    except Exception as error:  # Pillow's decoders raise whatever the bytes make them stumble on
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    raise UserError(f"{place} cannot be read as a picture ({reason})")
+
+
+def load_pictures(source: str | Path | Sequence[str | Path]) -> list[Picture]:
+    """The pictures of a folder and of the folders in it, or the given files, or a mixture; without labels.
+
+    A folder gives its files with a picture's extension, sorted by name and without hidden ones; named relative to the
+    folder if it is the only source. A file is taken whatever its extension is, and once if it is given twice. Raises
+    UserError for what does not exist, and if there is no picture at all.
+    """
+    alone = isinstance(source, str | Path)
+    sources = [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]
+    pictures: dict[str, Picture] = {}
+    for path in sources:
+        if path.is_dir():
+            for file in _walk(path):
+                name = (file.relative_to(path) if alone else file).as_posix()
+                pictures.setdefault(name, Picture(name, file))
+        elif path.is_file():
+            name = path.name if alone else path.as_posix()
+            pictures.setdefault(name, Picture(name, path))
+        else:
+            raise UserError(f"{path} does not exist; expected a picture or a folder of pictures")
+    if not pictures:
+        where = ", ".join(str(path) for path in sources[:3]) or "an empty list"
+        raise UserError(f"no picture found in {where}; expected files that end in {extensions()}")
+    return list(pictures.values())
+
+
+def extensions() -> str:
+    """For messages: the extensions that make a file in a folder a picture."""
+    return ", ".join(sorted(EXTENSIONS))
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is a picture: by its extension, and not if it is hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(files) if is_picture(name))
+
+
+def _check_size(width: int, height: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise ValueError(f"{width} x {height} pixels, more than {limit:,}; scale it down")
+    if max(width, height) > ELONGATION * min(width, height):
+        raise ValueError(f"{width} x {height} pixels, more than {ELONGATION} times as long as wide")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Gray in more than 8 bits -> 8 bits. `convert` would clip what is above 255 to white."""
+    values = np.asarray(image, dtype=np.float32)
+    highest = float(values.max())
+    if image.mode == "F" and highest <= 1:
+        full = 1.0
+    elif image.mode.startswith("I;16"):
+        full = 65535.0
+    else:  # 32 bits: of the usual ranges the least that holds the values
+        full = next((limit for limit in (255.0, 65535.0) if highest <= limit), highest)
+    return Image.fromarray((values.clip(0, full) * (255 / full)).round().astype(np.uint8))
