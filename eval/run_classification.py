@@ -1,0 +1,235 @@
+"""The published protocol of few-shot prompt learning (CoOp, CoCoOp, MaPLe) on its 11 data sets, or on image folders.
+
+    python eval/run_classification.py --data-dir DATA --datasets caltech101,dtd,folder:PICTURES --model ViT-B-16 \\
+        --pretrained openai --method coop,kgcoop --shots 16 --seeds 1,2,3 --protocol base-to-new --out result.json
+
+DATA is laid out as CoOp's DATASETS.md says (see multimodal/published.py: splits, base and new classes, draws of shots),
+templates are the published ones (multimodal/templates.py). Each run, one of (data set, method, seed), is written when
+it is done; the same command again goes on with the runs that are missing. Nothing is chosen by test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from multimodal.classifier import PromptClassifier
+from multimodal.clip import Clip, load_clip
+from multimodal.images import ImageData, few_shot, load_images
+from multimodal.methods import METHODS
+from multimodal.protocols import evaluate, mean_scores, over_seeds, table
+from multimodal.published import LAYOUTS, draw, load_published
+from multimodal.settings import Settings
+from multimodal.tables import few
+from multimodal.templates import template_for
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.experiment import Stopwatch
+from retrieval_prompts.files import check_output, read_json, write_json
+
+SEEDLESS = ("zero-shot", "zero-shot-ensemble")
+MEAN = "mean over data sets"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="the folder of the published data sets")
+    parser.add_argument("--datasets", default=",".join(LAYOUTS), help="names, and folder:PATH; default: all 11")
+    parser.add_argument("--model", help="as `multimodal-prompts tune` takes it")
+    parser.add_argument("--pretrained")
+    parser.add_argument("--method", default="coop", help=", ".join(METHODS))
+    parser.add_argument("--shots", default="16", help="images a class, or all")
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--protocol", default="few-shot", choices=["few-shot", "base-to-new"])
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings, such as epochs=5")
+    parser.add_argument("--cache", type=Path, help="the folder of image features")
+    parser.add_argument("--out", type=Path, required=True, help="the result file")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew instead of going on")
+    options = parser.parse_args(arguments)
+    try:
+        show(run(options))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Do all runs that the result file lacks; returns its content. Raises UserError."""
+    methods, seeds = options.method.split(","), [_whole("--seeds", seed) for seed in options.seeds.split(",")]
+    shots = None if options.shots == "all" else _whole("--shots", options.shots)
+    given = {
+        "shots": shots,
+        **{name: _value(value) for name, _, value in (pair.partition("=") for pair in options.set)},
+    }
+    for method in methods:
+        Settings.of(**{**given, "method": method})  # raises for what is wrong, before anything is read
+    clip = load_clip(options.model, options.pretrained)
+    result = resume(
+        options.out,
+        {
+            "protocol": options.protocol,
+            "model": clip.name,
+            "pretrained": clip.pretrained,
+            "fingerprint": clip.fingerprint,
+            "settings": given,
+        },
+        options.overwrite,
+    )
+    loaded = [(load(name, options.data_dir), name in LAYOUTS) for name in options.datasets.split(",")]
+    if len({data.name for data, _ in loaded}) < len(loaded):
+        raise UserError(f"expected data sets of different names, got {', '.join(data.name for data, _ in loaded)}")
+    records = {data.name: record(result, data) for data, _ in loaded}  # raises before the first is tuned
+    for data, published in loaded:
+        done = records[data.name]
+        template = template_for(data.name)
+        for method in methods:
+            for seed in seeds:
+                if str(seed) in done["scores"].get(method, {}):
+                    continue
+                settings = Settings.of(**{"template": template, **given, "method": method, "seed": seed})
+                one_run(clip, with_shots(data, published, shots, seed), settings, options.protocol, done, options.cache)
+                result["summary"] = summary(result["datasets"])
+                write_json(options.out, result)
+                scores = done["scores"][method][str(seed)]
+                shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items() if value is not None)
+                print(f"{data.name}, {method}, seed {seed}: {shown}", flush=True)
+    return result
+
+
+def one_run(
+    clip: Clip, data: ImageData, settings: Settings, protocol: str, done: dict[str, Any], cache: Path | None
+) -> None:
+    """Tune and score one (data set, method, seed), and the baselines that no run before it scored, into `done`."""
+    scores, seed = done["scores"], str(settings.seed)
+    watch = Stopwatch()
+    with watch("tune"):
+        classifier = tune(clip, data, settings, base_only=protocol == "base-to-new", cache=cache)
+    systems = ["tuned", *(name for name in SEEDLESS if name not in scores)]
+    if seed not in scores.get("linear-probe", {}):
+        systems.append("linear-probe")
+    found = evaluate(protocol, data, [classifier], systems=systems, cache=cache)
+    for system, values in found["systems"].items():
+        if system in SEEDLESS:
+            scores[system] = values
+        else:
+            name = settings.method if system == "tuned" else system
+            scores.setdefault(name, {})[seed] = values["per_seed"][seed]
+    done["runs"][f"{settings.method}, seed {seed}"] = {
+        "settings": found["settings"],
+        "training": classifier.training,
+        "temperature": classifier.temperature,
+        "images_encoded": found["images_encoded"],
+        "seconds": {**watch.seconds, **found["seconds"]},
+    }
+
+
+def tune(clip: Clip, data: ImageData, settings: Settings, *, base_only: bool, cache: Path | None) -> PromptClassifier:
+    """Prompts trained on the train split, or on its pictures of the base classes: the first half, rounded up."""
+    train = data.split("train")
+    count = (len(data.classes) + 1) // 2 if base_only else len(data.classes)
+    train = train.take(np.flatnonzero(train.labels < count))
+    labels = [data.classes[label] for label in train.labels]
+    classifier = PromptClassifier(clip, settings).fit(train.pictures, labels, data.classes[:count], cache=cache)
+    classifier.training |= {"dataset": data.name, "subset": "base" if base_only else "all"}
+    return classifier
+
+
+def load(name: str, data_dir: Path | None) -> ImageData:
+    """A published data set, or "folder:PATH"."""
+    if name.startswith("folder:"):
+        return load_images(name.removeprefix("folder:"))
+    if data_dir is None and name in LAYOUTS:
+        raise UserError(f"{name} needs --data-dir: the folder that holds {LAYOUTS[name].folder}")
+    return load_published(name, data_dir or Path())
+
+
+def with_shots(data: ImageData, published: bool, shots: int | None, seed: int) -> ImageData:
+    """The data with nothing in train but the shots: drawn over all classes, as published, before base is taken."""
+    train = data.split("train")
+    if shots is None:
+        return data
+    chosen = draw(train, shots, seed) if published else few_shot(train, shots, seed)
+    return replace(data, splits={**data.splits, "train": train.take(chosen)})
+
+
+def resume(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    """What the result file holds, or a new result. Raises UserError when the file was made with something else."""
+    if out.exists() and not overwrite:
+        found = read_json(out)
+        kept = found if isinstance(found, dict) else {}
+        if odd := [name for name, value in wanted.items() if kept.get(name) != value]:
+            raise UserError(f"{out} was made with another {few(odd)}; choose another --out or pass --overwrite")
+        return kept
+    check_output(out, overwrite=overwrite)
+    return {
+        **wanted,
+        "summary": {},
+        "datasets": {},
+        "machine": {"system": platform.platform(), "python": platform.python_version()},
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "versions": {name: version(name) for name in ("torch", "open-clip-torch", "scikit-learn", "numpy")},
+    }
+
+
+def record(result: dict[str, Any], data: ImageData) -> dict[str, Any]:
+    """The data set's part of the result. Raises UserError when it was made from other pictures or classes."""
+    listed = [data.classes, *([[p.name for p in part.pictures], part.labels.tolist()] for part in data.splits.values())]
+    digest = hashlib.sha256(json.dumps(listed).encode("utf-8", "surrogatepass")).hexdigest()
+    counts = {"classes": len(data.classes), **{name: len(part) for name, part in data.splits.items()}}
+    new = {"digest": digest, "counts": counts, "scores": {}, "runs": {}}
+    found: dict[str, Any] = result["datasets"].setdefault(data.name, new)
+    if found["digest"] != digest:
+        raise UserError(f"{data.name} has other pictures or classes than in the result file; choose another --out")
+    return found
+
+
+def summary(datasets: dict[str, Any]) -> dict[str, Any]:
+    """Data set -> system or method -> mean over seeds; and their mean over data sets, of those that all have."""
+    found = {
+        name: {
+            system: scores if system in SEEDLESS else over_seeds(scores) for system, scores in done["scores"].items()
+        }
+        for name, done in datasets.items()
+        if done["scores"]
+    }
+    if len(found) < 2:
+        return found
+    shared = [system for system in next(iter(found.values())) if all(system in systems for systems in found.values())]
+    plain = {system: [only_metrics(systems[system]) for systems in found.values()] for system in shared}
+    return {**found, MEAN: {system: mean_scores(scores) for system, scores in plain.items()}}
+
+
+def only_metrics(scores: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in scores.items() if name not in ("seeds", "std", "per_seed")}
+
+
+def show(result: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    for name, systems in result["summary"].items():
+        Console().print(table({"dataset": name, "protocol": result["protocol"], "systems": systems}))
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _whole(option: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise UserError(f"{option}: expected a whole number, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
