@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         options.out,
         {
             "protocol": options.protocol,
-            "model": clip.name,
+            "model": clip.title,
             "pretrained": clip.pretrained,
             "fingerprint": clip.fingerprint,
             "settings": given,

@@ -96,12 +96,13 @@ class Clip:
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts -> (n, dimension) in float32, of unit length, by the frozen tower; long texts are cut before EOT."""
         parts = [self.text.plain(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
-        return F.normalize(torch.cat(parts).float(), dim=-1) if parts else torch.zeros(0, self.dimension)
+        return F.normalize(torch.cat(parts).float(), dim=-1) if parts else torch.zeros(0, self.dimension, device=self.device)
 
     @cached_property
     def image_fingerprint(self) -> str:
         """SHA-256 of all that an image's features depend on: the image tower's weights and the preprocessing."""
-        return _digest(self.visual.state_dict(), [self._preprocessing, self.image_size, str(self.preprocess)])
+        settings = [self._preprocessing, self.image_size, str(self.preprocess), _settings(self.visual)]
+        return _digest(self.visual.state_dict(), settings)
 
     @cached_property
     def text_fingerprint(self) -> str:
@@ -109,7 +110,11 @@ class Clip:
         weights = {name: value for name, value in self.model.state_dict().items() if not name.startswith("visual.")}
         tokens = self.text.tokens
         sample = [tokens.of(text) for text in ("a photo of two dogs", "Eiffel tower, 1889", "naïve ☕")]
-        return _digest(weights, [tokens.lead, tokens.trail, tokens.pad, tokens.context_length, sample])
+        around = [tokens.lead, tokens.trail, tokens.pad, tokens.context_length, sample]
+        modules = [[name, _settings(module)] for name, module in self.model.named_children() if name != "visual"]
+        pooling = [getattr(self.model, name, None) for name in ("text_pool_type", "text_eos_id")]
+        causal = getattr(self.text.inner, "attn_mask", None) is not None
+        return _digest(weights, [around, modules, pooling, causal])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,7 +141,10 @@ def load_clip(model: str | None = None, pretrained: str | None = None, *, device
     logging.getLogger().setLevel(logging.ERROR)
     try:
         loaded, _, preprocess = open_clip.create_model_and_transforms(
-            source, pretrained, device=device or ("cuda" if torch.cuda.is_available() else "cpu")
+            source,
+            pretrained,
+            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            require_pretrained=True,  # random weights are nobody's wish
         )
         tokenizer = open_clip.get_tokenizer(source)
     except Exception as error:  # open_clip and what it calls raise whatever they like
@@ -151,8 +159,11 @@ def _locate(model: str | None, pretrained: str | None) -> tuple[str, str]:
     """(the model's name as artifacts keep it, what open_clip is asked for)"""
     import open_clip
 
-    if model is None or model == EMBEDDED_NAME:
-        return EMBEDDED_NAME, f"local-dir:{EMBEDDED}"
+    if model is None or model == EMBEDDED_NAME or model.startswith("hf-hub:"):
+        name = model or EMBEDDED_NAME
+        if pretrained is not None:
+            raise UserError(f"the model {name} has its own weights; leave out --pretrained {pretrained}")
+        return name, f"local-dir:{EMBEDDED}" if name == EMBEDDED_NAME else name
     plain = model.removeprefix("local-dir:")
     folder = Path(plain).expanduser()
     if folder.is_dir() or plain != model:
@@ -161,8 +172,6 @@ def _locate(model: str | None, pretrained: str | None) -> tuple[str, str]:
         if pretrained is not None:
             raise UserError(f"the model folder {folder} has its own weights; leave out --pretrained {pretrained}")
         return f"local-dir:{folder}", f"local-dir:{folder}"
-    if model.startswith("hf-hub:"):
-        return model, model
     if model not in open_clip.list_models():
         raise UserError(
             f"there is no model {model}: expected a folder, hf-hub:NAME, or an open_clip name like ViT-B-32"
@@ -175,6 +184,15 @@ def _locate(model: str | None, pretrained: str | None) -> tuple[str, str]:
             f"--pretrained {pretrained} is neither a file nor a tag of {model}; there are {', '.join(tags) or 'none'}"
         )
     return model, model
+
+
+def _settings(module: nn.Module) -> list[Any]:
+    """What a module computes beyond its weights: the kinds of its parts, and their plain values (heads, eps ...)."""
+    plain = (bool, int, float, str, tuple, type(None))
+    return [
+        [name, type(part).__name__, {key: value for key, value in vars(part).items() if isinstance(value, plain)}]
+        for name, part in module.named_modules()
+    ]
 
 
 def _digest(weights: dict[str, Tensor], settings: Any) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal.images import same_name
 from multimodal.templates import fill
 from retrieval_prompts.errors import UserError
 
@@ -61,9 +62,10 @@ class Classes:
             raise UserError("expected at least one class name, got none")
         if "" in words:
             raise UserError(f"class name {words.index('') + 1} of {len(words)} is empty; name every class")
-        folded = [word.casefold() for word in words]
-        if twice := [name for name, word in zip(self.names, folded, strict=True) if folded.count(word) > 1]:
-            raise UserError(f"class names must differ, got {' and '.join(map(repr, twice[:2]))}; rename one")
+        alike: dict[str, int] = {}
+        for number, name in enumerate(self.names):
+            if (first := alike.setdefault(same_name(name), number)) != number:
+                raise UserError(f"class names must differ, got {self.names[first]!r} and {name!r}; rename one")
         self.rows = clip.text.rows(words, settings.context, settings.position)
 
     def __len__(self) -> int:
@@ -72,7 +74,7 @@ class Classes:
     @cached_property
     def frozen(self) -> Tensor:
         """(C, D) of unit length: each name in the hand-written template, read by the frozen tower."""
-        return self.clip.encode_texts([fill(self.template, name) for name in self.names])
+        return self._plain([fill(self.template, name) for name in self.names])
 
     @cached_property
     def ensemble(self) -> Tensor:
@@ -80,8 +82,7 @@ class Classes:
         from multimodal import templates
 
         means = [
-            self.clip.encode_texts([fill(template, name) for template in templates.ENSEMBLE]).mean(dim=0)
-            for name in self.names
+            self._plain([fill(template, name) for template in templates.ENSEMBLE]).mean(dim=0) for name in self.names
         ]
         return F.normalize(torch.stack(means), dim=-1)
 
@@ -91,6 +92,10 @@ class Classes:
         if prompts.per_image:
             return F.normalize(text.encode_per_image(self.rows, prompts.context).float(), dim=-1)
         return F.normalize(text.encode(self.rows, prompts.context, prompts.deep).float(), dim=-1)
+
+    def _plain(self, texts: Sequence[str]) -> Tensor:
+        with torch.autocast(self.clip.device.type, enabled=False):  # a step in half precision may be the first to ask
+            return self.clip.encode_texts(texts)
 
 
 def initial_context(clip: Clip, init: str, length: int, seed: int) -> Tensor:

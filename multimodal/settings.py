@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -75,8 +74,8 @@ class Settings:
         for name in (*COUNTS, *(("shots",) if self.shots is not None else ())):
             if not 1 <= getattr(self, name) <= LARGEST:
                 raise UserError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(f"--lr must be above 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate <= 1e6:
+            raise UserError(f"--lr must be above 0 and at most 1e+06, got {self.learning_rate}")
         for name, most in (("warmup", 1), ("weight_decay", 1), ("weight", 1e6), ("seed", 2**32 - 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise UserError(f"--{name.replace('_', '-')} must be from 0 to {most:g}, got {getattr(self, name)}")

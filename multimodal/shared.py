@@ -8,14 +8,16 @@ last token (EOT) are computed. All of it is exact, forward and backward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -37,15 +39,68 @@ class Branch:
     lead: Tensor
 
 
-Groups: TypeAlias = tuple[tuple[int, int, int], ...]
+BUCKET = 64  # what a bucket of attention costs, in tokens: its operations are many and small
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Texts of about one length, which attend together, padded to the longest.
+
+    Args:
+        texts, tokens: the slices of the packed texts and tokens that it covers; n texts.
+        length: of its longest text, L.
+        lengths: (n,), of its texts.
+        pad: (n * L,) -> which of its tokens stands there, its text's last one behind the end; None: nothing is padded.
+        real: (tokens,) -> where in n * L each token stands.
+    """
+
+    texts: slice
+    tokens: slice
+    length: int
+    lengths: Tensor
+    pad: Tensor | None
+    real: Tensor
+
+    @property
+    def n(self) -> int:
+        return self.texts.stop - self.texts.start
+
+    def padded(self, packed: Tensor) -> Tensor:
+        """(G, tokens, W) of this bucket -> (G, n * L, W)"""
+        return packed if self.pad is None else packed[:, self.pad]
+
+    def unpadded(self, padded: Tensor) -> Tensor:
+        """The inverse."""
+        return padded if self.pad is None else padded[:, self.real]
+
+    def put(self, target: Tensor, asking: slice, out: Tensor, ends_only: bool) -> None:
+        """Write (G, H, n * asked, d) into the rows `asking` of target (G, A, W)."""
+        flat = out.transpose(1, 2)  # (G, n * asked, H, d)
+        if not ends_only and self.pad is not None:
+            flat = flat[:, self.real]
+        target[:, asking].view(flat.shape).copy_(flat)
+
+    def zero_padded(self, packed: Tensor) -> Tensor:
+        """(G, tokens, W) -> (G, n * L, W) with zeros behind the ends."""
+        if self.pad is None:
+            return packed
+        return packed.new_zeros(packed.shape[0], len(self.pad), packed.shape[2]).index_copy_(1, self.real, packed)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Texts packed by length: group (start, texts, length) after group, in one row of tokens."""
+    """Texts, shorter ones first, in one row of T tokens.
 
-    groups: Groups
-    ends: Tensor  # (texts,) the place of each text's last token, in packed order
+    Args:
+        ids: (T,); places: (T,), each token's place in its text; ends: (texts,), where each text's last token is.
+        order: packed order -> given order.
+    """
+
+    ids: Tensor
+    places: Tensor
+    ends: Tensor
+    buckets: tuple[Bucket, ...]
+    order: tuple[int, ...]
 
 
 def sharable_block(block: Any) -> bool:
@@ -55,6 +110,7 @@ def sharable_block(block: Any) -> bool:
         type(block).__name__ == "ResidualAttentionBlock"
         and isinstance(attention, nn.MultiheadAttention)
         and attention.in_proj_weight is not None
+        and attention.in_proj_bias is not None
         and attention.batch_first
         and attention.bias_k is None
         and not attention.add_zero_attn
@@ -82,164 +138,264 @@ def encode_branches(
         recompute: recompute each chunk's activations in the backward pass.
     """
     G = contexts.shape[0]
-    keys_values = _prefix(branch, contexts, deep)  # a pair (G, H, P, d) a layer
-    order = sorted(range(len(tails)), key=lambda index: len(tails[index]))
-    step = max(1, chunk // G)
-    parts = []
-    for start in range(0, len(order), step):
-        ids, packed = _pack([tails[index] for index in order[start : start + step]], contexts.device)
-        run = partial(_tails, branch, ids, packed, keys_values[0][0].shape[2])
-        flat = [tensor for pair in keys_values for tensor in pair]
-        if recompute:
-            parts.append(torch.utils.checkpoint.checkpoint(run, *flat, use_reentrant=False))
-        else:
-            parts.append(run(*flat))
-    back = torch.empty(len(order), dtype=torch.long)
-    back[torch.tensor(order)] = torch.arange(len(order))
-    return torch.cat(parts, dim=1)[:, back.to(contexts.device)]
+    chunks = math.ceil(len(tails) / max(1, chunk // G))
+    by_length = sorted(range(len(tails)), key=lambda index: len(tails[index]))
+    # Short and long texts in each chunk, so that all take the same memory
+    packs = [pack(tails, by_length[number::chunks], G, contexts.device) for number in range(chunks)]
+    if chunks == 1 and not recompute:
+        features, _ = _run(branch, packs[0], contexts, deep, None)
+        parts = [features]
+    else:
+        _, pairs = _run(branch, None, contexts, deep, None)
+        flat = [tensor for pair in pairs for tensor in pair]
+        parts = []
+        for packed in packs:
+            run = partial(_behind, branch, packed)
+            parts.append(
+                torch.utils.checkpoint.checkpoint(run, *flat, use_reentrant=False) if recompute else run(*flat)
+            )
+    back = torch.empty(len(tails), dtype=torch.long)
+    back[torch.tensor([index for packed in packs for index in packed.order])] = torch.arange(len(tails))
+    return torch.cat([part for part in parts if part is not None], dim=1)[:, back.to(contexts.device)]
 
 
-def _prefix(branch: Branch, contexts: Tensor, deep: dict[int, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """The prefix's keys and values of each layer, a pair of (G, H, P, d)."""
-    G, M, _ = contexts.shape
-    lead = branch.embedding(branch.lead)[None].expand(G, -1, -1)
-    x = torch.cat([lead, contexts.to(lead.dtype)], dim=1)  # (G, P, W)
-    x = x + branch.positions[: x.shape[1]].to(x.dtype)
+def _behind(branch: Branch, packed: Packed, *flat: Tensor) -> Tensor:
+    """Texts behind a prefix whose keys and values are known: `flat`, a pair (G, H, P, d) a layer."""
+    features, _ = _run(branch, packed, None, {}, list(zip(flat[::2], flat[1::2], strict=True)))
+    assert features is not None
+    return features
+
+
+def _run(
+    branch: Branch,
+    packed: Packed | None,
+    contexts: Tensor | None,
+    deep: dict[int, Tensor],
+    pairs: list[tuple[Tensor, Tensor]] | None,
+) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
+    """A prefix, texts behind it, or both in the same matrices.
+
+    Args:
+        packed: the texts; None: the prefix alone.
+        contexts: (G, M, W); None: the prefix's keys and values are `pairs`.
+
+    Returns features (G, texts, dimension) in packed order, and the prefix's keys and values, (G, H, P, d) a layer.
+    """
     blocks = list(branch.blocks)
-    pairs = []
+    dtype = branch.embedding.weight.dtype
+    found: list[tuple[Tensor, Tensor]] = []
+    starts = []  # the prefix's rows (G, P, W) and the texts' (1, T, W)
+    P, M = 0, 0
+    if contexts is not None:
+        lead = branch.embedding(branch.lead)[None].expand(len(contexts), -1, -1)
+        prefix = torch.cat([lead, contexts.to(dtype)], dim=1)
+        P, M = prefix.shape[1], contexts.shape[1]
+        starts.append(prefix + branch.positions[:P].to(dtype))
+    if packed is not None:
+        before = P if pairs is None else pairs[0][0].shape[2]
+        starts.append((branch.embedding(packed.ids) + branch.positions[before + packed.places].to(dtype))[None])
+    G = len(contexts) if contexts is not None else pairs[0][0].shape[0] if pairs else 1
+    x = starts[0]
     for layer, block in enumerate(blocks):
+        last = layer + 1 == len(blocks) and packed is not None
         if layer in deep:
-            x = torch.cat([x[:, : x.shape[1] - M], deep[layer].to(x.dtype).expand(G, -1, -1)], dim=1)
-        q, k, v = (_heads(part, block.attn.num_heads) for part in _qkv(block, block.ln_1(x)).chunk(3, dim=-1))
-        pairs.append((k, v))
-        if layer + 1 < len(blocks) and x.shape[1]:
-            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = _after(block, x, attended.transpose(1, 2).flatten(2))
-    return pairs
-
-
-def _tails(branch: Branch, ids: Tensor, packed: Packed, prefix: int, *flat: Tensor) -> Tensor:
-    """Packed texts behind prefixes with keys and values `flat` -> features (G, texts, dimension), in packed order."""
-    blocks = list(branch.blocks)
-    G = flat[0].shape[0]
-    places = torch.cat([torch.arange(length, device=ids.device).repeat(n) for _, n, length in packed.groups])
-    x = (branch.embedding(ids) + branch.positions[prefix + places].to(branch.embedding.weight.dtype))[None]  # (1, T, W)
-    for layer, block in enumerate(blocks):
-        last = layer + 1 == len(blocks)
-        h = block.ln_1(x)
-        weight, bias, W = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
-        # In the last layer only each text's last token asks; all of its tokens are asked
-        q = F.linear(h[:, packed.ends] if last else h, weight[:W], bias[:W])
-        kv = F.linear(h, weight[W:], bias[W:])
-        x = x[:, packed.ends] if last else x
-        if layer == 0:  # what no prefix has changed yet is the same behind all of them
-            x, q, kv = (part.expand(G, -1, -1) for part in (x, q, kv))
-        attended = Attention.apply(q, kv, flat[2 * layer], flat[2 * layer + 1], packed.groups)
+            kept, _, rest = x.split([P - M, M, x.shape[1] - P], dim=1)
+            x = torch.cat([kept, deep[layer].to(x.dtype).expand(G, -1, -1), rest], dim=1)
+        # In the last layer only each text's last token asks; all tokens are asked
+        ends = packed.ends if last and packed is not None else None
+        if layer == 0:
+            # What no prefix has changed yet is the same behind all of them, and needs no gradient
+            asking = [ends] if len(starts) == 1 else [None if ends is None else ends[:0], ends]
+            rows = [_project(block, start, part) for start, part in zip(starts, asking, strict=True)]
+            x, q, kv = (
+                torch.cat([part.expand(G, -1, -1) for part in parts], dim=1) for parts in zip(*rows, strict=True)
+            )
+        else:
+            x, q, kv = _project(block, x, None if ends is None else ends + P)
+        keys, values = (None, None) if pairs is None else pairs[layer]
+        if packed is None:
+            found.append(_keys_values(kv, block.attn.num_heads))
+            if layer + 1 == len(blocks):
+                return None, found
+        buckets = () if packed is None else packed.buckets
+        attended = Attention.apply(q, kv, keys, values, P, block.attn.num_heads, buckets)
         x = _after(block, x, attended)
-    return branch.finish(x)
+    return branch.finish(x), found
 
 
 class Attention(torch.autograd.Function):
-    """Texts in groups of equal length attend to a prefix and, causally, to their own tokens.
+    """A prefix attends to itself, causally; texts attend to the prefix and, causally, to their own tokens.
 
     attended = softmax([q K^T, q k^T] / sqrt(d)) [V, v], with the prefix's keys K and values V shared by all texts and
     never copied for each. Written out because the softmax over two unequal parts would otherwise be concatenated
     forward and cut apart backward, in every layer.
 
-    q: (G, T or texts, W), all tokens or each text's last one; kv: (G, T, 2 W); keys, values: (G, H, P, d); groups as
-    in `Packed`. Returns (G, T or texts, W).
+    q: (G, A, W), the rows that ask: all rows, or each text's last token alone. kv: (G, rows + T, 2 W), of the prefix's
+    rows, P or none, and the texts' tokens. keys, values: (G, H, P, d), where the prefix has no rows here. buckets: as
+    in `Packed`. Returns (G, A, W).
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, kv: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
-        G, H, P, d = keys.shape
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        kv: Tensor,
+        keys: Tensor | None,
+        values: Tensor | None,
+        rows: int,
+        heads: int,
+        buckets: tuple[Bucket, ...],
+    ) -> Tensor:
+        G, H, d = len(q), heads, q.shape[2] // heads
+        given = keys is not None
+        if keys is None or values is None:
+            keys, values = _keys_values(kv[:, :rows], heads)
         keys, values = keys.contiguous(), values.contiguous()
-        attended = q.new_empty(q.shape)
-        saved, at = [keys, values], 0
-        for start, n, length in groups:
-            asked = length if q.shape[1] == kv.shape[1] else 1
-            own_q = q[:, at : at + n * asked].reshape(G, n * asked, H, d).transpose(1, 2).contiguous()
-            own = kv[:, start : start + n * length].reshape(G, n, length, 2, H, d)
-            own_k, own_v = own.permute(3, 0, 4, 1, 2, 5).contiguous()  # (G, H, n, length, d) each
-            to_prefix = (own_q @ keys.transpose(2, 3)).float().mul_(d**-0.5)  # (G, H, n * asked, P)
-            to_own = own_q.view(G, H, n, asked, d) @ own_k.transpose(3, 4)  # (G, H, n, asked, length)
-            to_own = to_own.float().mul_(d**-0.5)
-            if asked > 1:
-                later = torch.ones(asked, length, dtype=torch.bool, device=q.device).triu_(1)
-                to_own.masked_fill_(later, float("-inf"))
-            to_own = to_own.view(G, H, n * asked, length)
-            largest = torch.maximum(to_prefix.amax(3, keepdim=True), to_own.amax(3, keepdim=True))
-            to_prefix.sub_(largest).exp_()
-            to_own.sub_(largest).exp_()
-            total = to_prefix.sum(3, keepdim=True).add_(to_own.sum(3, keepdim=True))
-            to_prefix, to_own = to_prefix.div_(total).to(q.dtype), to_own.div_(total).to(q.dtype)
-            out = to_prefix @ values
-            out += (to_own.view(G, H, n, asked, length) @ own_v).view(G, H, n * asked, d)
-            attended[:, at : at + n * asked].view(G, n * asked, H, d).copy_(out.transpose(1, 2))
-            saved += [own_q, own_k, own_v, to_prefix, to_own]
-            at += n * asked
+        P, ends_only = keys.shape[2], q.shape[1] != kv.shape[1]
+        attended = torch.empty_like(q)
+        saved = [keys, values]
+        if rows and not ends_only:
+            own_q = q[:, :rows].reshape(G, rows, H, d).transpose(1, 2) * d**-0.5
+            later = torch.ones(rows, rows, dtype=torch.bool, device=q.device).triu_(1)
+            weights = (own_q @ keys.transpose(2, 3)).masked_fill_(later, float("-inf"))
+            weights = _precise(weights).softmax(dim=3).to(q.dtype)
+            attended[:, :rows] = (weights @ values).transpose(1, 2).flatten(2)
+            saved += [own_q, weights]
+        for bucket in buckets:
+            n, L = bucket.n, bucket.length
+            asked = 1 if ends_only else L
+            asking = bucket.texts if ends_only else _shifted(bucket.tokens, rows)
+            own_q = q[:, asking] if ends_only else bucket.padded(q[:, asking])
+            own_q = own_q.reshape(G, n * asked, H, d).transpose(1, 2) * d**-0.5
+            own = bucket.padded(kv[:, _shifted(bucket.tokens, rows)]).reshape(G, n, L, 2, H, d)
+            own_k, own_v = own.permute(3, 0, 4, 1, 2, 5).contiguous()  # (G, H, n, L, d) each
+            to_own = own_q.view(G, H, n, asked, d) @ own_k.transpose(3, 4)  # (G, H, n, asked, L)
+            # Padding stands behind a text, where none of its own tokens looks
+            places = torch.arange(L, device=q.device)
+            later = places >= bucket.lengths[:, None, None] if ends_only else places > places[:, None]
+            to_own = to_own.masked_fill_(later, float("-inf")).view(G, H, n * asked, L)
+            weights = torch.cat([own_q @ keys.transpose(2, 3), to_own], dim=3)  # (G, H, n * asked, P + L)
+            weights = _precise(weights).softmax(dim=3).to(q.dtype)
+            out = weights[..., :P] @ values
+            out += (weights[..., P:].reshape(G, H, n, asked, L) @ own_v).view(G, H, n * asked, d)
+            bucket.put(attended, asking, out, ends_only)
+            saved += [own_q, own_k, own_v, weights]
         ctx.save_for_backward(*saved)
-        ctx.groups, ctx.shapes = groups, (q.shape, kv.shape)
+        ctx.rest = (rows, heads, buckets, given, q.shape, kv.shape)
         return attended
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         keys, values, *saved = ctx.saved_tensors
+        rows, heads, buckets, given, q_shape, kv_shape = ctx.rest
         G, H, P, d = keys.shape
-        asks = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        d_q, d_kv = (gradient.new_empty(shape) for shape in ctx.shapes) if asks else (None, None)
+        ends_only = q_shape[1] != kv_shape[1]
+        d_q, d_kv = gradient.new_empty(q_shape), gradient.new_empty(kv_shape)
         d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
-        at = 0
-        for number, (start, n, length) in enumerate(ctx.groups):
-            own_q, own_k, own_v, to_prefix, to_own = saved[5 * number : 5 * number + 5]
-            asked = own_q.shape[2] // n
-            out = gradient[:, at : at + n * asked].reshape(G, n * asked, H, d).transpose(1, 2).contiguous()
+        if rows and not ends_only:
+            own_q, weights, *saved = saved
+            out = gradient[:, :rows].reshape(G, rows, H, d).transpose(1, 2).contiguous()
+            d_scores = _softmax_backward(out @ values.transpose(2, 3), weights)
+            d_keys += d_scores.transpose(2, 3) @ own_q
+            d_values += weights.transpose(2, 3) @ out
+            d_q[:, :rows] = (d_scores @ keys).mul_(d**-0.5).transpose(1, 2).flatten(2)
+        for number, bucket in enumerate(buckets):
+            own_q, own_k, own_v, weights = saved[4 * number : 4 * number + 4]
+            n, L = bucket.n, bucket.length
+            asked = 1 if ends_only else L
+            asking = bucket.texts if ends_only else _shifted(bucket.tokens, rows)
+            out = gradient[:, asking] if ends_only else bucket.zero_padded(gradient[:, asking])
+            out = out.reshape(G, n * asked, H, d).transpose(1, 2).contiguous()
             by_text = out.view(G, H, n, asked, d)
-            # d softmax: w * (dw - sum of w dw over both parts); scores carry 1 / sqrt(d)
-            d_prefix = (out @ values.transpose(2, 3)).float()
-            d_own = (by_text @ own_v.transpose(3, 4)).float().view(G, H, n * asked, length)
-            mean = (d_prefix * to_prefix).sum(3, keepdim=True).add_((d_own * to_own).sum(3, keepdim=True))
-            d_prefix = d_prefix.sub_(mean).mul_(to_prefix).mul_(d**-0.5).to(out.dtype)
-            d_own = d_own.sub_(mean).mul_(to_own).mul_(d**-0.5).to(out.dtype).view(G, H, n, asked, length)
+            to_own = (by_text @ own_v.transpose(3, 4)).view(G, H, n * asked, L)
+            d_scores = _softmax_backward(torch.cat([out @ values.transpose(2, 3), to_own], dim=3), weights)
+            d_prefix, d_own = d_scores[..., :P], d_scores[..., P:].reshape(G, H, n, asked, L)
             d_keys += d_prefix.transpose(2, 3) @ own_q
-            d_values += to_prefix.transpose(2, 3) @ out
-            if d_q is not None and d_kv is not None:
-                part = d_prefix @ keys
-                part += (d_own @ own_k).view(G, H, n * asked, d)
-                d_q[:, at : at + n * asked].view(G, n * asked, H, d).copy_(part.transpose(1, 2))
-                both = d_kv[:, start : start + n * length].view(G, n, length, 2, H, d)
-                both[:, :, :, 0].copy_((d_own.transpose(3, 4) @ own_q.view(by_text.shape)).permute(0, 2, 3, 1, 4))
-                weights = to_own.view(G, H, n, asked, length)
-                both[:, :, :, 1].copy_((weights.transpose(3, 4) @ by_text).permute(0, 2, 3, 1, 4))
-            at += n * asked
-        return d_q, d_kv, d_keys, d_values, None
+            d_values += weights[..., :P].transpose(2, 3) @ out
+            part = d_prefix @ keys
+            part += (d_own @ own_k).view(G, H, n * asked, d)
+            bucket.put(d_q, asking, part.mul_(d**-0.5), ends_only)
+            both = gradient.new_empty(G, n, L, 2, H, d)
+            both[:, :, :, 0] = (d_own.transpose(3, 4) @ own_q.view(by_text.shape)).permute(0, 2, 3, 1, 4)
+            on_own = weights[..., P:].reshape(G, H, n, asked, L)
+            both[:, :, :, 1] = (on_own.transpose(3, 4) @ by_text).permute(0, 2, 3, 1, 4)
+            d_kv[:, _shifted(bucket.tokens, rows)] = bucket.unpadded(both.view(G, n * L, 2 * H * d))
+        if rows:
+            d_kv[:, :rows].view(G, rows, 2, H, d).copy_(torch.stack([d_keys, d_values], dim=1).permute(0, 3, 1, 2, 4))
+        return d_q, d_kv, d_keys if given else None, d_values if given else None, None, None, None
 
 
-def _qkv(block: Any, h: Tensor) -> Tensor:
-    return F.linear(h, block.attn.in_proj_weight, block.attn.in_proj_bias)
+def _shifted(part: slice, rows: int) -> slice:
+    return slice(part.start + rows, part.stop + rows)
+
+
+def _keys_values(kv: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """(G, P, 2 W) -> a pair (G, H, P, d)"""
+    keys, values = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in kv.chunk(2, dim=-1))
+    return keys, values
+
+
+def pack(tails: Sequence[Sequence[int]], order: Sequence[int], prefixes: int, device: torch.device) -> Packed:
+    """The texts in `order`, shorter ones first, and the buckets in which they attend behind `prefixes` prefixes."""
+    chosen = [tails[index] for index in order]
+    lengths = torch.tensor([len(tail) for tail in chosen], device=device)
+    ends = lengths.cumsum(0) - 1
+    places = torch.cat([torch.arange(len(tail), device=device) for tail in chosen])
+    ids = torch.tensor([id for tail in chosen for id in tail], dtype=torch.long, device=device)
+    buckets = []
+    for start, stop in _cuts([len(tail) for tail in chosen], BUCKET // prefixes):
+        own = lengths[start:stop]
+        L, total = int(own.max()), int(own.sum())
+        first = int(ends[stop - 1]) + 1 - total
+        pad = None
+        if total < (stop - start) * L:
+            # (n, L): a text's token, or its last one where it has ended
+            within = torch.minimum(torch.arange(L, device=device), own[:, None] - 1)
+            pad = (within + (own.cumsum(0) - own)[:, None]).flatten()
+        text = torch.repeat_interleave(torch.arange(stop - start, device=device), own)
+        real = text * L + places[first : first + total]
+        buckets.append(Bucket(slice(start, stop), slice(first, first + total), L, own, pad, real))
+    return Packed(ids, places, ends, tuple(buckets), tuple(order))
+
+
+def _cuts(lengths: Sequence[int], price: int) -> list[tuple[int, int]]:
+    """Ascending lengths -> the cheapest cut into runs, a run costing `price` and its texts times its longest."""
+    edges = [0, *(at for at in range(1, len(lengths)) if lengths[at] > lengths[at - 1]), len(lengths)]
+    best = [(0, 0)]  # up to each edge: cost, and the edge where its last run begins
+    for stop in range(1, len(edges)):
+        longest = lengths[edges[stop] - 1]
+        best.append(
+            min((best[start][0] + price + longest * (edges[stop] - edges[start]), start) for start in range(stop))
+        )
+    runs, stop = [], len(edges) - 1
+    while stop:
+        start = best[stop][1]
+        runs.append((edges[start], edges[stop]))
+        stop = start
+    return runs[::-1]
+
+
+def _project(block: Any, x: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """x (G, T, W) -> the rows that ask (None: all), their queries, and the keys and values (G, T, 2 W) of all."""
+    h = block.ln_1(x)
+    weight, bias, W = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
+    if asking is not None:
+        x = x[:, asking]
+    q = F.linear(h if asking is None else h[:, asking], weight[:W], bias[:W])
+    return x, q, F.linear(h, weight[W:], bias[W:])
+
+
+def _softmax_backward(gradient: Tensor, weights: Tensor) -> Tensor:
+    """w * (dw - sum of w dw), in the weights' precision."""
+    return torch._softmax_backward_data(gradient, weights, 3, weights.dtype)
+
+
+def _precise(scores: Tensor) -> Tensor:
+    """In float32 where they are in less."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def _after(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
-
-
-def _heads(x: Tensor, heads: int) -> Tensor:
-    """(G, T, W) -> (G, H, T, d)"""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
-
-
-def _pack(tails: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Packed]:
-    """Texts sorted by length -> ids (T,) and where each lies."""
-    groups: list[tuple[int, int, int]] = []
-    ends, at = [], 0
-    for tail in tails:
-        if groups and groups[-1][2] == len(tail):
-            start, n, length = groups[-1]
-            groups[-1] = (start, n + 1, length)
-        else:
-            groups.append((at, 1, len(tail)))
-        at += len(tail)
-        ends.append(at - 1)
-    ids = torch.tensor([id for tail in tails for id in tail], device=device)
-    return ids, Packed(tuple(groups), torch.tensor(ends, device=device))

@@ -14,7 +14,7 @@ from retrieval_prompts.errors import UserError
 
 SLOT = -1
 POSITIONS = ("end", "middle", "front")
-SAMPLE = "a photo of two dogs"
+SAMPLE = "A photo of 2 dogs."
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,21 @@ class Tokens:
                 raise UserError("this tokenizer drops words at random (reduction_mask); expected one that keeps them")
             self.lead, self.trail, self.pad = [tokenizer.sot_token_id], [tokenizer.eot_token_id], 0
         elif hasattr(tokenizer, "tokenizer"):
+            if tokenizer.tokenizer.pad_token_id is None:
+                raise UserError(f"this model's {type(tokenizer).__name__} has no padding token; expected one that has")
             self.pad = int(tokenizer.tokenizer.pad_token_id)
             plain = tokenizer.tokenizer("a", add_special_tokens=False)["input_ids"]
             full = tokenizer.tokenizer("a")["input_ids"]
-            start = next(at for at in range(len(full) + 1) if full[at : at + len(plain)] == plain)
+            start = next((at for at in range(len(full)) if full[at : at + len(plain)] == plain), 0)
             self.lead, self.trail = full[:start], full[start + len(plain) :]
             if getattr(tokenizer, "strip_sep_token", False):
                 self.trail = [0 if id == tokenizer.tokenizer.sep_token_id else id for id in self.trail]
         else:
             raise UserError(f"expected an open_clip tokenizer, got {type(tokenizer).__name__}")
-        ours = [*self.lead, *self.of(SAMPLE), *self.trail]
-        theirs = tokenizer([SAMPLE])[0].tolist()
-        if ours + [self.pad] * (context_length - len(ours)) != theirs:
+        ours = [*self.lead, *self.of(SAMPLE, first=True), *self.trail]
+        length = max(context_length, len(ours) + 1)
+        theirs = tokenizer([SAMPLE], length)[0].tolist()
+        if ours + [self.pad] * (length - len(ours)) != theirs:
             raise UserError(
                 f"this model's {type(tokenizer).__name__} writes rows that are not special tokens, text, special "
                 "tokens, padding; context vectors have no place in them"
@@ -81,13 +84,13 @@ class Tokens:
         """A word's id, to stand where a context vector goes: neither padding nor a special token."""
         return self.of("a")[-1]
 
-    def of(self, text: str) -> list[int]:
-        """Ids of a text that follows other words, without special tokens."""
+    def of(self, text: str, *, first: bool = False) -> list[int]:
+        """Ids of a text without special tokens; it follows other words or a context, unless it is the `first`."""
         if hasattr(self.tokenizer, "encode"):
             return list(self.tokenizer.encode(text))
-        # Where a space belongs to the word behind it, a first word would differ from one that follows others
-        first, both = self._core("a"), self._core(f"a {text}")
-        return both[len(first) :] if both[: len(first)] == first else self._core(text)
+        # Where a space belongs to the word behind it, a first word differs from one that follows others
+        word, both = self._core("a"), self._core(f"a {text}")
+        return self._core(text) if first or both[: len(word)] != word else both[len(word) :]
 
     def rows(
         self, names: Sequence[str], length: int, position: str = "end", suffix: str = ".", *, cut: bool = False
@@ -109,8 +112,9 @@ class Tokens:
         before = length if position == "end" else length // 2 if position == "middle" else 0
         rows = []
         for name in names:
-            words = self.of(name)
-            end = self.of(f"{name}{suffix}")[len(words) :] if suffix else []
+            words, whole = (self.of(text, first=before == 0) for text in (name, f"{name}{suffix}"))
+            # A suffix may become one token with what is before it, as the two dots of "St.."
+            words, end = (words, whole[len(words) :]) if whole[: len(words)] == words else (whole, [])
             if len(words) + len(end) > room:
                 if not cut:
                     raise UserError(

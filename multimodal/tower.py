@@ -67,19 +67,18 @@ class TextTower:
         return self.tokens.rows(names, length, position, suffix, **options)
 
     def token_rows(self, ids: Sequence[int]) -> Tensor:
-        """Rows of the embedding table (n, width) in float32."""
-        return self.embeddings.weight[torch.tensor(list(ids), dtype=torch.long, device=self.device)].float()
+        """What the tower embeds these ids as (n, width), without positions, in float32."""
+        return self.embeddings(torch.tensor(list(ids), dtype=torch.long, device=self.device)).float()
 
     @property
     def truncatable(self) -> bool:
-        """Nothing behind EOT is read: padding is masked, or the tower is causal and pools EOT itself."""
-        if self.hugging_face:
-            return True  # open_clip masks padding there, in attention and in its poolers
-        pool = getattr(self.inner, "pool_type", None) or getattr(self.inner, "text_pool_type", None)
+        """Nothing behind EOT is read: padding is masked, or the tower is causal and pools a token of the text."""
+        if self.hugging_face:  # open_clip masks padding there, in attention and in its poolers
+            return bool(self.inner.config.pad_token_id == self.tokens.pad)
         return (
             self.inner.attn_mask is not None
             and getattr(self.inner, "cls_emb", None) is None
-            and pool in ("argmax", "eos")
+            and self._pool in ("argmax", "eos")
             and len(self.tokens.trail) == 1
         )
 
@@ -93,7 +92,9 @@ class TextTower:
         shared = (
             rows.position == "end" and context.dim() == 2 and all(part.dim() == 2 for part in (deep or {}).values())
         )
-        return "shared" if self.sharable and shared else "truncated" if self.truncatable else "full"
+        if not (self.truncatable and self._pooled_last(rows)):
+            return "full"
+        return "shared" if self.sharable and shared else "truncated"
 
     def encode(
         self,
@@ -123,9 +124,7 @@ class TextTower:
             raise UserError(f"the text tower's way {way!r} is not exact here; there is {best!r} at most, of {WAYS}")
         if way == "shared":
             return self._shared(rows, context[None], {layer: part[None] for layer, part in deep.items()}, chunk)[0]
-        if chunk is None:
-            length = self.context_length if way == "full" else rows.longest
-            chunk = self._fitting(length + (length * length) // 64)
+        chunk = chunk or self.fitting(rows, way)
         run = self._full if way == "full" else self._truncated
 
         def part(picked: list[int], context: Tensor, *deep_parts: Tensor) -> Tensor:
@@ -148,7 +147,11 @@ class TextTower:
         self._check(rows, contexts[0], {})
         if self.way(rows, contexts[0]) == "shared":
             return self._shared(rows, contexts, {}, chunk)
-        return torch.stack([self.encode(rows, context, chunk=chunk) for context in contexts])
+        chunk = chunk or self.fitting(rows, self.way(rows, contexts[0]))
+        run = partial(self.encode, rows, chunk=chunk)
+        # An image whose rows do not fit is run in chunks, which are recomputed; else whole images are
+        recompute = len(rows) <= chunk < len(contexts) * len(rows) and torch.is_grad_enabled()
+        return torch.stack([_checkpointed(run, [context]) if recompute else run(context) for context in contexts])
 
     def plain(self, texts: Sequence[str]) -> Tensor:
         """Texts -> features (n, dimension) of the model as it is, not normalised; long texts are cut before EOT."""
@@ -162,12 +165,11 @@ class TextTower:
             embedding=self.embeddings,
             positions=self.inner.positional_embedding,
             finish=self._finish,
-            lead=torch.tensor(self.tokens.lead, device=self.device),
+            lead=torch.tensor(self.tokens.lead, dtype=torch.long, device=self.device),
         )
         tails = [row[lead + length :] for row in rows.ids]
         images = contexts.shape[0]
-        if chunk is None:
-            chunk = self._fitting(max(1, sum(map(len, tails)) // len(tails)))
+        chunk = chunk or self.fitting(rows, "shared")
         # Where one image's rows fit several times over, several images go together; else one, in chunks of rows
         together = max(1, chunk // len(rows))
         groups = []
@@ -177,6 +179,20 @@ class TextTower:
             saving = images * len(rows) > chunk and torch.is_grad_enabled()
             groups.append(encode_branches(branch, tails, contexts[part], some, chunk=chunk, recompute=saving))
         return torch.cat(groups)
+
+    @property
+    def _pool(self) -> str | None:
+        return getattr(self.inner, "pool_type", None) or getattr(self.inner, "text_pool_type", None)
+
+    def _pooled_last(self, rows: Rows) -> bool:
+        """Whether the token that the tower pools is each row's last one, and not, say, an EOT in a text."""
+        if self.hugging_face:
+            return True
+        if self._pool == "argmax":
+            other, behind = self.tokens.placeholder, self.tokens.pad
+            return all(row[-1] > max(other, *row[:-1]) and row[-1] >= behind for row in rows.ids)
+        eos = self.inner.eos_id if hasattr(self.inner, "eos_id") else self.inner.text_eos_id
+        return all(eos in row and row.index(eos) == len(row) - 1 for row in rows.ids)
 
     def _truncated(self, rows: Rows, context: Tensor, deep: dict[int, Tensor]) -> Tensor:
         ids, slots = self._placed(rows, rows.longest)
@@ -238,11 +254,18 @@ class TextTower:
     def _output(self, features: Any) -> Tensor:
         return features[0] if isinstance(features, tuple) else features
 
-    def _fitting(self, tokens: int) -> int:
-        """How many rows of so many tokens keep their activations within the memory budget."""
+    def fitting(self, rows: Rows, way: str) -> int:
+        """How many of the rows keep their activations within the memory budget: more are run in chunks."""
+        if way == "shared":
+            tokens = max(1, sum(map(len, rows.ids)) // len(rows) - rows.length - len(self.tokens.lead))
+        else:
+            length = self.context_length if way == "full" else rows.longest
+            tokens = length + length * length // 64
         # A token of a layer saves about ten vectors of the tower's width in float32: both norms' inputs, queries,
         # keys, values, the attention's weights, and the four widths of the hidden layer
-        layers = max(self.layers, 1 if not self.hugging_face else 12)
+        layers = max(1, self.layers)
+        if self.hugging_face:
+            layers = getattr(self.inner.config, "num_hidden_layers", 12)
         return max(1, int(self.memory * 1e9 / (tokens * layers * 11 * self.width * 4)))
 
     def _check(self, rows: Rows, context: Tensor, deep: Mapping[int, Tensor]) -> None:

@@ -1,0 +1,457 @@
+"""Classify images with prompts on a frozen CLIP: fit, predict, save, load, in scikit-learn's manner.
+
+Prompts tuned on one list of classes serve any other list; only class-specific contexts do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from multimodal import artifacts
+from multimodal.clip import EMBEDDED_NAME, Clip, load_clip
+from multimodal.contexts import Classes, Prompts
+from multimodal.features import image_features, pixels
+from multimodal.methods import Method, method
+from multimodal.metrics import fit_temperature
+from multimodal.pictures import Picture
+from multimodal.settings import Settings
+from multimodal.tuning import Positions, Task, logits, train
+from multimodal.visual import encode_images
+from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.training import Step
+
+if TYPE_CHECKING:
+    from multimodal.live import LiveModel
+
+Floats = NDArray[np.float32]
+Images = Sequence[str | Path | Picture]
+BATCH = 64  # images, or class texts by image, at once in prediction
+FOLDS = 2
+
+
+class PromptClassifier:
+    """A frozen CLIP with tuned prompts.
+
+    Args:
+        clip: the frozen model, or what `load_clip` takes; None: the small CLIP that comes with this package.
+        settings: a `Settings`, or leave it out and give its fields by name.
+
+    Example:
+        >>> classifier = PromptClassifier(method="coop").fit(paths, labels)  # doctest: +SKIP
+        >>> classifier.predict(["a.jpg"])  # doctest: +SKIP
+        array(['bicycle'], dtype='<U7')
+    """
+
+    def __init__(self, clip: Clip | str | None = None, settings: Settings | None = None, **given: Any) -> None:
+        if settings is not None and given:
+            raise UserError("give either settings or their fields by name, not both")
+        self.clip = clip if isinstance(clip, Clip) else load_clip(clip)
+        self.settings = settings or Settings.of(**given)
+        self.strength = 1.0
+        self.temperature = 1.0
+        self.classes: tuple[str, ...] = ()
+        self.training: dict[str, Any] = {}
+        self._method: Method | None = None
+        self._known: dict[tuple[str, ...], Classes] = {}
+        self._texts: dict[tuple[tuple[str, ...], float], Tensor] = {}
+
+    # ---- training
+
+    def fit(
+        self,
+        pictures: Images,
+        labels: Sequence[str] | NDArray,
+        classes: Sequence[str] | None = None,
+        *,
+        cache: Path | None = None,
+        checkpoint: Path | None = None,
+        on_step: Callable[[Step, int], object] | None = None,
+    ) -> PromptClassifier:
+        """Train new prompts on labelled images; the shots are the caller's choice.
+
+        Args:
+            labels: the class name of each image.
+            classes: all names, in the order that probabilities are to have; None: those of the labels, sorted.
+            cache: the folder of image features; None: the user's cache.
+            checkpoint: a file from which an interrupted training goes on.
+            on_step: called with each record and the number of all steps.
+
+        Images that cannot be read are left out, counted and named in a DataWarning. Raises UserError for fewer than
+        two classes, a label that is no class, and settings that the model cannot take.
+        """
+        items = _items(pictures)
+        names = tuple(classes) if classes is not None else tuple(sorted(set(map(str, labels))))
+        numbers = _numbers(labels, names, len(items))
+        known = Classes(self.clip, names, self.settings)
+        built = method(self.settings.method).build(self.clip, self.settings, len(names))
+        data = _Data(self.clip, items, self.settings.views, cache)
+        numbers = numbers[data.kept]
+        if missing := [name for number, name in enumerate(names) if number not in set(numbers.tolist())]:
+            warnings.warn(
+                f"{len(missing)} of {len(names)} classes have no training image: {', '.join(missing[:3])}"
+                f"{' ...' if len(missing) > 3 else ''}",
+                DataWarning,
+                stacklevel=2,
+            )
+        task = Task(self.clip, built, known, data, numbers, self.settings)
+        # What cannot be trained on was refused above, and leaves earlier prompts as they are
+        self._forget()
+        self._method, self._known[names] = built, known
+        self.classes, self.strength, self.temperature = names, 1.0, 1.0
+        identity = [self.clip.fingerprint, names, data.fingerprint(), numbers.tolist()]
+        for step, total in train(task, checkpoint=checkpoint, identity=identity):
+            if on_step is not None:
+                on_step(step, total)
+        if self.settings.calibrate:
+            self.temperature = self._out_of_fold_temperature(known, data, numbers)
+        self.training = {"images": len(numbers), "images_encoded": data.features_.encoded}
+        return self
+
+    def _out_of_fold_temperature(self, known: Classes, data: _Data, numbers: Positions) -> float:
+        """The temperature at which predictions for images that were left out of training are calibrated best.
+
+        Each fold is predicted by prompts trained on the others, so no image calibrates prompts that it trained. 1
+        where a class has a single image.
+        """
+        counts = np.unique(numbers, return_counts=True)[1]
+        if counts.min() < FOLDS:
+            return 1.0
+        fold = np.empty(len(numbers), dtype=np.int64)
+        fold[np.argsort(numbers, kind="stable")] = np.concatenate([np.arange(count) for count in counts]) % FOLDS
+        found, labels = [], []
+        for held in range(FOLDS):
+            rest, out = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
+            built = method(self.settings.method).build(self.clip, self.settings, len(known))
+            task = Task(self.clip, built, known, _Part(data, rest), numbers[rest], self.settings)
+            for _ in train(task):
+                pass
+            part = _Part(data, out)
+            everything = np.arange(len(out))
+            found.append(_predict(self.clip, built, known, part, everything).cpu().numpy())
+            labels.append(numbers[out])
+        return fit_temperature(np.concatenate(found), np.concatenate(labels))
+
+    # ---- prediction
+
+    @property
+    def method(self) -> Method:
+        if self._method is None:
+            raise UserError("this classifier has no prompts yet: call fit, or PromptClassifier.load")
+        return self._method
+
+    @property
+    def prompts_images(self) -> bool:
+        """The prompts enter the image tower too: images are encoded anew, no cached feature serves."""
+        return self.method.prompts_images
+
+    def known_classes(self, classes: Sequence[str] | None = None) -> Classes:
+        """The classes to tell apart; None: those of the training. Raises UserError where prompts serve no others."""
+        if classes is None and self.method and not self.classes:
+            raise UserError("these prompts were tuned on captions and have no classes of their own; give --classes")
+        names = self.classes if classes is None else tuple(classes)
+        if self.settings.class_specific and names != self.classes:
+            raise UserError(
+                "these prompts are class-specific: each belongs to one class of their training and serves no other "
+                "list; tune shared prompts (without --class-specific) to use other classes"
+            )
+        if names not in self._known:
+            self._known[names] = Classes(self.clip, names, self.settings)
+        return self._known[names]
+
+    @torch.no_grad()
+    def class_vectors(self, classes: Sequence[str] | None = None) -> Tensor:
+        """(C, D) of unit length: what an image's feature is compared with. Raises UserError where it depends on the
+        image (CoCoOp)."""
+        known = self.known_classes(classes)
+        key = (known.names, self.strength)
+        if key not in self._texts:
+            if self.strength == 0:
+                self._texts[key] = known.frozen
+            else:
+                prompts = self.method.prompter(known, torch.zeros(1, self.clip.dimension, device=self.clip.device))
+                if prompts.per_image:
+                    raise UserError(
+                        f"{self.settings.method}'s class vectors depend on the image: there is no one matrix"
+                    )
+                self._texts[key] = _between(known.frozen, known.features(prompts), self.strength)
+        return self._texts[key]
+
+    @torch.no_grad()
+    def logits(
+        self, images: Images | NDArray | Tensor, classes: Sequence[str] | None = None, *, cache: Path | None = None
+    ) -> Floats:
+        """(n, C): cosines times the model's scale, divided by the temperature.
+
+        Args:
+            images: paths or pictures; or their frozen features (n, D), where no prompt enters the image tower.
+
+        Raises UserError for an image that cannot be read.
+        """
+        known = self.known_classes(classes)
+        if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OSU"):
+            if self.prompts_images and self.strength > 0:
+                raise UserError(f"{self.settings.method} prompts the image tower: give images, not their features")
+            if images.ndim != 2 or images.shape[1] != self.clip.dimension:
+                raise UserError(f"expected features (n, {self.clip.dimension}), got {tuple(images.shape)}")
+            data: Any = _Given(torch.as_tensor(images, dtype=torch.float32, device=self.clip.device))
+            count = len(images)
+        else:
+            items = _items(images)
+            data = _Data(self.clip, items, 1, cache)
+            if len(data.kept) < len(items):
+                raise UserError(f"{len(items) - len(data.kept)} of {len(items)} images cannot be read; leave them out")
+            count = len(items)
+        everything = np.arange(count)
+        scores = _predict(self.clip, self.method, known, data, everything, self.strength)
+        return (scores / self.temperature).cpu().numpy()
+
+    def predict_proba(
+        self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None
+    ) -> Floats:
+        """(n, C) calibrated probabilities, in the order of the classes; see `logits`."""
+        scores = self.logits(images, classes, cache=cache)
+        return torch.from_numpy(scores).softmax(dim=1).numpy()
+
+    def predict(self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None) -> NDArray:
+        """(n,) class names; see `logits`."""
+        names = np.array(self.known_classes(classes).names)
+        return names[self.logits(images, classes, cache=cache).argmax(axis=1)]
+
+    def score(self, images: Images, labels: Sequence[str], *, cache: Path | None = None) -> float:
+        """The share of images whose class is predicted."""
+        items = _items(images)
+        numbers = _numbers(labels, self.known_classes().names, len(items))
+        return float(np.mean(self.logits(items, cache=cache).argmax(axis=1) == numbers))
+
+    # ---- folders
+
+    def save(self, folder: Path | str, *, overwrite: bool = False) -> None:
+        """Write a prompt folder. Raises UserError when it exists, unless `overwrite`."""
+        saved = artifacts.Saved(
+            state=self.method.prompter.state_dict(),
+            settings=asdict(self.settings),
+            base={"name": self.clip.name, "pretrained": self.clip.pretrained, "fingerprint": self.clip.fingerprint},
+            classes=self.classes,
+            strength=self.strength,
+            temperature=self.temperature,
+            training=self.training,
+        )
+        artifacts.save(folder, saved, overwrite=overwrite)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        clip: Clip | str | None = None,
+        *,
+        pretrained: str | None = None,
+        device: str | None = None,
+        strength: float | None = None,
+    ) -> PromptClassifier:
+        """Read a prompt folder.
+
+        Args:
+            clip: the frozen model, or its name where it has moved; None: the one that the folder names.
+            pretrained: with a name; or alone, where only the checkpoint has moved.
+            strength: from 0 (the frozen model) to 1; None: as saved.
+
+        Raises UserError for another model than the one that the prompts were tuned on, and for a damaged folder.
+        """
+        saved = artifacts.load(folder)
+        if not isinstance(clip, Clip):
+            if clip is None and pretrained is None:
+                pretrained = saved.base["pretrained"]
+            clip = load_clip(clip or saved.base["name"], pretrained, device=device)
+        if clip.fingerprint != saved.base["fingerprint"]:
+            raise UserError(
+                f"{folder} was tuned on {saved.base['name']} (fingerprint {saved.base['fingerprint'][:8]}), "
+                f"got {clip.name} ({clip.fingerprint[:8]}); load that model, or tune again"
+            )
+        try:
+            settings = Settings(**saved.settings)
+            built = method(settings.method).build(clip, settings, len(saved.classes) or None)
+            built.prompter.load_state_dict(dict(saved.state))
+        except (TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{folder} does not fit its own settings ({reason}); restore or train it again") from error
+        classifier = cls(clip, settings)
+        classifier._method = built
+        classifier.classes, classifier.temperature, classifier.training = (
+            saved.classes,
+            saved.temperature,
+            saved.training,
+        )
+        classifier.strength = saved.strength if strength is None else strength
+        if not 0 <= classifier.strength <= 1:
+            raise UserError(f"--strength must be from 0 to 1, got {classifier.strength}")
+        return classifier
+
+    def as_sentence_transformer(self) -> LiveModel:
+        """A live SentenceTransformer: `encode_query` puts the prompt before a text, `encode_document` reads images.
+
+        Raises UserError for prompts that serve no search, such as those that depend on the image.
+        """
+        from multimodal.live import as_sentence_transformer
+
+        return as_sentence_transformer(self.clip, self.method.prompter, strength=self.strength)
+
+    def way(self) -> str:
+        """Which of the exact ways the text tower takes: "full", "truncated" or "shared"; see `multimodal.tower`."""
+        known = self.known_classes()
+        with torch.no_grad():
+            prompts = self.method.prompter(known, torch.zeros(1, self.clip.dimension, device=self.clip.device))
+        context = prompts.context[0] if prompts.per_image else prompts.context
+        return self.clip.text.way(known.rows, context, prompts.deep)
+
+    def export(self, folder: Path | str, classes: Sequence[str] | None = None, *, overwrite: bool = False) -> None:
+        """Write what serves without this package: the class matrix, the names, and a FAISS index of the classes.
+
+        `classes.safetensors` holds "weight" (C, D), unit-length rows; "logit_scale" (with the temperature in it): the
+        logits of unit-length image features X are logit_scale * X @ weight.T. Raises UserError for prompts that depend
+        on the image, or enter the image tower.
+        """
+        from safetensors.torch import save
+
+        from retrieval_prompts.data import Document
+        from retrieval_prompts.files import new_folder, write_bytes, write_json
+        from retrieval_prompts.index import Index
+
+        if self.prompts_images and self.strength > 0:
+            raise UserError(
+                f"{self.settings.method} prompts the image tower too: a class matrix alone is not the model"
+            )
+        names = self.known_classes(classes).names
+        vectors = self.class_vectors(classes).cpu().contiguous()
+        scale = torch.tensor(self.clip.scale / self.temperature)
+        with new_folder(Path(folder), holds="classes.json", overwrite=overwrite) as new:
+            write_bytes(new / "classes.safetensors", save({"weight": vectors, "logit_scale": scale}))
+            write_json(
+                new / "classes.json",
+                {
+                    "names": list(names),
+                    "model": self.clip.name,
+                    "pretrained": self.clip.pretrained,
+                    "fingerprint": self.clip.fingerprint,
+                    "logit_scale": float(scale),
+                },
+            )
+            documents = [Document(name, name, "") for name in names]
+            Index.build(vectors.numpy(), documents, names, encoder={"fingerprint": self.clip.fingerprint}).save(
+                new / "index"
+            )
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._texts.clear()
+
+
+class _Data:
+    """Pictures as training reads them: cached features, and pixels for methods that ask for them."""
+
+    def __init__(self, clip: Clip, pictures: Sequence[Picture], views: int, cache: Path | None) -> None:
+        self.clip = clip
+        self.features_ = image_features(clip, pictures, views=views, cache=cache)
+        self.kept = np.asarray(self.features_.kept)
+        self.pictures = [pictures[position] for position in self.kept]
+
+    def features(self, positions: Positions, views: Positions) -> Tensor:
+        return self.features_.take(positions, views).to(self.clip.device)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the images as the frozen tower sees them."""
+        everything = np.arange(len(self.kept))
+        return hashlib.sha256(self.features(everything, np.zeros_like(everything)).cpu().numpy().tobytes()).hexdigest()
+
+    def pixels(self, positions: Positions, views: Positions) -> Tensor:
+        chosen = zip(positions.tolist(), views.tolist(), strict=True)
+        return torch.stack([pixels(self.clip, self.pictures[at], view) for at, view in chosen]).to(self.clip.device)
+
+
+class _Part:
+    """Some images of others."""
+
+    def __init__(self, data: Any, positions: Positions) -> None:
+        self.data, self.positions = data, positions
+
+    def features(self, positions: Positions, views: Positions) -> Tensor:
+        return self.data.features(self.positions[positions], views)
+
+    def pixels(self, positions: Positions, views: Positions) -> Tensor:
+        return self.data.pixels(self.positions[positions], views)
+
+
+class _Given:
+    """Features that the caller has."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.vectors = F.normalize(vectors, dim=-1)
+
+    def features(self, positions: Positions, views: Positions) -> Tensor:
+        return self.vectors[torch.as_tensor(positions)]
+
+    def pixels(self, positions: Positions, views: Positions) -> Tensor:
+        raise AssertionError("methods that prompt images get images")
+
+
+@torch.no_grad()
+def _predict(
+    clip: Clip, built: Method, known: Classes, data: Any, positions: Positions, strength: float = 1.0
+) -> Tensor:
+    """Logits (n, C) of images under a method's prompts, without temperature."""
+    parts: list[Tensor] = []
+    text: Tensor | None = None
+    for start in range(0, len(positions), BATCH):
+        some = positions[start : start + BATCH]
+        first_view = np.zeros(len(some), dtype=np.int64)
+        frozen = data.features(some, first_view)
+        if strength == 0:
+            parts.append(logits(clip.scale, frozen, known.frozen))
+            continue
+        prompts: Prompts = built.prompter(known, frozen)
+        if text is None or prompts.per_image:
+            text = _between(known.frozen, known.features(prompts), strength)
+        seen = frozen
+        if prompts.visual:
+            seen = _between(frozen, encode_images(clip, data.pixels(some, first_view), prompts.visual), strength)
+        parts.append(logits(clip.scale, seen, text))
+    return torch.cat(parts) if parts else torch.zeros(0, len(known))
+
+
+def _between(frozen: Tensor, tuned: Tensor, strength: float) -> Tensor:
+    """The unit-length point at `strength` on the way from frozen to tuned vectors."""
+    return tuned if strength == 1 else F.normalize((1 - strength) * frozen + strength * tuned, dim=-1)
+
+
+def _items(pictures: Iterable[Any]) -> list[Picture]:
+    if isinstance(pictures, str | Path):
+        raise UserError(f"expected a list of images, got the single path {pictures}; write [path]")
+    return [item if isinstance(item, Picture) else _picture(Path(item)) for item in pictures]
+
+
+def _picture(path: Path) -> Picture:
+    if not path.is_file():
+        raise UserError(f"{path} is no file; expected a picture")
+    return Picture(path.as_posix(), path)
+
+
+def _numbers(labels: Sequence[str] | NDArray, names: tuple[str, ...], count: int) -> Positions:
+    if len(labels) != count:
+        raise UserError(f"expected one label for each image, got {count} images and {len(labels)} labels")
+    numbers = {name: number for number, name in enumerate(names)}
+    if unknown := [label for label in map(str, labels) if label not in numbers]:
+        raise UserError(f"the label {unknown[0]!r} is none of the {len(names)} classes")
+    return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
+
+
+__all__ = ["EMBEDDED_NAME", "PromptClassifier"]
