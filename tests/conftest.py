@@ -1,4 +1,4 @@
-"""No network, at most two threads, a cache of the tests' own; and the toy towers of toys.py as fixtures."""
+"""No network, at most two threads, a cache of the tests' own; toy towers (toys.py) and a tiny CLIP as fixtures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tiny_clip
 import toys
 
 if TYPE_CHECKING:
+    from multimodal.clip import Clip
+    from multimodal.images import ImageData
     from retrieval_prompts.tower import TextTower
 
 # Before torch and huggingface_hub are imported; subprocesses inherit them
@@ -58,3 +61,36 @@ def tower(request: pytest.FixtureRequest, toy_tower: Callable[..., TextTower]) -
 @pytest.fixture(params=toys.KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny CLIP of tiny_clip.py, in open_clip's format."""
+    return tiny_clip.write_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(clip_folder: Path) -> Clip:
+    """The same, loaded once: no test may change it."""
+    from multimodal.clip import load_clip
+
+    return load_clip(str(clip_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder of four colours; see `tiny_clip.write_images`."""
+    return tiny_clip.write_images(tmp_path_factory.mktemp("pictures") / "colours")
+
+
+@pytest.fixture(scope="session")
+def colours(picture_folder: Path) -> ImageData:
+    from multimodal.images import load_images
+
+    return load_images(picture_folder)
+
+
+@pytest.fixture(scope="session")
+def caption_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """captions.csv and captions.jsonl, and pictures/."""
+    return tiny_clip.write_captions(tmp_path_factory.mktemp("captioned"))

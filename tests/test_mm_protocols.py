@@ -32,6 +32,7 @@ class ColourClip:
 
     def __init__(self) -> None:
         self.dimension, self.scale, self.name, self.pretrained = 3, 20.0, "colours", None
+        self.title = "colours"
         self.mean, self.std, self.image_size, self.device = (0.0,) * 3, (1.0,) * 3, (2, 2), torch.device("cpu")
         self.image_fingerprint = self.fingerprint = "0" * 64
         self.text = SimpleNamespace(rows=lambda *_: None)

@@ -32,12 +32,31 @@ def test_the_first_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (trained == again).all()
 
 
-def test_the_table_is_that_of_the_results() -> None:
-    spec = importlib.util.spec_from_file_location("results_table", ROOT / "eval/results_table.py")
+def test_the_example_on_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "eval").symlink_to(ROOT / "eval")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(tmp_path / "cache"))
+    example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert sorted(file.name for file in Path("picture-prompts").iterdir()) == ["prompt.json", "prompt.safetensors"]
+    picture = "eval/data/pictures/test/bird/chicken.png"
+    assert names["classifier"].predict_proba([picture], classes=["bird", "boat"]).sum() == pytest.approx(1)
+
+
+def test_the_tables_are_those_of_the_results() -> None:
+    assert _script("results_table").table() in README, "run eval/results_table.py and put its table into README.md"
+    images = _script("image_table")
+    for table in (images.speed(), images.base_to_new(), images.retrieval()):
+        assert table in README, "run eval/image_table.py and put its tables into README.md"
+
+
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"eval/{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.table() in README, "run eval/results_table.py and put its table into README.md"
+    return module
 
 
 def _small_scifact(source: Path, target: Path) -> None:

@@ -166,6 +166,140 @@ def test_early_stopping(patience: int | None, values: tuple[float, ...], epochs:
     assert point.place.tolist() == seen[STEPS * values.index(max(values))]
 
 
+# --- without a dev split, and what happens between epochs -----------------------------------------------------------
+
+
+class Averaged(Point):
+    """Its `mean` is that of the places at the ends of epochs."""
+
+    def __init__(self, x: float = 0.0, y: float = 0.0) -> None:
+        super().__init__(x, y)
+        self.register_buffer("mean", torch.zeros(2))
+
+    def epoch_end(self, epoch: int) -> None:
+        self.mean += (self.place.detach() - self.mean) / (epoch + 1)
+
+
+def few_shot(point: Point, settings: LoopSettings = SETTINGS, **options: Any) -> Iterator[Step]:
+    return fit(point, targets, distance(point), None, settings, **options)
+
+
+def test_without_a_dev_split_the_last_weights_are_kept() -> None:
+    point, scored = Point(), Point()
+    records = list(few_shot(point, LoopSettings(epochs=EPOCHS, patience=1)))  # there is nothing to be patient about
+    assert [record.step for record in records] == list(range(1, EPOCHS * STEPS + 1))
+    assert [(record.dev, record.best) for record in records] == [(None, False)] * len(records)
+    falling = scores(*range(EPOCHS + 1))  # the last ones are the best ones
+    same = list(fit(scored, targets, distance(scored), falling, LoopSettings(epochs=EPOCHS)))[1:]
+    assert [record.loss for record in same] == [record.loss for record in records], "it learns as it does with one"
+    assert torch.equal(point.place, scored.place)
+
+
+def test_epoch_end_is_called_before_the_dev_score_and_the_checkpoint(tmp_path: Path) -> None:
+    point, said = Averaged(), []
+    path = tmp_path / "checkpoint"
+
+    def evaluate() -> float:
+        said.append("dev")
+        return len(said)
+
+    def epoch_end(epoch: int) -> str:
+        point.epoch_end(epoch)
+        said.append(str(epoch))
+        return "not looked at"
+
+    steps = fit(point, targets, distance(point), evaluate, SETTINGS, epoch_end=epoch_end, checkpoint=path)
+    for record in steps:
+        if record.step and record.step % STEPS == 0:
+            assert torch.equal(read(path)[0]["module.mean"], point.mean)
+            assert torch.equal(read(path)[0]["best.mean"], point.mean)
+        said.append(f"step {record.step}")
+    expected = ["dev", "step 0"]
+    for epoch in range(EPOCHS):
+        first = epoch * STEPS + 1
+        expected += [f"step {first}", f"step {first + 1}", str(epoch), "dev", f"step {first + 2}"]
+    assert said == expected
+
+
+def test_what_epoch_end_changes_is_kept_and_restored() -> None:
+    point, ends = Averaged(), []
+
+    def epoch_end(epoch: int) -> None:
+        point.epoch_end(epoch)
+        ends.append(point.place.detach().clone())
+
+    list(few_shot(point, epoch_end=epoch_end))
+    assert len(ends) == EPOCHS
+    assert torch.allclose(point.mean, torch.stack(ends).mean(dim=0))
+    assert torch.equal(point.place, ends[-1])
+    scored = Averaged()
+    values = scores(0.1, 0.2, 0.5, 0.3, 0.4)
+    list(fit(scored, targets, distance(scored), values, SETTINGS, epoch_end=scored.epoch_end))
+    assert torch.allclose(scored.mean, torch.stack(ends[:2]).mean(dim=0)), "the mean of the best epoch"
+    assert torch.equal(scored.place, ends[1])
+
+    def settle(_: int) -> None:
+        with torch.no_grad():
+            set_to.place.fill_(7)
+
+    set_to = Point()
+    list(few_shot(set_to, LoopSettings(epochs=1), epoch_end=settle))
+    assert set_to.place.tolist() == [7, 7], "as one that puts an average into the weights at the end"
+
+
+@pytest.mark.parametrize("every", [1, 2, 50])
+def test_a_run_without_a_dev_split_is_resumed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", every)
+    settings = LoopSettings(epochs=EPOCHS, learning_rate=0.9, warmup=0.25, weight_decay=0.01)
+    whole, ended = Averaged(), []
+    expected = list(few_shot(whole, settings, epoch_end=whole.epoch_end))
+    for cut in range(1, len(expected) + 1):  # records, the first one is of step 1
+        path = tmp_path / f"cut-{cut}"
+        first, again = Averaged(), Averaged(9, 9)
+        assert (
+            list(islice(few_shot(first, settings, epoch_end=first.epoch_end, checkpoint=path), cut)) == expected[:cut]
+        )
+        saved = max(step for step in range(cut + 1) if step % every == 0 or step % STEPS == 0)
+        assert path.exists() == (saved > 0)
+        if not saved:
+            again = Averaged()
+        ended.clear()
+
+        def epoch_end(epoch: int, point: Averaged = again) -> None:
+            ended.append(epoch)
+            point.epoch_end(epoch)
+
+        assert list(few_shot(again, settings, epoch_end=epoch_end, checkpoint=path)) == expected[saved:]
+        assert ended == list(range(saved // STEPS, EPOCHS)), "an epoch that has ended does not end again"
+        assert torch.equal(again.place, whole.place)
+        assert torch.equal(again.mean, whole.mean)
+
+
+@pytest.mark.parametrize(("good", "kept"), [(2, 0), (7, 6), (9, 9)])
+def test_a_run_without_a_dev_split_that_diverges_keeps_the_last_epoch(good: int, kept: int) -> None:
+    point, calls = Point(), 0
+
+    def loss(target: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return distance(point)(target) if calls <= good else point.place.norm() * math.nan
+
+    seen = [point.place.tolist()]
+    with pytest.raises(Diverged, match=rf" at step {good + 1} of 12; the prompt of step {kept} is kept; try "):
+        for _ in fit(point, targets, loss, None, SETTINGS):
+            seen.append(point.place.tolist())
+    assert point.place.tolist() == seen[kept]
+
+
+def test_a_checkpoint_keeps_the_weights_to_fall_back_to_without_a_dev_split(tmp_path: Path) -> None:
+    """A run that is cut off, resumed and diverges keeps the last epoch's weights, those before the cut included."""
+    path, first, again = tmp_path / "checkpoint", Point(), Point()
+    places = [first.place.tolist() for _ in islice(few_shot(first, checkpoint=path), STEPS)]
+    with pytest.raises(Diverged, match=f"the prompt of step {STEPS} is kept"):
+        list(fit(again, targets, lambda _: again.place.norm() * math.nan, None, SETTINGS, checkpoint=path))
+    assert again.place.tolist() == places[-1]
+
+
 # --- a loss that is not finite ------------------------------------------------------------------------------------
 
 
