@@ -6,17 +6,25 @@ BIN := .venv/bin
 # build of several GB; for the CPU build: make test TORCH="torch torchvision --index-url INDEX", with the index that torch names.
 TORCH ?= torch torchvision
 
-.PHONY: help demo test lint venv clean
+.PHONY: help demo demo-images test lint venv clean
 
 help:
-	@echo "make demo   tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
-	@echo "make test   the tests; pass options to pytest with ARGS, as in ARGS='-k losses'"
-	@echo "make lint   ruff and mypy"
-	@echo "make venv   only set up .venv (each target above does so by itself)"
-	@echo "make clean  remove caches and the demo's output; .venv stays"
+	@echo "make demo          tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
+	@echo "make demo-images   tune prompts on 8 pictures a class for a small CLIP, and write a classifier and a page"
+	@echo "make test          the tests; pass options to pytest with ARGS, as in ARGS='-k losses'"
+	@echo "make lint          ruff and mypy"
+	@echo "make venv          only set up .venv (each target above does so by itself)"
+	@echo "make clean         remove caches and the demo's output; .venv stays"
 
 demo: .venv/.installed
 	$(BIN)/retrieval-prompts tune eval/data/scifact --out demo/prompts --json demo/result.json --overwrite
+
+demo-images: .venv/.installed
+	$(BIN)/multimodal-prompts tune eval/data/pictures --shots 8 --out demo/image-prompts --json demo/images.json --overwrite
+	$(BIN)/multimodal-prompts export demo/image-prompts --out demo/classifier --overwrite
+	$(BIN)/multimodal-prompts classify demo/image-prompts eval/data/pictures/test/mammal eval/data/pictures/test/vehicle \
+		eval/data/pictures/test/fruit --html demo/pictures.html --overwrite
+	@echo "the classifier: demo/classifier; the page: demo/pictures.html"
 
 test: .venv/.installed
 	$(BIN)/python -m pytest $(ARGS)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from multimodal import artifacts
 from multimodal.clip import EMBEDDED_NAME, Clip, load_clip
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from multimodal.live import LiveModel
 
 Floats = NDArray[np.float32]
-Images = Sequence[str | Path | Picture]
+Images = Sequence[str | Path | Picture] | NDArray
 BATCH = 64  # images, or class texts by image, at once in prediction
 FOLDS = 2
 
@@ -134,7 +135,8 @@ class PromptClassifier:
             rest, out = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
             built = method(self.settings.method).build(self.clip, self.settings, len(known))
             task = Task(self.clip, built, known, _Part(data, rest), numbers[rest], self.settings)
-            for _ in train(task):
+            name = f"calibrate, fold {held + 1} of {FOLDS}"
+            for _ in tqdm(train(task), desc=name, unit="step", delay=1, leave=False):
                 pass
             part = _Part(data, out)
             everything = np.arange(len(out))
@@ -189,7 +191,7 @@ class PromptClassifier:
 
     @torch.no_grad()
     def logits(
-        self, images: Images | NDArray | Tensor, classes: Sequence[str] | None = None, *, cache: Path | None = None
+        self, images: Images | Tensor, classes: Sequence[str] | None = None, *, cache: Path | None = None
     ) -> Floats:
         """(n, C): cosines times the model's scale, divided by the temperature.
 
@@ -217,22 +219,23 @@ class PromptClassifier:
         return (scores / self.temperature).cpu().numpy()
 
     def predict_proba(
-        self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None
+        self, images: Images | Tensor, classes: Sequence[str] | None = None, *, cache: Path | None = None
     ) -> Floats:
         """(n, C) calibrated probabilities, in the order of the classes; see `logits`."""
         scores = self.logits(images, classes, cache=cache)
         return torch.from_numpy(scores).softmax(dim=1).numpy()
 
-    def predict(self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None) -> NDArray:
+    def predict(
+        self, images: Images | Tensor, classes: Sequence[str] | None = None, *, cache: Path | None = None
+    ) -> NDArray:
         """(n,) class names; see `logits`."""
         names = np.array(self.known_classes(classes).names)
         return names[self.logits(images, classes, cache=cache).argmax(axis=1)]
 
-    def score(self, images: Images, labels: Sequence[str], *, cache: Path | None = None) -> float:
+    def score(self, images: Images | Tensor, labels: Sequence[str] | NDArray, *, cache: Path | None = None) -> float:
         """The share of images whose class is predicted."""
-        items = _items(images)
-        numbers = _numbers(labels, self.known_classes().names, len(items))
-        return float(np.mean(self.logits(items, cache=cache).argmax(axis=1) == numbers))
+        numbers = _numbers(labels, self.known_classes().names, len(images))
+        return float(np.mean(self.logits(images, cache=cache).argmax(axis=1) == numbers))
 
     # ---- folders
 

@@ -96,7 +96,11 @@ class Clip:
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts -> (n, dimension) in float32, of unit length, by the frozen tower; long texts are cut before EOT."""
         parts = [self.text.plain(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
-        return F.normalize(torch.cat(parts).float(), dim=-1) if parts else torch.zeros(0, self.dimension, device=self.device)
+        return (
+            F.normalize(torch.cat(parts).float(), dim=-1)
+            if parts
+            else torch.zeros(0, self.dimension, device=self.device)
+        )
 
     @cached_property
     def image_fingerprint(self) -> str:

@@ -73,7 +73,9 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     description = read_json(path / DESCRIPTION)
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         came = description.get("format") if isinstance(description, dict) else type(description).__name__
-        raise UserError(f"{path / DESCRIPTION}: expected format {FORMAT!r}, got {came!r}; update retrieval-prompts")
+        other = isinstance(came, str) and came.startswith("multimodal-prompts/")
+        hint = "these prompts are for CLIP: use multimodal-prompts" if other else "update retrieval-prompts"
+        raise UserError(f"{path / DESCRIPTION}: expected format {FORMAT!r}, got {came!r}; {hint}")
     try:
         kind, base, strength = description["kind"], dict(description["base"]), float(description["strength"])
         base |= {

@@ -78,6 +78,7 @@ def fit(
     epoch_end: Callable[[int], object] | None = None,
     checkpoint: Path | None = None,
     identity: Any = None,
+    advice: str = "try a smaller --lr or a larger --temperature",
 ) -> Iterator[Step]:
     """Train `module`; afterwards it holds the weights with the best dev score, the initial ones included, or the last
     ones where nothing is there to choose by.
@@ -90,6 +91,7 @@ def fit(
         epoch_end: called with the number of each epoch (from 0) when it has ended, before it is kept in a checkpoint;
             what it changes must be in the module's state.
         checkpoint: a file written as training goes; when it is there, training resumes from it.
+        advice: what to do when training diverges; ends the message.
         identity: what a checkpoint must agree with (settings, data, model) to be resumed; any JSON value.
 
     Raises Diverged when the loss is not finite or the dev score fails (the module then holds the best weights so
@@ -106,8 +108,7 @@ def fit(
     def stop(reason: str) -> Diverged:
         module.load_state_dict(best)
         return Diverged(
-            f"{reason} at step {state.step} of {total}; the prompt of step {state.best_step} is kept; try a smaller "
-            "--lr or a larger --temperature"
+            f"{reason} at step {state.step} of {total}; the prompt of step {state.best_step} is kept; {advice}"
         )
 
     if checkpoint is not None and checkpoint.exists():

@@ -18,6 +18,7 @@ from toy_clips import LAYERS, NAMES, TOYS, WIDTH
 
 from multimodal import shared
 from multimodal.shared import Attention, Branch, Bucket, encode_branches, pack, sharable_block
+from multimodal.tower import TextTower
 
 HEADS, SIZE = 2, 3
 LENGTHS: tuple[int, ...] = (1, 1, 2, 4, 4, 4, 7)
@@ -50,7 +51,7 @@ class Inputs:
         self.P, self.own, self.last, self.texts = P, own, last, texts
         rows, W = (P if own else 0), HEADS * SIZE
         T = TOKENS if texts else 0
-        shapes = [(G, len(LENGTHS) if last else rows + T, W), (G, rows + T, 2 * W)]
+        shapes: list[tuple[int, ...]] = [(G, len(LENGTHS) if last else rows + T, W), (G, rows + T, 2 * W)]
         shapes += [] if own else [(G, HEADS, P, SIZE)] * 2
         self.leaves = [torch.randn(shape, generator=generator, dtype=dtype, requires_grad=True) for shape in shapes]
 
@@ -88,7 +89,7 @@ def heads(x: Tensor) -> Tensor:
     return x.unflatten(2, (HEADS, SIZE)).transpose(1, 2)
 
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "prefix given": {"own": False, "last": False},
     "prefix given, ends ask": {"own": False, "last": True},
     "prefix too": {"own": True, "last": False},
@@ -124,7 +125,7 @@ def test_it_is_masked_attention_of_each_text_by_itself(kind: dict[str, bool], bu
 
 def test_the_whole_gradient_in_float64() -> None:
     """Through all layers, in chunks that are recomputed, and deep prompts of their own."""
-    tower = toy_clips.TextTower(TOYS["fused"].model().double(), toy_clips.shared_tokenizer("fused"))
+    tower = TextTower(TOYS["fused"].model().double(), toy_clips.shared_tokenizer("fused"))
     rows = tower.rows(NAMES[:3], 2)
     generator = torch.Generator().manual_seed(0)
     leaves = [torch.randn(2, WIDTH, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2)]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -37,9 +37,8 @@ def differ(got: Tensor, expected: Tensor) -> float:
     return ((got - expected).abs().max() / expected.abs().max()).item()
 
 
-def alike(encode: Callable[[], Tensor], reference: Callable[[], Tensor], *leaves: Tensor, limit: float = 1e-5) -> None:
-    """Both give the same features, and the same gradient to each leaf."""
-    got, expected = encode(), reference()
+def alike(got: Tensor, expected: Tensor, *leaves: Tensor, limit: float = 1e-5) -> None:
+    """Both are the same features, and give the same gradient to each leaf."""
     assert differ(got, expected) < limit
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9))
     for mine, theirs in zip(
@@ -94,13 +93,13 @@ def coop(name: str, model: Any, names: tuple[str, ...], context: Tensor, deep: M
     x = x + inner.positional_embedding
     for layer, block in enumerate(inner.transformer.resblocks):
         if layer in deep:
-            rows = []
+            replaced = []
             for number, row in enumerate(x.unbind()):
                 own = deep[layer][number] if deep[layer].dim() == 3 else deep[layer]
-                rows.append(
+                replaced.append(
                     [own[slots[number].index(at)] if at in slots[number] else row[at] for at in range(len(row))]
                 )
-            x = torch.stack([torch.stack(row) for row in rows])
+            x = torch.stack([torch.stack(row) for row in replaced])
         x = block(x, attn_mask=mask)
     x = inner.ln_final(x)
     pooled = [len(x[0]) - 1] * len(x)
@@ -120,13 +119,13 @@ def test_the_full_way_is_coops_text_encoder(name: str) -> None:
     for position in ("end", "middle", "front"):
         rows = tower.rows(NAMES, M, position)
         alike(
-            lambda rows=rows: tower.encode(rows, context, way="full"),
-            lambda at=position: coop(name, tower.model, NAMES, context, {}, at),
+            tower.encode(rows, context, way="full"),
+            coop(name, tower.model, NAMES, context, {}, position),
             context,
         )
     own = vectors(len(NAMES), M, WIDTH)
     rows = tower.rows(NAMES, M)
-    alike(lambda: tower.encode(rows, own, way="full"), lambda: coop(name, tower.model, NAMES, own, {}, "end"), own)
+    alike(tower.encode(rows, own, way="full"), coop(name, tower.model, NAMES, own, {}, "end"), own)
 
 
 @pytest.mark.parametrize("name", NATIVE)
@@ -140,8 +139,8 @@ def test_deep_prompts_take_the_contexts_place_before_their_layers(name: str) -> 
     ):
         # Before layer 1 nothing but the context's keys and values of layer 0 has reached the text
         alike(
-            lambda deep=deep: tower.encode(rows, context, deep, way="full"),
-            lambda deep=deep: coop(name, tower.model, NAMES, context, deep, "end"),
+            tower.encode(rows, context, deep, way="full"),
+            coop(name, tower.model, NAMES, context, deep, "end"),
             context,
             *deep.values(),
         )
@@ -172,8 +171,8 @@ def test_every_way_is_the_full_way(name: str, length: int) -> None:
     assert len({len(row) for row in rows.ids}) > 2, "classes of unequal lengths"
     for way in WAYS[1 : WAYS.index(TOYS[name].way) + 1]:
         alike(
-            lambda way=way: tower.encode(rows, context, way=way),
-            lambda: tower.encode(rows, context, way="full"),
+            tower.encode(rows, context, way=way),
+            tower.encode(rows, context, way="full"),
             context,
         )
 
@@ -184,7 +183,7 @@ def test_a_name_within_or_before_the_context_is_truncated(name: str, position: s
     tower = toy_clips.tower(name)
     context = vectors(5, WIDTH)
     rows = tower.rows(NAMES, 5, position)
-    alike(lambda: tower.encode(rows, context), lambda: tower.encode(rows, context, way="full"), context)
+    alike(tower.encode(rows, context), tower.encode(rows, context, way="full"), context)
 
 
 @pytest.mark.parametrize("name", CUT)
@@ -192,7 +191,7 @@ def test_contexts_of_each_class_are_truncated(name: str) -> None:
     tower = toy_clips.tower(name)
     own = vectors(len(NAMES), M, WIDTH)
     rows = tower.rows(NAMES, M)
-    alike(lambda: tower.encode(rows, own), lambda: tower.encode(rows, own, way="full"), own)
+    alike(tower.encode(rows, own), tower.encode(rows, own, way="full"), own)
     with torch.no_grad():
         alone = [tower.encode(tower.rows([word], M), vector) for word, vector in zip(NAMES, own, strict=True)]
         assert differ(tower.encode(rows, own), torch.cat(alone)) < 1e-5, "each class has the context of its number"
@@ -206,15 +205,15 @@ def test_deep_prompts_on_every_way(name: str) -> None:
     for way in WAYS[1 : WAYS.index(TOYS[name].way) + 1]:
         for some in (deep, {2: deep[2]}):
             alike(
-                lambda way=way, some=some: tower.encode(rows, context, some, way=way),
-                lambda some=some: tower.encode(rows, context, some, way="full"),
+                tower.encode(rows, context, some, way=way),
+                tower.encode(rows, context, some, way="full"),
                 context,
                 *some.values(),
             )
     own = {1: vectors(len(NAMES), M, WIDTH, seed=5), 2: deep[2]}
     alike(
-        lambda: tower.encode(rows, context, own),
-        lambda: tower.encode(rows, context, own, way="full"),
+        tower.encode(rows, context, own),
+        tower.encode(rows, context, own, way="full"),
         context,
         *own.values(),
     )
@@ -228,13 +227,13 @@ def test_chunks_change_nothing(name: str, chunk: int) -> None:
     deep = {} if TOYS[name].hugging_face else {1: vectors(M, WIDTH, seed=1)}
     for way in WAYS[: WAYS.index(TOYS[name].way) + 1]:
         alike(
-            lambda way=way: tower.encode(rows, context, deep, way=way, chunk=chunk),
-            lambda way=way: tower.encode(rows, context, deep, way=way, chunk=len(NAMES)),
+            tower.encode(rows, context, deep, way=way, chunk=chunk),
+            tower.encode(rows, context, deep, way=way, chunk=len(NAMES)),
             context,
             *deep.values(),
         )
     own = vectors(len(NAMES), M, WIDTH)
-    alike(lambda: tower.encode(rows, own, chunk=chunk), lambda: tower.encode(rows, own, chunk=100), own)
+    alike(tower.encode(rows, own, chunk=chunk), tower.encode(rows, own, chunk=100), own)
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -269,8 +268,8 @@ def test_a_context_an_image_is_a_loop_over_contexts(name: str, chunk: int | None
     contexts, rows = vectors(5, M, WIDTH), tower.rows(NAMES, M)
     assert tower.encode_per_image(rows, contexts, chunk=chunk).shape == (5, len(NAMES), tower.dimension)
     alike(
-        lambda: tower.encode_per_image(rows, contexts, chunk=chunk),
-        lambda: torch.stack([tower.encode(rows, context, way="full") for context in contexts]),
+        tower.encode_per_image(rows, contexts, chunk=chunk),
+        torch.stack([tower.encode(rows, context, way="full") for context in contexts]),
         contexts,
     )
 
@@ -282,8 +281,8 @@ def test_deep_prompts_of_each_prefix() -> None:
     own, one = vectors(3, M, WIDTH, seed=1), vectors(1, M, WIDTH, seed=2)
     for chunk in (2, 2 * len(NAMES), 100):
         alike(
-            lambda chunk=chunk: tower._shared(rows, contexts, {1: own, 2: one}, chunk),
-            lambda: torch.stack(
+            tower._shared(rows, contexts, {1: own, 2: one}, chunk),
+            torch.stack(
                 [tower.encode(rows, contexts[at], {1: own[at], 2: one[0]}, way="full") for at in range(3)]
             ),
             *(contexts, own, one),

@@ -172,6 +172,8 @@ def test_early_stopping(patience: int | None, values: tuple[float, ...], epochs:
 class Averaged(Point):
     """Its `mean` is that of the places at the ends of epochs."""
 
+    mean: Tensor
+
     def __init__(self, x: float = 0.0, y: float = 0.0) -> None:
         super().__init__(x, y)
         self.register_buffer("mean", torch.zeros(2))
@@ -251,7 +253,8 @@ def test_what_epoch_end_changes_is_kept_and_restored() -> None:
 def test_a_run_without_a_dev_split_is_resumed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", every)
     settings = LoopSettings(epochs=EPOCHS, learning_rate=0.9, warmup=0.25, weight_decay=0.01)
-    whole, ended = Averaged(), []
+    whole = Averaged()
+    ended: list[int] = []
     expected = list(few_shot(whole, settings, epoch_end=whole.epoch_end))
     for cut in range(1, len(expected) + 1):  # records, the first one is of step 1
         path = tmp_path / f"cut-{cut}"
