@@ -7,19 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multimodal import artifacts, captions
+from multimodal import captions
 from multimodal.captioning import tune_captions
 from multimodal.captions import load_captions
 from multimodal.classifier import PromptClassifier
 from multimodal.clip import Clip, load_clip
 from multimodal.experiment import fresh_after_divergence
-from multimodal.retrieval import evaluate_captions
+from multimodal.retrieval import evaluate_captions, search_prompts
 from multimodal.settings import Settings
 from retrieval_prompts.files import check_output
 from retrieval_prompts.training import Step
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import nn
 
 METRICS = tuple((way, f"r@{k}") for way in ("i2t", "t2i") for k in (1, 5, 10))
 
@@ -50,27 +51,23 @@ def tune(
     checkpoint = out.parent / f"{out.name}.partial"
     with fresh_after_divergence(checkpoint):
         tuned = tune_captions(clip, data, settings, cache=cache, checkpoint=checkpoint, on_step=on_step)
-    saved = artifacts.Saved(
-        state=tuned.prompter.state_dict(),
-        settings=asdict(settings),
-        base={"name": clip.name, "pretrained": clip.pretrained, "fingerprint": clip.fingerprint},
-        training=tuned.training,
-    )
     out.parent.mkdir(parents=True, exist_ok=True)
-    artifacts.save(out, saved, overwrite=overwrite)
+    tuned.save(out, clip, overwrite=overwrite)
     checkpoint.unlink(missing_ok=True)
     dev = tuned.training["dev"]
     say(f"dev {dev['metric']}: zero-shot {dev['zero-shot']:.4f}, tuned {dev['tuned']:.4f}")
+    say(f"strength {tuned.strength:g}" + (": no prompt beat zero-shot on dev" if tuned.strength == 0 else ""))
     found: dict[str, Any] = {"systems": {}, "images_encoded": 0, "seconds": {}}
     if "test" in split:
-        found = evaluate_captions(clip, load_captions(file, "test", images=images), tuned.prompter, cache=cache)
+        test = load_captions(file, "test", images=images)
+        found = evaluate_captions(clip, test, tuned.prompter, strength=tuned.strength, cache=cache)
     else:
         say(f"{file} has no test split, so there is no evaluation")
     return {
         **_result(data.name, clip, found),
         "images_encoded": found["images_encoded"] + tuned.training["images_encoded"],
         "seconds": {**tuned.training["seconds"], **found["seconds"]},
-        "settings": {**asdict(settings), "dev": dev},
+        "settings": {**asdict(settings), "strength": tuned.strength, "dev": dev},
     }
 
 
@@ -95,10 +92,12 @@ def evaluate(
     split = split or ("test" if captions.splits(file) else None)
     data = load_captions(file, split, images=images)
     if prompts is None:
-        clip, prompter = load_clip(model, pretrained, device=device), None
+        clip = load_clip(model, pretrained, device=device)
+        prompter: nn.Module | None = None
     else:
         classifier = PromptClassifier.load(prompts, model, pretrained=pretrained, device=device, strength=strength)
-        clip, prompter, strength = classifier.clip, classifier.method.prompter, classifier.strength
+        clip = classifier.clip
+        prompter, strength = search_prompts(classifier)
     found = evaluate_captions(clip, data, prompter, strength=1.0 if strength is None else strength, cache=cache)
     settings = {"split": split, "prompts": str(prompts) if prompts else None, "strength": strength}
     return {**_result(data.name, clip, found), "settings": settings}

@@ -46,6 +46,7 @@ ImagesRoot = Annotated[Path | None, typer.Option("--images", help="folder of a c
 ClassFile = Annotated[
     Path | None, typer.Option("--class-file", help="what each class is called: label, tab, name on each line")
 ]
+CAPTION_EPOCHS = 10  # an epoch of captions has several texts an image
 Split = Annotated[
     str | None, typer.Option(help="the split to evaluate on  [default: test; all of a caption file without splits]")
 ]
@@ -93,6 +94,8 @@ def tune(
     from multimodal.settings import Settings
 
     captions = _is_captions(data)
+    if captions and epochs is None:
+        epochs = CAPTION_EPOCHS
     _check_kind(captions, images, {"--subset": subset != "all", "--class-file": class_file is not None})
     given = dict(
         method=method,
@@ -372,7 +375,7 @@ def search(
     from multimodal import retrieval
     from multimodal.clip import load_clip
     from multimodal.pictures import load_pictures
-    from multimodal.texts import Texts, encode_texts
+    from multimodal.texts import text_vectors
     from retrieval_prompts.index import Index
 
     opened = Index.open(index)
@@ -386,12 +389,10 @@ def search(
         (asked,) = load_pictures(image)
         vector = retrieval.picture_vector(clip, asked)
     else:
-        read = Texts(clip, [str(query)])
-        if prompts is None:
-            vector = read.frozen.cpu()
-        else:
-            classifier = _classifier(prompts, clip, strength=strength)
-            vector = encode_texts(read, classifier.method.prompter, classifier.strength)
+        used: Any = (None, 1.0)
+        if prompts is not None:
+            used = retrieval.search_prompts(_classifier(prompts, clip, strength=strength))
+        vector = text_vectors(clip, [str(query)], used[0], strength=used[1])
     hits = retrieval.search(opened, vector, top_k, nprobe=nprobe, ef_search=ef_search)
     if html is not None:
         from multimodal.page import Figure, page, write_page

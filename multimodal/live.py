@@ -17,7 +17,7 @@ from sentence_transformers.base.modality import is_image_url_or_path
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
 
-from multimodal.pictures import Picture, _rgb
+from multimodal.pictures import Picture, rgb
 from multimodal.texts import Texts, text_prompts, warn_of_cut
 from retrieval_prompts.errors import UserError
 
@@ -122,7 +122,7 @@ def _picture(given: Any) -> Image.Image | None:
         ((kind, given),) = given.items()
         return _picture(Path(given) if isinstance(given, str) else given) if kind == "image" else None
     if isinstance(given, Image.Image):
-        return _rgb(ImageOps.exif_transpose(given))
+        return rgb(ImageOps.exif_transpose(given))
     if isinstance(given, str) and is_image_url_or_path(given):
         given = Path(given)
     if isinstance(given, Path):
@@ -130,7 +130,7 @@ def _picture(given: Any) -> Image.Image | None:
             raise UserError(f"{given} is no file; expected the path of a picture on this machine")
         return Picture(given.name, given).load()
     if isinstance(given, np.ndarray) and given.ndim == 3:
-        return _rgb(Image.fromarray(given))
+        return rgb(Image.fromarray(given))
     return None
 
 

@@ -58,7 +58,7 @@ def decode(content: bytes, place: str) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(*image.size)
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         reason = f"it is none of {', '.join(FORMATS)}" if content else "it is empty"
     except Exception as error:  # Pillow's decoders raise whatever the bytes make them stumble on
@@ -116,7 +116,7 @@ def _check_size(width: int, height: int) -> None:
         raise ValueError(f"{width} x {height} pixels, more than {ELONGATION} times as long as wide")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
     if not image.has_transparency_data:

@@ -99,7 +99,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-def test_the_gradient_is_that_of_the_forward(kind: dict[str, bool], buckets: tuple[Bucket, ...]) -> None:
+def test_the_gradient_is_that_of_the_forward(kind: dict[str, Any], buckets: tuple[Bucket, ...]) -> None:
     for prefix in (2, 0):
         inputs = Inputs(1, prefix, **kind)
         if inputs.leaves[0].numel():
@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_the_forward(kind: dict[str, bool], buckets: tup
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-def test_it_is_masked_attention_of_each_text_by_itself(kind: dict[str, bool], buckets: tuple[Bucket, ...]) -> None:
+def test_it_is_masked_attention_of_each_text_by_itself(kind: dict[str, Any], buckets: tuple[Bucket, ...]) -> None:
     for G, prefix in ((1, 3), (3, 17), (2, 0)):
         inputs = Inputs(G, prefix, **kind)
         if not inputs.leaves[0].numel():

@@ -137,7 +137,6 @@ def test_deep_prompts_take_the_contexts_place_before_their_layers(name: str) -> 
         {1: vectors(M, WIDTH, seed=1), 2: vectors(M, WIDTH, seed=2)},
         {2: vectors(len(NAMES), M, WIDTH, seed=3)},
     ):
-        # Before layer 1 nothing but the context's keys and values of layer 0 has reached the text
         alike(
             tower.encode(rows, context, deep, way="full"),
             coop(name, tower.model, NAMES, context, deep, "end"),
@@ -282,9 +281,7 @@ def test_deep_prompts_of_each_prefix() -> None:
     for chunk in (2, 2 * len(NAMES), 100):
         alike(
             tower._shared(rows, contexts, {1: own, 2: one}, chunk),
-            torch.stack(
-                [tower.encode(rows, contexts[at], {1: own[at], 2: one[0]}, way="full") for at in range(3)]
-            ),
+            torch.stack([tower.encode(rows, contexts[at], {1: own[at], 2: one[0]}, way="full") for at in range(3)]),
             *(contexts, own, one),
         )
 

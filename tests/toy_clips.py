@@ -179,7 +179,12 @@ def _config(architecture: str, tokens: str) -> Any:
     if architecture == "mt5":
         return transformers.MT5Config(**size, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=0)
     if architecture == "nllb":
-        layers: dict[str, Any] = {"encoder_layers": 2, "encoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_layers": 1}
+        layers: dict[str, Any] = {
+            "encoder_layers": 2,
+            "encoder_ffn_dim": 64,
+            "encoder_attention_heads": 4,
+            "decoder_layers": 1,
+        }
         return transformers.M2M100Config(**size, **layers, max_position_embeddings=64, pad_token_id=1)
     return toys._network(architecture, tokenizer(tokens).tokenizer).config
 
