@@ -19,10 +19,14 @@ def base_to_new(folder: Path = RESULTS) -> str:
         "| data, model | system | base | new | harmonic mean | ECE base | ECE new |",
         "|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(folder.glob("images-base-to-new-*.json")):
+    seen = set()  # a second file on the same data repeats the baselines
+    for path in sorted(folder.glob("images-base-to-new-*.json"), key=lambda path: path.stem):
         result = json.loads(path.read_text())
         for dataset, systems in result["summary"].items():
             for name, scores in systems.items():
+                if (dataset, result["model"], name) in seen:
+                    continue
+                seen.add((dataset, result["model"], name))
                 cells = (_cell(scores, metric) for metric in ("base", "new", "harmonic_mean", "ece_base", "ece_new"))
                 rows.append(f"| {dataset}, {result['model']} | {TITLES.get(name, name)} | {' | '.join(cells)} |")
     return "\n".join(rows)

@@ -190,11 +190,15 @@ def _locate(model: str | None, pretrained: str | None) -> tuple[str, str]:
     return model, model
 
 
+# Values beside the weights that change what is computed; others differ between library versions that compute the same
+PLAIN = {"num_heads", "heads", "eps", "pool_type", "final_ln_after_pool", "eos_id", "pad_id", "approximate"}
+PLAIN |= {"kernel_size", "stride", "padding", "dilation", "groups"}
+
+
 def _settings(module: nn.Module) -> list[Any]:
     """What a module computes beyond its weights: the kinds of its parts, and their plain values (heads, eps ...)."""
-    plain = (bool, int, float, str, tuple, type(None))
     return [
-        [name, type(part).__name__, {key: value for key, value in vars(part).items() if isinstance(value, plain)}]
+        [name, type(part).__name__, {key: str(value) for key, value in vars(part).items() if key in PLAIN}]
         for name, part in module.named_modules()
     ]
 

@@ -8,6 +8,7 @@ last token (EOT) are computed. All of it is exact, forward and backward.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -339,21 +340,22 @@ def _keys_values(kv: Tensor, heads: int) -> tuple[Tensor, Tensor]:
 def pack(tails: Sequence[Sequence[int]], order: Sequence[int], prefixes: int, device: torch.device) -> Packed:
     """The texts in `order`, shorter ones first, and the buckets in which they attend behind `prefixes` prefixes."""
     chosen = [tails[index] for index in order]
-    lengths = torch.tensor([len(tail) for tail in chosen], device=device)
+    sizes = [len(tail) for tail in chosen]
+    starts = [0, *itertools.accumulate(sizes)]
+    lengths = torch.tensor(sizes, device=device)
     ends = lengths.cumsum(0) - 1
-    places = torch.cat([torch.arange(len(tail), device=device) for tail in chosen])
+    places = torch.tensor([place for size in sizes for place in range(size)], device=device)
     ids = torch.tensor([id for tail in chosen for id in tail], dtype=torch.long, device=device)
     buckets = []
-    for start, stop in _cuts([len(tail) for tail in chosen], BUCKET // prefixes):
-        own = lengths[start:stop]
-        L, total = int(own.max()), int(own.sum())
-        first = int(ends[stop - 1]) + 1 - total
+    for start, stop in _cuts(sizes, BUCKET // prefixes):
+        own, L = lengths[start:stop], sizes[stop - 1]
+        first, total = starts[start], starts[stop] - starts[start]
         pad = None
         if total < (stop - start) * L:
             # (n, L): a text's token, or its last one where it has ended
             within = torch.minimum(torch.arange(L, device=device), own[:, None] - 1)
             pad = (within + (own.cumsum(0) - own)[:, None]).flatten()
-        text = torch.repeat_interleave(torch.arange(stop - start, device=device), own)
+        text = torch.repeat_interleave(torch.arange(stop - start, device=device), own, output_size=total)
         real = text * L + places[first : first + total]
         buckets.append(Bucket(slice(start, stop), slice(first, first + total), L, own, pad, real))
     return Packed(ids, places, ends, tuple(buckets), tuple(order))

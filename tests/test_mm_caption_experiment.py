@@ -62,7 +62,7 @@ def test_tune_saves_and_compares(tuned: tuple[Path, Any], clip_folder: Path, cap
     check(again, ["zero-shot", "tuned"])
     assert again["systems"] == result["systems"] and again["tests"] == result["tests"]
     assert again["images_encoded"] == 0
-    assert again["settings"] == {"split": "test", "prompts": str(out), "strength": 1.0}
+    assert again["settings"] == {"split": "test", "prompts": str(out), "strength": saved.strength}
 
 
 def test_both_formats_say_the_same(

@@ -392,7 +392,7 @@ def test_search_with_prompts(
         assert done.code == 0, done.err
         return [(hit["id"], hit["score"]) for hit in done.json]
 
-    plain, tuned = hits(), hits("--prompts", caption_prompts)
+    plain, tuned = hits(), hits("--prompts", caption_prompts, "--strength", 1)
     assert plain != tuned
     assert hits("--prompts", caption_prompts, "--strength", "0") == plain
     assert hits("--prompts", caption_prompts, "--strength", "0.5") not in (plain, tuned)

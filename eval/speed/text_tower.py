@@ -143,8 +143,9 @@ class Step:
     def prepare(self, features: Tensor) -> None:
         """The gradient of the loss with respect to the class features, for `in_chunks`."""
         features = features.clone().requires_grad_()
-        scores = 100 * self.images @ F.normalize(features, dim=1).T
-        F.cross_entropy(scores, self.labels).backward()
+        with torch.enable_grad():
+            scores = 100 * self.images @ F.normalize(features, dim=1).T
+            F.cross_entropy(scores, self.labels).backward()
         assert features.grad is not None
         self.outer = features.grad
 
