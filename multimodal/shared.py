@@ -40,6 +40,7 @@ class Branch:
     lead: Tensor
 
 
+WIDEST = 20_000_000  # bytes of the widest activation on a CPU: larger ones are fresh pages of the system every time
 BUCKET = 64  # what a bucket of attention costs, in tokens: its operations are many and small
 
 
@@ -139,6 +140,9 @@ def encode_branches(
         recompute: recompute each chunk's activations in the backward pass.
     """
     G = contexts.shape[0]
+    if contexts.device.type == "cpu":
+        width = next(iter(branch.blocks)).mlp.c_fc.out_features
+        chunk = min(chunk, max(1, WIDEST * len(tails) // (4 * width * sum(map(len, tails)))))
     chunks = math.ceil(len(tails) / max(1, chunk // G))
     by_length = sorted(range(len(tails)), key=lambda index: len(tails[index]))
     # Short and long texts in each chunk, so that all take the same memory
