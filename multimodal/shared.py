@@ -40,7 +40,7 @@ class Branch:
     lead: Tensor
 
 
-WIDEST = 20_000_000  # bytes of the widest activation on a CPU: larger ones are fresh pages of the system every time
+WIDEST = 20_000_000  # bytes of the widest activation on a CPU; blocks of texts beyond it were slower
 BUCKET = 64  # what a bucket of attention costs, in tokens: its operations are many and small
 
 
