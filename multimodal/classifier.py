@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from multimodal import artifacts
-from multimodal.clip import EMBEDDED_NAME, Clip, load_clip
+from multimodal.clip import Clip, load_clip
 from multimodal.contexts import Classes, Prompts
 from multimodal.features import image_features, pixels
 from multimodal.methods import Method, method
@@ -455,6 +455,3 @@ def _numbers(labels: Sequence[str] | NDArray, names: tuple[str, ...], count: int
     if unknown := [label for label in map(str, labels) if label not in numbers]:
         raise UserError(f"the label {unknown[0]!r} is none of the {len(names)} classes")
     return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
-
-
-__all__ = ["EMBEDDED_NAME", "PromptClassifier"]

@@ -61,7 +61,7 @@ def tune(
     method: Annotated[
         str, typer.Option(help="coop, cocoop, kgcoop, prograd, tcp, deep, vpt, maple or promptsrc")
     ] = "coop",
-    shots: Annotated[str, typer.Option(help="training images a class: a number, or all")] = "16",
+    shots: Annotated[str | None, typer.Option(help="training images a class: a number, or all  [default: 16]")] = None,
     subset: Annotated[str, typer.Option(help="all classes, or their base or new half")] = "all",
     context: Annotated[int | None, typer.Option(help="context vectors  [default: the method's, mostly 4]")] = None,
     init: Annotated[str | None, typer.Option(help="words, or gaussian  [default: a photo of a]")] = None,
@@ -96,7 +96,8 @@ def tune(
     captions = _is_captions(data)
     if captions and epochs is None:
         epochs = CAPTION_EPOCHS
-    _check_kind(captions, images, {"--subset": subset != "all", "--class-file": class_file is not None})
+    labelled = {"--subset": subset != "all", "--class-file": class_file is not None, "--shots": shots is not None}
+    _check_kind(captions, images, {**labelled, "--template": template is not None, "--no-calibrate": not calibrate})
     given = dict(
         method=method,
         context=context,
@@ -116,7 +117,7 @@ def tune(
         calibrate=calibrate,
         seed=seed,
     )
-    settings = Settings.of(**given, shots=None if captions else _shots(shots))
+    settings = Settings.of(**given, shots=None if captions else _shots(shots or "16"))
     say = console.printer(json_file)
     with _bar() as on_step:
         if captions:

@@ -170,7 +170,7 @@ def train(task: Task, *, checkpoint: Path | None = None, identity: Any = None) -
         epoch_end=average.add if average is not None else None,
         checkpoint=checkpoint,
         identity=[asdict(settings), identity],
-        advice="nothing is saved; try a smaller --lr",
+        advice="it is not saved; try a smaller --lr",
     ):
         yield step, total
     if average is not None:
