@@ -6,6 +6,9 @@
 DATA is laid out as CoOp's DATASETS.md says (see multimodal/published.py: splits, base and new classes, draws of shots),
 templates are the published ones (multimodal/templates.py). Each run, one of (data set, method, seed), is written when
 it is done; the same command again goes on with the runs that are missing. Nothing is chosen by test.
+
+--runs writes every ranking of the classes as a TREC run, with its judgements: `retrieval-prompts compare` tests the
+difference of two, and their precision@1 is the accuracy. --report makes a page of them.
 """
 
 from __future__ import annotations
@@ -13,28 +16,29 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import sys
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from multimodal import report, runs
+from multimodal.bench import Part
 from multimodal.classifier import PromptClassifier
 from multimodal.clip import Clip, load_clip
 from multimodal.images import ImageData, few_shot, load_images
 from multimodal.methods import METHODS
 from multimodal.protocols import evaluate, mean_scores, over_seeds, table
 from multimodal.published import LAYOUTS, draw, load_published
+from multimodal.runs import Rankings
 from multimodal.settings import Settings
-from multimodal.tables import few
 from multimodal.templates import template_for
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiment import Stopwatch
-from retrieval_prompts.files import check_output, read_json, write_json
+from retrieval_prompts.files import write_json
+from retrieval_prompts.report.content import Report, Section
+from retrieval_prompts.resume import made_on, resume
 
 SEEDLESS = ("zero-shot", "zero-shot-ensemble")
 MEAN = "mean over data sets"
@@ -53,6 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings, such as epochs=5")
     parser.add_argument("--cache", type=Path, help="the folder of image features")
     parser.add_argument("--out", type=Path, required=True, help="the result file")
+    parser.add_argument("--runs", type=Path, help="the folder of TREC runs and their judgements")
+    parser.add_argument("--report", type=Path, help="the page to make of them")
     parser.add_argument("--overwrite", action="store_true", help="begin anew instead of going on")
     options = parser.parse_args(arguments)
     try:
@@ -71,6 +77,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     for method in methods:
         Settings.of(**{**given, "method": method})  # raises for what is wrong, before anything is read
+    runs.check_beside(options.out, options.runs, options.report, overwrite=options.overwrite)
     clip = load_clip(options.model, options.pretrained)
     result = resume(
         options.out,
@@ -80,6 +87,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "pretrained": clip.pretrained,
             "fingerprint": clip.fingerprint,
             "settings": given,
+        },
+        {
+            "summary": {},
+            "datasets": {},
+            **made_on(("torch", "open-clip-torch", "scikit-learn", "numpy")),
         },
         options.overwrite,
     )
@@ -95,19 +107,30 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 if str(seed) in done["scores"].get(method, {}):
                     continue
                 settings = Settings.of(**{"template": template, **given, "method": method, "seed": seed})
-                one_run(clip, with_shots(data, published, shots, seed), settings, options.protocol, done, options.cache)
+                shot = with_shots(data, published, shots, seed)
+                rankings = one_run(clip, shot, settings, options.protocol, done, options.cache)
+                if options.runs is not None:
+                    runs.write(options.runs, data.name, rankings)
                 result["summary"] = summary(result["datasets"])
                 write_json(options.out, result)
                 scores = done["scores"][method][str(seed)]
                 shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items() if value is not None)
                 print(f"{data.name}, {method}, seed {seed}: {shown}", flush=True)
+    if options.report is not None:
+        from retrieval_prompts.report.page import write_report
+
+        made = page(result, [data for data, _ in loaded], options.runs)
+        write_report(options.report, made, overwrite=True)  # of the result that it stands beside
     return result
 
 
 def one_run(
     clip: Clip, data: ImageData, settings: Settings, protocol: str, done: dict[str, Any], cache: Path | None
-) -> None:
-    """Tune and score one (data set, method, seed), and the baselines that no run before it scored, into `done`."""
+) -> list[Rankings]:
+    """Tune and score one (data set, method, seed), and the baselines that no run before it scored, into `done`.
+
+    Returns what they ranked.
+    """
     scores, seed = done["scores"], str(settings.seed)
     watch = Stopwatch()
     with watch("tune"):
@@ -115,7 +138,13 @@ def one_run(
     systems = ["tuned", *(name for name in SEEDLESS if name not in scores)]
     if seed not in scores.get("linear-probe", {}):
         systems.append("linear-probe")
-    found = evaluate(protocol, data, [classifier], systems=systems, cache=cache)
+    rankings: list[Rankings] = []
+    found = evaluate(protocol, data, [classifier], systems=systems, cache=cache, rankings=rankings)
+    for each in rankings:
+        each.systems = {
+            name if name in SEEDLESS else f"{settings.method if name == 'tuned' else name}-{seed}": best
+            for name, best in each.systems.items()
+        }
     for system, values in found["systems"].items():
         if system in SEEDLESS:
             scores[system] = values
@@ -129,6 +158,7 @@ def one_run(
         "images_encoded": found["images_encoded"],
         "seconds": {**watch.seconds, **found["seconds"]},
     }
+    return rankings
 
 
 def tune(clip: Clip, data: ImageData, settings: Settings, *, base_only: bool, cache: Path | None) -> PromptClassifier:
@@ -160,25 +190,6 @@ def with_shots(data: ImageData, published: bool, shots: int | None, seed: int) -
     return replace(data, splits={**data.splits, "train": train.take(chosen)})
 
 
-def resume(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    """What the result file holds, or a new result. Raises UserError when the file was made with something else."""
-    if out.exists() and not overwrite:
-        found = read_json(out)
-        kept = found if isinstance(found, dict) else {}
-        if odd := [name for name, value in wanted.items() if kept.get(name) != value]:
-            raise UserError(f"{out} was made with another {few(odd)}; choose another --out or pass --overwrite")
-        return kept
-    check_output(out, overwrite=overwrite)
-    return {
-        **wanted,
-        "summary": {},
-        "datasets": {},
-        "machine": {"system": platform.platform(), "python": platform.python_version()},
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "versions": {name: version(name) for name in ("torch", "open-clip-torch", "scikit-learn", "numpy")},
-    }
-
-
 def record(result: dict[str, Any], data: ImageData) -> dict[str, Any]:
     """The data set's part of the result. Raises UserError when it was made from other pictures or classes."""
     listed = [data.classes, *([[p.name for p in part.pictures], part.labels.tolist()] for part in data.splits.values())]
@@ -205,6 +216,34 @@ def summary(datasets: dict[str, Any]) -> dict[str, Any]:
     shared = [system for system in next(iter(found.values())) if all(system in systems for systems in found.values())]
     plain = {system: [only_metrics(systems[system]) for systems in found.values()] for system in shared}
     return {**found, MEAN: {system: mean_scores(scores) for system, scores in plain.items()}}
+
+
+def page(result: dict[str, Any], loaded: list[ImageData], folder: Path) -> Report:
+    """The report of all runs that are in the folder."""
+    sections: list[Section] = []
+    for data in loaded:
+        names: list[str] = []
+        for system, scores in result["datasets"][data.name]["scores"].items():
+            names += [system] if system in SEEDLESS else [f"{system}-{seed}" for seed in scores]
+        rankings = [runs.read(folder, data.name, part, names) for part in parts(data, result["protocol"])]
+        one = {"dataset": data.name, "systems": result["summary"][data.name], "settings": {"split": "test"}}
+        written = [part for part in rankings if part.systems]
+        sections += report.classification(one, written, limit=report.PICTURES // len(loaded))
+    facts = [f"model {result['model']}", f"protocol {result['protocol']}"]
+    facts += [f"{name} {value}" for name, value in result["settings"].items()]
+    means = result["summary"].get(MEAN, {}) if result["protocol"] == "few-shot" else {}
+    averages = {system: {"accuracy": scores["accuracy"]} for system, scores in means.items()}
+    return Report("Few-shot classification", sections, facts, [report.CLASSES], averages)
+
+
+def parts(data: ImageData, protocol: str) -> list[Rankings]:
+    """The test pictures and the classes that they are told apart within, without a ranking."""
+    middle = (len(data.classes) + 1) // 2 if protocol == "base-to-new" else len(data.classes)
+    test = replace(data.split("test"), classes=data.classes)
+    groups = {"base": np.arange(middle), "new": np.arange(middle, len(data.classes))}
+    if protocol != "base-to-new":
+        groups = {"": groups["base"]}
+    return [Part.of(name, test, group).rankings(several=False) for name, group in groups.items()]
 
 
 def only_metrics(scores: dict[str, Any]) -> dict[str, Any]:

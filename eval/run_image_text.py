@@ -6,6 +6,9 @@
 
 --prompts evaluates prompt folders; --tune trains prompts on the train split, one run a seed. Each run is written when
 it is done; the same command again goes on with the runs that are missing. Nothing is chosen by test.
+
+--runs writes the first 100 answers to each query as TREC runs, with their judgements, of both directions:
+`retrieval-prompts compare` tests the difference of two, and their hit@k is R@k. --report makes a page of them.
 """
 
 from __future__ import annotations
@@ -13,30 +16,30 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from multimodal import report, runs
 from multimodal.captioning import tune_captions
 from multimodal.captions import Captioned, load_captions
 from multimodal.classifier import PromptClassifier
 from multimodal.clip import Clip, load_clip
-from multimodal.retrieval import WAYS, Pairs, paired_tests, search_prompts
+from multimodal.retrieval import WAYS, Pairs, Ranks, paired_tests, search_prompts
 from multimodal.settings import Settings
 from multimodal.tables import few
 from multimodal.texts import Texts, context_length, encode_texts, warn_of_cut
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiment import Stopwatch
-from retrieval_prompts.files import check_output, read_json, write_json
+from retrieval_prompts.files import check_output, write_json
+from retrieval_prompts.report.content import Report
+from retrieval_prompts.resume import made_on, resume
 
 Prompted = tuple[nn.Module, float, dict[str, Any]]  # prompter, strength, and what is recorded of the training
 
@@ -55,6 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--keep", type=Path, help="write the prompts of --tune into this folder, one folder a seed")
     parser.add_argument("--cache", type=Path, help="the folder of image features")
     parser.add_argument("--out", type=Path, required=True, help="the result file")
+    parser.add_argument("--runs", type=Path, help="the folder of TREC runs and their judgements")
+    parser.add_argument("--report", type=Path, help="the page to make of them")
     parser.add_argument("--overwrite", action="store_true", help="begin anew instead of going on")
     options = parser.parse_args(arguments)
     try:
@@ -67,6 +72,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Do all runs that the result file lacks; returns its content. Raises UserError."""
     given = {name: _value(value) for name, _, value in (pair.partition("=") for pair in options.set)}
     settings = [Settings.of(**{**given, "method": options.tune, "seed": seed}) for seed in _seeds(options)]
+    runs.check_beside(options.out, options.runs, options.report, overwrite=options.overwrite)
     clip = load_clip(options.model, options.pretrained)
     data = load_captions(options.captions, options.split, images=options.images)
     result = resume(
@@ -81,19 +87,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "fingerprint": clip.fingerprint,
             "settings": given,
         },
+        {"systems": {}, "std": {}, "runs": {}, **made_on(("torch", "open-clip-torch", "numpy"))},
         options.overwrite,
     )
+    keep = 0 if options.runs is None else runs.TOP
     watch = Stopwatch()
     with watch("images"):
         pairs = Pairs.of(clip, data, options.cache)
     texts = Texts(clip, pairs.captions)
     with watch("zero-shot"):
-        zero_shot = pairs.ranks(encode_texts(texts))
+        zero_shot = pairs.ranks(encode_texts(texts), keep)
+    write_runs(options.runs, data, pairs, "zero-shot", zero_shot)
     if not result["systems"]:
         result |= {"images": len(pairs.images), "captions": len(texts), "images_encoded": pairs.encoded}
         result |= {"systems": {"zero-shot": zero_shot.recalls()}, "seconds": watch.seconds}
         write_json(options.out, result)
-    for name, prompted in runs(options, clip, settings):
+    for name, prompted in prompt_sources(options, clip, settings):
         if name in result["runs"]:
             continue
         watch = Stopwatch()
@@ -102,7 +111,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         length = context_length(prompter, texts)
         warn_of_cut(texts, length)
         with watch("evaluate"):
-            tuned = pairs.ranks(encode_texts(texts, prompter, strength))
+            tuned = pairs.ranks(encode_texts(texts, prompter, strength), keep)
+        write_runs(options.runs, data, pairs, name, tuned)
         result["runs"][name] = {
             **tuned.recalls(),
             "tests": paired_tests(zero_shot, [tuned])["tuned_vs_zero-shot"],
@@ -115,10 +125,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         result["std"] = over_runs(list(result["runs"].values()), _deviation)
         write_json(options.out, result)
         print(f"{data.name}, {name}: {_line(result['runs'][name])}", flush=True)
+    if options.report is not None:
+        from retrieval_prompts.report.page import write_report
+
+        write_report(options.report, page(result, pairs, options.runs), overwrite=True)  # of the result beside it
     return result
 
 
-def runs(
+def prompt_sources(
     options: argparse.Namespace, clip: Clip, settings: list[Settings]
 ) -> Iterator[tuple[str, Callable[[], Prompted]]]:
     """(name, what gives its prompts) of each run; nothing is trained or loaded before it is called."""
@@ -147,24 +161,24 @@ def trained(options: argparse.Namespace, clip: Clip, settings: Settings, folder:
     return tuned.prompter, tuned.strength, {"settings": asdict(settings), **tuned.training}
 
 
-def resume(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    """What the result file holds, or a new result. Raises UserError when the file was made with something else."""
-    if out.exists() and not overwrite:
-        found = read_json(out)
-        kept = found if isinstance(found, dict) else {}
-        if odd := [name for name, value in wanted.items() if kept.get(name) != value]:
-            raise UserError(f"{out} was made with another {few(odd)}; choose another --out or pass --overwrite")
-        return kept
-    check_output(out, overwrite=overwrite)
-    return {
-        **wanted,
-        "systems": {},
-        "std": {},
-        "runs": {},
-        "machine": {"system": platform.platform(), "python": platform.python_version()},
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "versions": {name: version(name) for name in ("torch", "open-clip-torch", "numpy")},
-    }
+def write_runs(folder: Path | None, data: Captioned, pairs: Pairs, system: str, found: Ranks) -> None:
+    """Write what a system ranked, in both directions, if there is a folder for it."""
+    if folder is not None:
+        runs.write(folder, data.name, pairs.rankings({_file_name(system): found}))
+
+
+def page(result: dict[str, Any], pairs: Pairs, folder: Path) -> Report:
+    """The report of all runs that are in the folder."""
+    names = {"zero-shot": ["zero-shot"], "tuned": [_file_name(name) for name in result["runs"]]}
+    members = {system: names[system] for system in result["systems"]}
+    everything = [name for own in members.values() for name in own]
+    rankings = [runs.read(folder, result["dataset"], way, everything) for way in pairs.rankings({})]
+    return report.report(result, report.captions(result, rankings, result["split"] or "all", members=members))
+
+
+def _file_name(run: str) -> str:
+    """How a run is called in the names of files: "coop, seed 1" as "coop-1"."""
+    return run.replace(", seed ", "-")
 
 
 def over_runs(found: list[dict[str, Any]], function: Callable[[list[float]], float]) -> dict[str, dict[str, float]]:

@@ -14,6 +14,7 @@ from multimodal.classifier import PromptClassifier
 from multimodal.clip import Clip, load_clip
 from multimodal.experiment import fresh_after_divergence
 from multimodal.retrieval import evaluate_captions, search_prompts
+from multimodal.runs import Rankings
 from multimodal.settings import Settings
 from retrieval_prompts.files import check_output
 from retrieval_prompts.training import Step
@@ -38,8 +39,11 @@ def tune(
     overwrite: bool = False,
     on_step: Callable[[Step, int], object] | None = None,
     say: Callable[[str], object] = lambda line: None,
+    rankings: list[Rankings] | None = None,
 ) -> dict[str, Any]:
     """Tune a context on the train split of a caption file, save it, and evaluate it on the test split if there is one.
+
+    rankings: a list that gets what the systems ranked.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
@@ -60,7 +64,7 @@ def tune(
     found: dict[str, Any] = {"systems": {}, "images_encoded": 0, "seconds": {}}
     if "test" in split:
         test = load_captions(file, "test", images=images)
-        found = evaluate_captions(clip, test, tuned.prompter, strength=tuned.strength, cache=cache)
+        found = evaluate_captions(clip, test, tuned.prompter, strength=tuned.strength, cache=cache, rankings=rankings)
     else:
         say(f"{file} has no test split, so there is no evaluation")
     return {
@@ -82,12 +86,14 @@ def evaluate(
     device: str | None = None,
     strength: float | None = None,
     cache: Path | None = None,
+    rankings: list[Rankings] | None = None,
 ) -> dict[str, Any]:
     """Both directions of retrieval on a split: zero-shot and, with a prompt folder, tuned.
 
     Args:
         split: None: test, or all captions of a file that is not split.
         strength: of the prompts; None: as saved.
+        rankings: a list that gets what the systems ranked.
     """
     split = split or ("test" if captions.splits(file) else None)
     data = load_captions(file, split, images=images)
@@ -98,7 +104,8 @@ def evaluate(
         classifier = PromptClassifier.load(prompts, model, pretrained=pretrained, device=device, strength=strength)
         clip = classifier.clip
         prompter, strength = search_prompts(classifier)
-    found = evaluate_captions(clip, data, prompter, strength=1.0 if strength is None else strength, cache=cache)
+    share = 1.0 if strength is None else strength
+    found = evaluate_captions(clip, data, prompter, strength=share, cache=cache, rankings=rankings)
     settings = {"split": split, "prompts": str(prompts) if prompts else None, "strength": strength}
     return {**_result(data.name, clip, found), "settings": settings}
 

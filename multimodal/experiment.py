@@ -12,6 +12,7 @@ from multimodal import images, protocols
 from multimodal.classifier import PromptClassifier
 from multimodal.clip import Clip, load_clip
 from multimodal.images import ImageData, few_shot, halves
+from multimodal.runs import Rankings
 from multimodal.settings import Settings
 from multimodal.templates import template_for
 from retrieval_prompts.errors import Diverged, UserError
@@ -40,6 +41,7 @@ def tune(
     overwrite: bool = False,
     on_step: Callable[[Step, int], object] | None = None,
     say: Callable[[str], object] = lambda line: None,
+    rankings: list[Rankings] | None = None,
 ) -> dict[str, Any]:
     """Tune prompts on the shots of a data set, save them, and evaluate them on its test split.
 
@@ -48,6 +50,7 @@ def tune(
         subset: "all" classes; or the "base" or "new" half of the sorted names, and the evaluation is base-to-new.
         model: a loaded model, or what `load_clip` takes.
         say: told what people want to know.
+        rankings: a list that gets what the systems ranked.
 
     Returns the result of `protocols.evaluate`, with the seconds and settings of the training in it. Raises UserError
     for data or settings that cannot be trained on; nothing is then written.
@@ -97,7 +100,7 @@ def tune(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     protocol = "few-shot" if subset == "all" else "base-to-new"
-    result = protocols.evaluate(protocol, data, [classifier], cache=cache)
+    result = protocols.evaluate(protocol, data, [classifier], cache=cache, rankings=rankings)
     result["images_encoded"] += classifier.training["images_encoded"]
     result["seconds"] = {**watch.seconds, **result["seconds"]}
     result["settings"] = {

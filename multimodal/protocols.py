@@ -10,20 +10,19 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from multimodal.images import ImageData, Split, few_shot, halves, same_name
-from multimodal.metrics import BINS, classification, harmonic_mean
+from multimodal.bench import Bench, Part, Scores, order_of
+from multimodal.images import ImageData, halves, same_name
+from multimodal.metrics import BINS, harmonic_mean
+from multimodal.runs import Rankings
 from multimodal.tables import few
 from multimodal.templates import DEFAULT, template_for
 from retrieval_prompts.errors import DataWarning, UserError
-from retrieval_prompts.experiment import Stopwatch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 PROTOCOLS = ("few-shot", "base-to-new", "cross-dataset", "domain")
 SYSTEMS = ("zero-shot", "zero-shot-ensemble", "tuned", "linear-probe")
 COLUMNS = ("accuracy", "mean_per_class", "ece", "base", "new", "harmonic_mean", "ece_base", "ece_new")  # of a table
-Scores = dict[str, float | None]  # metric -> value; None: the system cannot answer
 
 
 class Classifier(Protocol):
@@ -77,6 +75,7 @@ def evaluate(
     split: str = "test",
     template: str | None = None,
     cache: Path | None = None,
+    rankings: list[Rankings] | None = None,
 ) -> dict[str, Any]:
     """Score systems on one data set; see the module's docstring for what comes back.
 
@@ -95,6 +94,8 @@ def evaluate(
         split: scored; the linear probe learns from the few shots of train that its seed's prompts were trained on.
         template: of zero-shot; None: that of the prompts if they have one of their own, else the data set's published.
         cache: the folder of image features; None: the user's cache.
+        rankings: a list that gets what the systems ranked, one entry a part: which classes each picture looks like
+            most. Of several classifiers the systems are called "tuned-SEED" and "linear-probe-SEED".
 
     Raises UserError for prompts that do not belong together or to the protocol, and data without the split.
     """
@@ -109,25 +110,30 @@ def evaluate(
     if template is None:
         own = first.settings.template if first is not None else DEFAULT
         template = own if own != DEFAULT else template_for(data.name)
-    bench = _Bench(model, template, cache)
+    bench = Bench(model, template, cache, keep=rankings is not None)
     test, features = bench.read(data.split(split), data.classes)
-    parts = _parts(protocol, data, first)
-    for part, name in zip(parts, ("base", "new") if len(parts) > 1 else ("",), strict=True):
-        if not np.isin(test.labels, part).any():
-            raise UserError(f"{split} has no picture of the {name} classes of {data.name}".replace("  ", " "))
+    groups = _parts(protocol, data, first)
+    parts = [
+        Part.of(name, test, group) for name, group in zip(("base", "new") if groups[1:] else ("",), groups, strict=True)
+    ]
+    for part in parts:
+        if not len(part.rows):
+            raise UserError(f"{split} has no picture of the {part.name} classes of {data.name}".replace("  ", " "))
     trained = {"domain": source, "cross-dataset": None}.get(protocol, data)
     seeds = [str(classifier.settings.seed) for classifier in classifiers]
 
     results: dict[str, Any] = {}
     for name in ("zero-shot", "zero-shot-ensemble"):
         if name in systems:
-            results[name] = _summary([bench.zero_shot(part, name, test, features) for part in parts])
+            results[name] = _summary([bench.zero_shot(part, name, features) for part in parts])
     if "tuned" in systems and classifiers:
-        scores = ([bench.tuned(classifier, part, test, features) for part in parts] for classifier in classifiers)
+        scores = ([bench.tuned(classifier, part, features) for part in parts] for classifier in classifiers)
         results["tuned"] = over_seeds(dict(zip(seeds, map(_summary, scores), strict=True)))
     if "linear-probe" in systems and classifiers and trained is not None:
-        scores = (bench.probe(classifier, trained, parts, test, features) for classifier in classifiers)
+        scores = (bench.probe(classifier, trained, parts, features) for classifier in classifiers)
         results["linear-probe"] = over_seeds(dict(zip(seeds, map(_summary, scores), strict=True)))
+    if rankings is not None:
+        rankings += [part.rankings(several=len(classifiers) > 1) for part in parts]
     return {
         "dataset": data.name,
         "model": model.title,
@@ -140,7 +146,7 @@ def evaluate(
             "split": split,
             "images": len(test),
             "images_skipped": len(bench.skipped),
-            "classes": [len(part) for part in parts],
+            "classes": [len(part.classes) for part in parts],
             "template": template,
             "ece_bins": BINS,
             "trained_on": None if first is None else first.training.get("dataset"),
@@ -187,79 +193,12 @@ def table(result: Mapping[str, Any]) -> Table:
     return shown
 
 
-@dataclass
-class _Bench:
-    """What the systems of one evaluation share: the model, its features of pictures, and the accounts."""
-
-    clip: Clip
-    template: str
-    cache: Path | None
-    watch: Stopwatch = field(default_factory=Stopwatch)
-    encoded: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-
-    def read(self, split: Split, classes: Sequence[str]) -> tuple[Split, Tensor]:
-        """The pictures that can be read, and their features (n, D) in float32."""
-        from multimodal.features import image_features
-
-        with self.watch("encode images"):
-            found = image_features(self.clip, split.pictures, cache=self.cache)
-        self.encoded += found.encoded
-        self.skipped += found.skipped
-        kept = replace(split.take(found.kept), classes=tuple(classes))
-        return kept, found.take(np.arange(len(kept)), 0)
-
-    def zero_shot(self, part: np.ndarray, system: str, test: Split, features: Tensor) -> Scores:
-        from multimodal.contexts import Classes
-        from multimodal.settings import Settings
-
-        rows, labels = _within(test, part)
-        with self.watch("zero-shot"):
-            classes = Classes(self.clip, [test.classes[number] for number in part], Settings(template=self.template))
-            text = (classes.frozen if system == "zero-shot" else classes.ensemble).float().cpu()  # (C, D)
-            logits = (self.clip.scale * features[rows] @ text.T).numpy()
-        return _scores(logits, labels)
-
-    def tuned(self, classifier: Classifier, part: np.ndarray, test: Split, features: Tensor) -> Scores | None:
-        names = [test.classes[number] for number in part]
-        order = _order(classifier.classes, names)
-        if order is None and classifier.settings.class_specific and len(part) < len(test.classes):
-            return None  # new classes: a context of a class's own serves no other class
-        rows, labels = _within(test, part)
-        images: Any = features[rows]
-        if classifier.prompts_images:
-            images = [test.pictures[row] for row in rows]
-            self.encoded += len(rows)
-        with self.watch("tuned"):
-            logits = classifier.logits(images, names if order is None else None, cache=self.cache)
-        return _scores(logits if order is None else logits[:, order], labels)
-
-    def probe(
-        self, classifier: Classifier, trained: ImageData, parts: Sequence[np.ndarray], test: Split, features: Tensor
-    ) -> list[Scores | None]:
-        """Scores on each part; None on those whose classes it has not seen."""
-        from multimodal.probe import linear_probe
-
-        split = trained.split("train")
-        names = [test.classes[number] for number in parts[0]]
-        order = _order(trained.classes, names)
-        assert order is not None, "the parts' classes are the data's"
-        chosen = split.take(few_shot(split, classifier.settings.shots, classifier.settings.seed))
-        rows, labels = _within(chosen, np.array(order))
-        shots, shown = self.read(replace(chosen.take(rows), labels=labels), names)
-        with self.watch("linear-probe"):
-            probe = linear_probe(shown.numpy(), shots.labels, len(names))
-            rows, labels = _within(test, parts[0])
-            scores = classification(probe.probabilities(features[rows].numpy()), labels)
-        return [dict(scores), *(None for _ in parts[1:])]
-
-
 def _parts(protocol: str, data: ImageData, first: Classifier | None) -> list[np.ndarray]:
     """The groups of class numbers within which pictures are told apart: all of them, or base and new."""
     everything = np.arange(len(data.classes))
     if protocol == "base-to-new":
         names = halves(data.classes)[0] if first is None else first.classes
-        base = set(_order(data.classes, names) or ())
+        base = set(order_of(data.classes, names) or ())
         new = [number for number in everything if number not in base]
         if not base or len(base) < 2 or len(new) < 2:
             raise UserError(
@@ -268,7 +207,7 @@ def _parts(protocol: str, data: ImageData, first: Classifier | None) -> list[np.
             )
         return [np.array(sorted(base)), np.array(new)]
     if first is not None and protocol == "cross-dataset":
-        if _order(first.classes, data.classes) is not None:
+        if order_of(first.classes, data.classes) is not None:
             message = f"{data.name} has the classes that the prompts were tuned on; this is no cross-dataset test"
             warnings.warn(message, DataWarning, stacklevel=4)
     elif first is not None:
@@ -281,31 +220,12 @@ def _parts(protocol: str, data: ImageData, first: Classifier | None) -> list[np.
     return [everything]
 
 
-def _order(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """The position in `classes` of each wanted name; None unless all are there. Spelt as `same_name` allows."""
-    positions = {same_name(name): position for position, name in enumerate(classes)}
-    found = [positions.get(same_name(name)) for name in wanted]
-    return None if None in found else [position for position in found if position is not None]
-
-
-def _within(split: Split, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of the split whose class is in `part`, their positions in it)"""
-    positions = np.full(max(int(part.max()), int(split.labels.max(initial=0))) + 1, -1)
-    positions[part] = np.arange(len(part))
-    rows = np.flatnonzero(positions[split.labels] >= 0)
-    return rows, positions[split.labels[rows]]
-
-
 def _each_metric(found: Sequence[Scores], function: Callable[[list[float]], float]) -> Scores:
     columns = {metric: [scores[metric] for scores in found] for metric in found[0]}
     return {
         metric: None if None in column else function([value for value in column if value is not None])
         for metric, column in columns.items()
     }
-
-
-def _scores(logits: np.ndarray, labels: np.ndarray) -> Scores:
-    return dict(classification(torch.from_numpy(logits).softmax(dim=1).numpy(), labels))
 
 
 def _summary(parts: Sequence[Scores | None]) -> Scores:

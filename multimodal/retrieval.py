@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from multimodal.features import image_features
 from multimodal.metrics import RECALL_AT, best_ranks
 from multimodal.pictures import Picture
+from multimodal.runs import TOP, Best, Entry, Rankings, portable
 from multimodal.texts import Texts, context_length, encode_texts, warn_of_cut
 from retrieval_prompts.data import Document
 from retrieval_prompts.errors import UserError
@@ -105,11 +106,19 @@ class Pairs:
 
     Args:
         encoded: pictures that were encoded now, not found in the cache.
+        pictures: the same pictures; what needs no names and shows none does without.
     """
 
-    def __init__(self, images: Tensor, captions: Sequence[Sequence[str]], encoded: int = 0) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        captions: Sequence[Sequence[str]],
+        encoded: int = 0,
+        pictures: Sequence[Picture] = (),
+    ) -> None:
         self.images = images
         self.encoded = encoded
+        self.pictures = pictures
         self.captions = [caption for own in captions for caption in own]  # (T,)
         self.owner = np.repeat(np.arange(len(captions)), [len(own) for own in captions])  # (T,) positions in I
         alike: dict[str, list[int]] = {}
@@ -132,16 +141,42 @@ class Pairs:
         if len(kept) < 2:
             raise UserError(f"expected two or more pictures with captions to compare, got {len(kept)}")
         images = torch.from_numpy(np.concatenate(list(_blocks(features))))
-        return cls(images, [data.captions[position] for position in kept], features.encoded)
+        captions = [data.captions[position] for position in kept]
+        return cls(images, captions, features.encoded, [data.pictures[position] for position in kept])
 
-    def ranks(self, texts: Tensor) -> Ranks:
-        """Of caption vectors (T, D), by exact comparison with all pictures."""
-        asked = [at for at, own in enumerate(self.captions_of) if own]
-        return Ranks(
-            i2t=_ranks(self.images[asked], texts, [self.captions_of[at] for at in asked]),
-            t2i=_ranks(texts, self.images, self.pictures_of),
-            owner=self.owner,
+    @property
+    def asked(self) -> list[int]:
+        """The pictures that have captions."""
+        return [at for at, own in enumerate(self.captions_of) if own]
+
+    def ranks(self, texts: Tensor, keep: int = 0) -> Ranks:
+        """Of caption vectors (T, D), by exact comparison with all pictures. `keep`: also the best so many answers."""
+        asked = self.asked
+        i2t, captions = _ranks(self.images[asked], texts, [self.captions_of[at] for at in asked], keep)
+        t2i, pictures = _ranks(texts, self.images, self.pictures_of, keep)
+        best = {way: found for way, found in zip(WAYS, (captions, pictures), strict=True) if found is not None}
+        return Ranks(i2t, t2i, self.owner, best)
+
+    def rankings(self, found: Mapping[str, Ranks]) -> list[Rankings]:
+        """What systems ranked, in each direction; `found`: system -> its ranks, with the best answers kept.
+
+        A caption's id is that of its picture, "#", and its number there from 0, as Flickr8k has it.
+        """
+        names = [portable(picture.name) for picture in self.pictures]
+        numbers = np.arange(len(self.owner)) - np.searchsorted(self.owner, self.owner)
+        pictures = [Entry(name, each.name, each) for name, each in zip(names, self.pictures, strict=True)]
+        captions = [
+            Entry(f"{names[owner]}#{number}", text)
+            for owner, number, text in zip(self.owner, numbers, self.captions, strict=True)
+        ]
+        right = [sorted(set(self.captions_of[at])) for at in self.asked]
+        both = (
+            Rankings("i2t", [pictures[at] for at in self.asked], captions, right),
+            Rankings("t2i", captions, pictures, self.pictures_of),
         )
+        for each in both:
+            each.systems |= {system: ranks.best[each.name] for system, ranks in found.items()}
+        return list(both)
 
 
 @dataclass(frozen=True)
@@ -152,11 +187,13 @@ class Ranks:
         i2t: (pictures with captions,), a picture asks for captions.
         t2i: (captions,), a caption asks for pictures.
         owner: (captions,), the picture of each caption.
+        best: {"i2t", "t2i"} -> the best answers to each query, where they were kept.
     """
 
     i2t: np.ndarray
     t2i: np.ndarray
     owner: np.ndarray
+    best: Mapping[str, Best] = field(default_factory=dict)
 
     def recalls(self) -> dict[str, dict[str, float]]:
         """{"i2t", "t2i"} -> "r@k" -> the share of queries with a right answer in the top k (Karpathy and Fei-Fei 2015).
@@ -210,8 +247,11 @@ def evaluate_captions(
     *,
     strength: float = 1.0,
     cache: Path | None = None,
+    rankings: list[Rankings] | None = None,
 ) -> dict[str, Any]:
     """Both directions of caption retrieval, zero-shot and, with a prompter, tuned.
+
+    rankings: a list that gets what the systems ranked.
 
     Returns "systems" -> "zero-shot", "tuned" -> "i2t", "t2i" -> "r@1", "r@5", "r@10" as fractions; "tests", the paired
     comparison of r@10 by pictures; and "images", "captions", "images_encoded", "seconds".
@@ -226,8 +266,10 @@ def evaluate_captions(
     for system in ["zero-shot"] if prompter is None else ["zero-shot", "tuned"]:
         started = time.perf_counter()
         used = prompter if system == "tuned" else None
-        found[system] = pairs.ranks(encode_texts(texts, used, strength))
+        found[system] = pairs.ranks(encode_texts(texts, used, strength), TOP if rankings is not None else 0)
         seconds[system] = time.perf_counter() - started
+    if rankings is not None:
+        rankings += pairs.rankings(found)
     return {
         "systems": {system: ranks.recalls() for system, ranks in found.items()},
         "tests": paired_tests(found["zero-shot"], [found["tuned"]]) if "tuned" in found else {},
@@ -246,11 +288,15 @@ def _blocks(features: Any) -> Iterator[np.ndarray]:
         yield features.take(np.arange(start, min(start + PICTURES, count)), 0).numpy()
 
 
-def _ranks(queries: Tensor, candidates: Tensor, positives: Sequence[Sequence[int]]) -> np.ndarray:
-    """(Q, D) against (N, D) -> (Q,), with at most SCORES scores in memory."""
+def _ranks(
+    queries: Tensor, candidates: Tensor, positives: Sequence[Sequence[int]], keep: int
+) -> tuple[np.ndarray, Best | None]:
+    """(Q, D) against (N, D) -> ranks (Q,) and the `keep` best of each, with at most SCORES scores in memory."""
     step = max(1, SCORES // len(candidates))
-    parts = [
-        best_ranks((queries[start : start + step] @ candidates.T).numpy(), positives[start : start + step])
-        for start in range(0, len(queries), step)
-    ]
-    return np.concatenate(parts)
+    ranks, best = [], []
+    for start in range(0, len(queries), step):
+        scores = (queries[start : start + step] @ candidates.T).numpy()
+        ranks.append(best_ranks(scores, positives[start : start + step]))
+        if keep:
+            best.append(Best.of(scores, keep))
+    return np.concatenate(ranks), Best.joined(best) if keep else None

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100")
-TREC_EVAL = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P"}  # our name -> theirs
+TREC_EVAL = {  # our name -> theirs
+    "ndcg": "ndcg_cut",
+    "map": "map_cut",
+    "recall": "recall",
+    "precision": "P",
+    "hit": "success",
+}
 METRIC = re.compile(rf"({'|'.join(TREC_EVAL)}|mrr)@([1-9][0-9]{{0,5}})", re.ASCII)
 WORD = r"(?u)[^\W_]+"
 BLOCK = 2_000_000  # resampled values at once: bounds the memory of the statistics
@@ -30,12 +36,13 @@ def per_query(qrels: Qrels, run: Run, metrics: Sequence[str] = METRICS) -> dict[
     """Metric -> query id -> value in [0, 1], for every query of `qrels`; one without an entry in the run scores 0.
 
     Computed by trec_eval (pytrec_eval, Van Gysel and de Rijke 2018), so ties are broken as it does: score as float32,
-    then document id, both descending. A metric is ndcg, mrr, map, recall or precision, "@" and a cutoff; nDCG has
-    linear gains. Raises UserError for another name, for empty qrels, and for a score that is not a finite number.
+    then document id, both descending. A metric is ndcg, mrr, map, recall, precision or hit (1 where any relevant
+    document is found), "@" and a cutoff; nDCG has linear gains. Raises UserError for another name, for empty qrels,
+    and for a score that is not a finite number.
     """
     import pytrec_eval
 
-    cutoffs = {metric: _parse(metric) for metric in metrics}
+    cutoffs = {metric: parse_metric(metric) for metric in metrics}
     if not qrels:
         raise UserError("there are no judged queries to evaluate on")
     judged = {query: {id: float(score) for id, score in run.get(query, {}).items()} for query in qrels}
@@ -56,6 +63,11 @@ def per_query(qrels: Qrels, run: Run, metrics: Sequence[str] = METRICS) -> dict[
 def means(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """The mean over queries of each metric."""
     return {metric: math.fsum(values.values()) / len(values) for metric, values in per_query.items()}
+
+
+def best_first(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    """(document id, score) of a query in the order in which trec_eval ranks them; see `per_query`."""
+    return sorted(scores.items(), key=lambda item: (np.float32(item[1]), item[0]), reverse=True)
 
 
 def drop_identical(run: Run) -> Run:
@@ -205,11 +217,12 @@ def write_run(path: Path | str, run: Run, tag: str) -> None:
     for name in {tag, *run, *(id for scores in run.values() for id in scores)}:
         if name.split() != [name]:
             raise UserError(f"{path}: a TREC run cannot hold the id or tag {name!r}: it is empty or has white space")
-    lines = []
+    blocks = []  # a query each: millions of lines would be as many objects
     for query, scores in run.items():
-        ranked = sorted(scores.items(), key=lambda item: (np.float32(item[1]), item[0]), reverse=True)
-        lines += [f"{query} Q0 {id} {rank} {float(score)!r} {tag}\n" for rank, (id, score) in enumerate(ranked, 1)]
-    content = "".join(lines).encode()
+        ranked = enumerate(best_first(scores), 1)
+        lines = (f"{query} Q0 {id} {rank} {float(score)!r} {tag}\n" for rank, (id, score) in ranked)
+        blocks.append("".join(lines).encode())
+    content = b"".join(blocks)
     write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
@@ -250,7 +263,8 @@ def table(systems: Mapping[str, Mapping[str, float]]) -> Table:
     return result
 
 
-def _parse(metric: str) -> tuple[str, int]:
+def parse_metric(metric: str) -> tuple[str, int]:
+    """(name, cutoff) of "ndcg@10" and its like. Raises UserError for what `per_query` does not know."""
     match = METRIC.fullmatch(metric)
     if match is None:  # trec_eval ends the process on a cutoff of 0
         known = ", ".join(f"{name}@k" for name in (*TREC_EVAL, "mrr"))

@@ -77,9 +77,9 @@ def test_scores_may_be_numpy_and_the_run_is_left_as_it_was() -> None:
     assert scores == {"a": np.float32(1), "b": 2} and isinstance(scores["a"], np.float32)
 
 
-@pytest.mark.parametrize("metric", ["ndcg", "ndcg@0", "mrr@-1", "hit@10", "NDCG@10", "recall@10 ", "map@1.5", "p@1"])
+@pytest.mark.parametrize("metric", ["ndcg", "ndcg@0", "mrr@-1", "hits@10", "NDCG@10", "recall@10 ", "map@1.5", "p@1"])
 def test_unknown_metrics_are_refused(metric: str) -> None:
-    with pytest.raises(UserError, match=r"unknown metric .*; expected ndcg@k, map@k, recall@k, precision@k, mrr@k"):
+    with pytest.raises(UserError, match=r"unknown metric .*; expected ndcg@k, map@k, recall@k, precision@k, hit@k"):
         evaluate.per_query(QRELS, RUN, [metric])
 
 

@@ -31,6 +31,7 @@ from multimodal.classifier import PromptClassifier
 from retrieval_prompts import console
 from retrieval_prompts.artifacts import PromptFolder, save_prompts
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.evaluate import means, per_query, read_run
 from retrieval_prompts.index import Index
 
 QUICK = ["--epochs", "2", "--lr", "0.05", "--batch-size", "8", "--device", "cpu"]
@@ -292,6 +293,72 @@ def test_strength_of_captions(command: Command, caption_folder: Path, caption_pr
     evaluate = ["evaluate", caption_folder / "captions.csv", "--prompts", caption_prompts, "--json", "-"]
     systems = command(*evaluate, "--strength", "0").json["systems"]
     assert systems["tuned"] == systems["zero-shot"]
+
+
+# --- runs and reports ---------------------------------------------------------------------------------------------
+
+
+def test_evaluate_writes_runs_and_a_report(
+    command: Command, prompts: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    folder, page = tmp_path / "runs", tmp_path / "report.html"
+    written = ["--run", folder, "--report", page]
+    done = command("evaluate", picture_folder, "--prompts", prompts, "--json", "-", *written)
+    assert done.code == 0 and f"runs: {folder}\nreport: {page}\n" in done.err
+    names = ["results.json", "colours.qrels.tsv", *(f"colours.{system}.trec" for system in ALL)]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert json.loads((folder / "results.json").read_text()) == done.json
+    run = read_run(folder / "colours.tuned.trec")
+    assert len(run) == 4 * TEST and set(run["test/blue/0.png"]) == set(NAMES)
+    text = page.read_text()
+    assert "colours, few-shot" in text and "test/blue/0.png" in text and text.count("<img") >= 4 * TEST
+
+    refused(command("evaluate", picture_folder, "--prompts", prompts, *written), "runs exists already; .*--overwrite")
+    refused(command("evaluate", picture_folder, "--report", page), "report.html exists already; .*--overwrite")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("")
+    mine = ["--run", tmp_path / "mine", "--overwrite"]
+    refused(command("evaluate", picture_folder, *mine), r"mine is not replaced, .*: it holds no results.json")
+    again = command("evaluate", picture_folder, "--prompts", prompts, "--json", "-", *written, "--overwrite")
+    assert again.code == 0 and again.json["systems"] == done.json["systems"]
+
+
+def test_runs_of_captions(command: Command, caption_folder: Path, caption_prompts: Path, tmp_path: Path) -> None:
+    folder, page = tmp_path / "runs", tmp_path / "report.html"
+    evaluate = ["evaluate", caption_folder / "captions.csv", "--prompts", caption_prompts, "--json", "-"]
+    done = command(*evaluate, "--run", folder, "--report", page)
+    assert done.code == 0
+    ways = [f"captions.{way}" for way in ("i2t", "t2i")]
+    files = [f"{way}.{name}" for way in ways for name in ("qrels.tsv", "zero-shot.trec", "tuned.trec")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["results.json", *files])
+    for way in ways:
+        rows = (line.split("\t") for line in (folder / f"{way}.qrels.tsv").read_text().splitlines()[1:])
+        qrels: dict[str, dict[str, int]] = {}
+        for query, document, grade in rows:
+            qrels.setdefault(query, {})[document] = int(grade)
+        for system in ("zero-shot", "tuned"):
+            hits = means(per_query(qrels, read_run(folder / f"{way}.{system}.trec"), ["hit@1", "hit@5"]))
+            expected = done.json["systems"][system][way[-3:]]
+            assert hits == {"hit@1": pytest.approx(expected["r@1"]), "hit@5": pytest.approx(expected["r@5"])}
+    assert set(read_run(folder / "captions.t2i.tuned.trec")) >= {"pictures/blue2.png#0", "pictures/blue2.png#1"}
+    assert "text to image" in page.read_text()
+
+
+def test_tune_writes_a_report(command: Command, clip_folder: Path, picture_folder: Path, caption_folder: Path) -> None:
+    out = caption_folder.parent / "reported"
+    model = ["--model", clip_folder, *QUICK]
+    for number, data in enumerate((picture_folder, caption_folder / "captions.csv")):
+        page = out / f"{number}.html"
+        done = command("tune", data, "--out", out / f"prompts{number}", "--report", page, *model)
+        assert done.code == 0, done.err
+        assert f"report: {page}\n" in done.out and "Training loss" in page.read_text()
+        assert ("Strength of the prompt" in page.read_text()) == (number == 1)
+        refused(command("tune", data, "--out", out / "new", "--report", page, *model), "exists already; .*--overwrite")
+    rows = [line.rsplit(",", 1)[0] for line in (caption_folder / "captions.csv").read_text().splitlines()]
+    (out / "all.csv").write_text("\n".join(rows) + "\n")
+    there = ["--images", caption_folder, "--report", out / "none.html"]
+    done = command("tune", out / "all.csv", "--out", out / "prompts", *there, *model)
+    assert "nothing was evaluated, so there is no report\n" in done.out and not (out / "none.html").exists()
 
 
 # --- classify -----------------------------------------------------------------------------------------------------
@@ -639,10 +706,10 @@ def test_the_console(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeyp
 OPTIONS = {
     "tune": (
         "--out --model --pretrained --method --shots --context --init --class-file --template --epochs --lr --seed "
-        "--views --json --overwrite"
+        "--views --json --report --overwrite"
     ),
     "classify": "--classes --top-k -k --model --html --json",
-    "evaluate": "--prompts --protocol --split --json --source",
+    "evaluate": "--prompts --protocol --split --json --run --report --source",
     "index": "--out --model --captions --factory --overwrite",
     "search": "--prompts --image --html --json --top-k -k",
     "export": "--out --classes --overwrite",

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from multimodal.clip import Clip
 from multimodal.published import LAYOUTS
+from retrieval_prompts.evaluate import means, per_query, read_run
 
 SCRIPT = Path(__file__).parent.parent / "eval" / "run_classification.py"
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 200, 30), "grey": (120, 120, 120)}
@@ -126,6 +127,49 @@ def test_base_to_new_is_written_and_goes_on(script: Any, folder: Path, monkeypat
     assert more["datasets"]["eurosat"]["scores"]["coop"]["1"] == eurosat["scores"]["coop"]["1"]
     assert more["datasets"]["paints"] == result["datasets"]["paints"]
     assert set(more["summary"][script.MEAN]) == {"zero-shot", "zero-shot-ensemble", "linear-probe", "coop"}
+
+
+@pytest.mark.parametrize("protocol", ["few-shot", "base-to-new"])
+def test_runs_and_a_report(script: Any, folder: Path, protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
+    beside = ["--runs", str(folder / "runs"), "--report", str(folder / "page.html")]
+    script.main([*arguments(folder, protocol=protocol, seeds="1"), *beside])
+    result = json.loads((folder / "out.json").read_text())
+    parts = {"base": "base", "new": "new"} if protocol == "base-to-new" else {"": "accuracy"}
+    for part, accuracy in parts.items():
+        stem = f"eurosat.{part}" if part else "eurosat"
+        rows = [line.split("\t") for line in (folder / "runs" / f"{stem}.qrels.tsv").read_text().splitlines()[1:]]
+        qrels = {query: {document: int(grade)} for query, document, grade in rows}
+        assert len(qrels) == 8 / len(parts)
+        for system, name in (("coop-1", "coop"), ("zero-shot", "zero-shot"), ("linear-probe-1", "linear-probe")):
+            expected = result["summary"]["eurosat"][name][accuracy]
+            path = folder / "runs" / f"{stem}.{system}.trec"
+            assert path.exists() == (expected is not None)
+            if expected is not None:
+                found = means(per_query(qrels, read_run(path), ["precision@1"]))
+                assert found["precision@1"] == pytest.approx(expected)
+    first = (folder / "page.html").read_text()
+    for words in ("eurosat", "paints", "coop", "data:image/", "blue"):
+        assert words in first
+    assert "the mean of" not in first
+
+    before = {path.name: path.read_bytes() for path in (folder / "runs").iterdir()}
+    script.main([*arguments(folder, protocol=protocol, seeds="1,2"), *beside])  # goes on, and the page is of all
+    after = {path.name: path.read_bytes() for path in (folder / "runs").iterdir()}
+    assert before.items() <= after.items() and any(name.endswith("coop-2.trec") for name in after)
+    assert "coop: the mean of 2 runs, of which coop-1 is shown" in (folder / "page.html").read_text()
+
+    other = arguments(folder, protocol=protocol, seeds="1", out=str(folder / "other.json"))
+    assert "page.html exists already" in refusal(script, [*other, *beside])
+    assert "holds the runs of another result" in refusal(script, [*other, *beside[:2]])
+    assert "pass --runs as well" in refusal(script, [*other, *beside[2:]])
+
+
+def test_results_without_runs_have_no_section(script: Any, folder: Path) -> None:
+    script.main(arguments(folder, datasets="eurosat", seeds="1"))
+    beside = ["--runs", str(folder / "runs"), "--report", str(folder / "page.html")]
+    script.main([*arguments(folder, seeds="1"), *beside])
+    page = (folder / "page.html").read_text()
+    assert "paints, base classes" in page and "eurosat, base classes" not in page
 
 
 def test_an_interrupted_run_keeps_what_is_done(script: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

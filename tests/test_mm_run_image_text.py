@@ -12,6 +12,8 @@ from types import ModuleType
 import pytest
 import tiny_clip
 
+from retrieval_prompts.evaluate import means, per_query, read_run
+
 SCRIPT = Path(__file__).parent.parent / "eval" / "run_image_text.py"
 
 
@@ -76,6 +78,33 @@ def test_seeds_and_going_on(
     with pytest.raises(SystemExit) as error:
         script.main(arguments(here, tmp_path / "third.json", *tune, "--seeds", "2"))
     assert "exists already" in str(error.value)
+
+
+def test_runs_and_a_report(script: ModuleType, here: Path, tmp_path: Path) -> None:
+    out, folder, page = tmp_path / "out.json", tmp_path / "runs", tmp_path / "page.html"
+    beside = ["--runs", str(folder), "--report", str(page)]
+    script.main(arguments(here, out, *beside))
+    both = [f"captions.{way}" for way in ("i2t", "t2i")]
+    names = [f"{way}.{name}" for way in both for name in ("qrels.tsv", "zero-shot.trec")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert "captions, text to image" in page.read_text() and "tuned" not in page.read_text().partition("<script")[0]
+
+    tune = ["--tune", "coop", "--set", "epochs=1", "learning_rate=0.05", "--overwrite"]
+    script.main(arguments(here, out, *beside, *tune, "--seeds", "1,2"))
+    found = json.loads(out.read_text())
+    for way in both:
+        rows = [line.split("\t") for line in (folder / f"{way}.qrels.tsv").read_text().splitlines()[1:]]
+        qrels: dict[str, dict[str, int]] = {}
+        for query, document, grade in rows:
+            qrels.setdefault(query, {})[document] = int(grade)
+        for seed in (1, 2):
+            hits = means(per_query(qrels, read_run(folder / f"{way}.coop-{seed}.trec"), ["hit@1", "hit@5"]))
+            expected = found["runs"][f"coop, seed {seed}"][way[-3:]]
+            assert hits == {"hit@1": pytest.approx(expected["r@1"]), "hit@5": pytest.approx(expected["r@5"])}
+    assert "tuned: the mean of 2 runs, of which coop-1 is shown" in page.read_text()
+    with pytest.raises(SystemExit) as error:
+        script.main(arguments(here, tmp_path / "other.json", "--runs", str(folder)))
+    assert "holds the runs of another result" in str(error.value)
 
 
 def test_a_result_of_something_else_is_kept(script: ModuleType, here: Path, tmp_path: Path) -> None:

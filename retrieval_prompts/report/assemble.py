@@ -1,0 +1,127 @@
+"""Reports on text: what an experiment found, or what lies in a benchmark's folder. Knows no HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval_prompts.artifacts import load_prompts
+from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.report.build import section_of, strength_curve
+from retrieval_prompts.report.content import Curve, Report
+from retrieval_prompts.report.words import nearest_words, without_words
+
+if TYPE_CHECKING:
+    from retrieval_prompts.data import Dataset
+    from retrieval_prompts.experiment import Experiment
+
+# Shown in the tables of a page; results.json has all
+SHOWN = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "recall@1000")
+
+
+def experiment_report(
+    experiment: Experiment, biencoder: BiEncoder, dataset: Dataset, cache: Path | None = None
+) -> Report:
+    """The page of `experiment.tune` or `experiment.evaluate`.
+
+    Args:
+        biencoder: the tuned one; without prompts it is the frozen model.
+        cache: the folder of document vectors, in which the frozen ones lie.
+    """
+    result = experiment.result
+    facts = [f"{result['documents_reencoded']:,} documents encoded again for the prompts"] if biencoder.prompts else []
+    section = section_of(
+        dataset,
+        result["split"],
+        experiment.runs,
+        systems=result["systems"],
+        tests=result["tests"],
+        facts=facts,
+        **_prompt_parts(biencoder, dataset, result["split"], cache),
+    )
+    return Report(
+        title=f"{result['dataset']}: {'soft prompts' if biencoder.prompts else 'frozen model'}",
+        sections=[section],
+        facts=_model_facts(biencoder),
+        notes=_notes(biencoder),
+    )
+
+
+def benchmark_report(
+    result: Mapping[str, Any], out: Path, data_dir: Path, frozen: BiEncoder, cache: Path | None = None
+) -> Report:
+    """The page of a benchmark: a section for each of its data sets, from the run files in `out`."""
+    from retrieval_prompts.beir_sets import folder_of
+    from retrieval_prompts.benchmark import SYSTEMS, TITLES, run_file, tuned_folder
+    from retrieval_prompts.data import load
+    from retrieval_prompts.evaluate import read_run
+
+    sections = []
+    settings = result["settings"]
+    notes: list[str] = []
+    for name, found in result["datasets"].items():
+        dataset = load(folder_of(name, data_dir))
+        systems = [system for system in SYSTEMS if system in found["systems"]]
+        parts: dict[str, Any] = {}
+        facts = [f"{TITLES[system]} left out: {why}" for system, why in found["left_out"].items()]
+        if "tuned" in systems:
+            facts.append(f"{found['documents_reencoded']:,} documents encoded again for the prompts")
+            folder = tuned_folder(out, name, settings["prompts"])
+            biencoder = BiEncoder.with_prompts(frozen.tower, load_prompts(folder), source=str(folder))
+            parts = _prompt_parts(biencoder, dataset, found["split"], cache)
+            notes += [note for note in _notes(biencoder) if note not in notes]
+        else:
+            parts = {"baseline": "bm25", "system": "frozen"}
+        sections.append(
+            section_of(
+                dataset,
+                found["split"],
+                {system: read_run(run_file(out, name, system)) for system in systems},
+                systems={system: {metric: found["systems"][system][metric] for metric in SHOWN} for system in systems},
+                tests=found["tests"],
+                facts=facts,
+                **parts,
+            )
+        )
+    searched = f"FAISS index {settings['factory']}, documents in {settings['precision']}"
+    return Report(
+        title="Benchmark" if len(sections) > 1 else sections[0].name,
+        sections=sections,
+        facts=[*_model_facts(frozen), searched],
+        notes=notes,
+        averages=result["average"]["systems"] if len(sections) > 1 else {},
+    )
+
+
+def _prompt_parts(biencoder: BiEncoder, dataset: Dataset, split: str, cache: Path | None) -> dict[str, Any]:
+    """Curves and words of the prompts, as `section_of` takes them; nothing where there are none."""
+    if not biencoder.prompts:
+        return {"baseline": "bm25", "system": "frozen"}
+    from retrieval_prompts.index import Index
+
+    curve = biencoder.training_record.get("curve") or {}
+    strength = None
+    if "document" not in biencoder.prompts:
+        frozen = BiEncoder(biencoder.tower)
+        documents = frozen.encode_corpus(dataset.corpus, cache)
+        index = Index.build(documents, None, dataset.corpus.ids, encoder=frozen.identity())
+        strength = strength_curve(biencoder, index, *dataset.split(split))
+    return {
+        "loss": [Curve("loss", curve["loss"])] if curve.get("loss") else [],
+        "dev": [Curve("dev", curve["dev"])] if curve.get("dev") else [],
+        "strength": [strength] if strength is not None else [],
+        "words": nearest_words(biencoder),
+    }
+
+
+def _model_facts(biencoder: BiEncoder) -> list[str]:
+    facts = [f"model {biencoder.tower.name}"]
+    if biencoder.prompts:
+        sides = " and ".join(sorted(biencoder.prompts))
+        facts.append(f"{biencoder.kind} prompts on the {sides} side, strength {biencoder.strength:g}")
+    return facts
+
+
+def _notes(biencoder: BiEncoder) -> list[str]:
+    return [note] if biencoder.prompts and (note := without_words(biencoder)) else []

@@ -1,0 +1,179 @@
+"""Line plots and bars as inline SVG, coloured by the page's own CSS variables. Knows no report, only numbers.
+
+Every text is escaped as it goes in; a plot without JavaScript says the same as one with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from markupsafe import Markup
+
+from retrieval_prompts.report.content import Curve
+
+WIDTH, HEIGHT = 400, 250
+LEFT, RIGHT, TOP, BOTTOM = 46, 18, 26, 44
+COLUMNS = 1200  # bars of a distribution; more queries than that share them
+MARKED = 25  # points that a line may have to show each of them
+
+
+def line_chart(curves: Sequence[Curve], *, title: str, x: str, y: str, percent: bool = False) -> Markup:
+    """Lines over common axes, with a title and a description for those who cannot see them.
+
+    Args:
+        x, y: what stands on the axes.
+        percent: show y, a fraction, times 100.
+
+    Points that are not finite are left out; without any, the result is empty.
+    """
+    curves = [Curve(curve.name, _finite(curve.points)) for curve in curves]
+    curves = [curve for curve in curves if curve.points]
+    if not curves:
+        return Markup("")
+    xs = ticks(*_span([point[0] for curve in curves for point in curve.points]), count=5)
+    ys = ticks(*_span([point[1] for curve in curves for point in curve.points], margin=0.08))
+
+    def place(px: float, py: float) -> tuple[float, float]:
+        return (
+            round(LEFT + (WIDTH - LEFT - RIGHT) * (px - xs[0]) / (xs[-1] - xs[0]), 1),
+            round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (py - ys[0]) / (ys[-1] - ys[0]), 1),
+        )
+
+    parts = [_grid(xs, ys, place, percent), _axis_names(x, y)]
+    for number, curve in enumerate(curves):
+        points = [place(*point) for point in curve.points]
+        parts.append(
+            Markup('<polyline class="line c{}" points="{}"/>').format(
+                number % 6, " ".join(f"{a},{b}" for a, b in points)
+            )
+        )
+        if len(points) <= MARKED:
+            for (a, b), (px, py) in zip(points, curve.points, strict=True):
+                said = f"{curve.name}: {_number(py, percent)} at {x} {_number(px)}"
+                parts.append(
+                    Markup('<circle class="dot c{}" cx="{}" cy="{}" r="3.2"><title>{}</title></circle>').format(
+                        number % 6, a, b, said
+                    )
+                )
+    legend = Markup("").join(
+        Markup('<li><span class="key c{}"></span>{}</li>').format(number % 6, curve.name)
+        for number, curve in enumerate(curves)
+    )
+    described = "; ".join(_described(curve, percent, x) for curve in curves)
+    return Markup(
+        '<figure class="plot"><figcaption>{title}</figcaption>'
+        '<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}. {said}">{parts}</svg>{legend}</figure>'
+    ).format(
+        title=title,
+        width=WIDTH,
+        height=HEIGHT,
+        said=described,
+        parts=Markup("").join(parts),
+        legend=Markup('<ul class="legend">{}</ul>').format(legend) if len(curves) > 1 else "",
+    )
+
+
+def distribution_paths(changes: Sequence[float]) -> tuple[str, str]:
+    """The outlines of sorted bars, (those above 0, those below), in a box of 1000 x 200 whose middle is 0.
+
+    `changes` run from -1 to 1, largest first. script.js draws the same when another pair is chosen.
+    """
+    count = len(changes)
+    if count > COLUMNS:
+        changes = [changes[column * count // COLUMNS] for column in range(COLUMNS)]
+        count = COLUMNS
+    above, below, position = "", "", 0
+    for change, same in groupby(changes):
+        length = len(list(same))
+        if change:
+            left, right = (round(1000 * edge / count, 2) for edge in (position, position + length))
+            bar = f"M{left:g} 100V{round(100 - 100 * change, 1):g}H{right:g}V100Z"
+            above, below = (above + bar, below) if change > 0 else (above, below + bar)
+        position += length
+    return above, below
+
+
+def interval(low: float, middle: float, high: float, reach: float) -> Markup:
+    """A confidence interval as a dot with whiskers on a line from -reach to reach."""
+
+    def place(value: float) -> float:
+        return round(80 + 74 * max(-1.0, min(1.0, value / reach if reach else 0.0)), 1)
+
+    return Markup(
+        '<svg class="interval {}" viewBox="0 0 160 22" aria-hidden="true"><path class="zero" d="M80 1V21"/>'
+        '<path class="whisker" d="M{a} 6V16M{a} 11H{b}M{b} 6V16"/><circle cx="{m}" cy="11" r="4"/></svg>'
+    ).format("unsure" if low <= 0 <= high else "sure", a=place(low), b=place(high), m=place(middle))
+
+
+def change_bar(change: float) -> Markup:
+    """A change from -1 to 1 as a bar to the right or the left of the middle."""
+    size = round(50 * min(1.0, abs(change)), 1)
+    return Markup(
+        '<svg class="change" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<path class="zero" d="M50 0V10"/><rect class="{}" x="{}" y="1.5" width="{}" height="7"/></svg>'
+    ).format("up" if change > 0 else "down", 50 if change > 0 else round(50 - size, 1), size)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers at even steps of 1, 2 or 5 times a power of ten, from one at most `low` to one at least `high`."""
+    raw = (high - low) / count
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(size * power for size in (1, 2, 2.5, 5, 10) if size * power >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 10) for number in range(first, last + 1)]
+
+
+def _span(values: Sequence[float], margin: float = 0.0) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if low == high:
+        half = abs(low) / 20 or 0.5
+        return low - half, high + half
+    extra = margin * (high - low)
+    # Room around a line, but not below zero where nothing is
+    return (max(0.0, low - extra) if low >= 0 else low - extra), high + extra
+
+
+def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+def _grid(
+    xs: Sequence[float], ys: Sequence[float], place: Callable[[float, float], tuple[float, float]], percent: bool
+) -> Markup:
+    lines = "".join(f"M{LEFT} {place(xs[0], y)[1]}H{WIDTH - RIGHT}" for y in ys)
+    labels = [
+        Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(
+            LEFT - 8, place(xs[0], y)[1] + 4, _number(y, percent)
+        )
+        for y in ys
+    ]
+    labels += [
+        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            place(x, ys[0])[0], HEIGHT - BOTTOM + 17, _number(x)
+        )
+        for x in xs
+    ]
+    return Markup('<path class="grid" d="{}"/>').format(lines) + Markup("").join(labels)
+
+
+def _axis_names(x: str, y: str) -> Markup:
+    return Markup(
+        '<text class="axis" x="{}" y="{}" text-anchor="end">{}</text><text class="axis" x="{}" y="{}">{}</text>'
+    ).format(WIDTH - RIGHT, HEIGHT - 8, x, 4, 12, y)
+
+
+def _number(value: float, percent: bool = False) -> str:
+    value = 100 * value if percent else value
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def _described(curve: Curve, percent: bool, x: str) -> str:
+    first, last = curve.points[0], curve.points[-1]
+    best = max(curve.points, key=lambda point: point[1])
+    return (
+        f"{curve.name}: from {_number(first[1], percent)} at {x} {_number(first[0])} to "
+        f"{_number(last[1], percent)} at {_number(last[0])}, highest {_number(best[1], percent)} at {_number(best[0])}"
+    )
