@@ -69,14 +69,14 @@ def embed(tower: TextTower, ids: list[list[int]], side: str, kind: str, vectors:
         vectors: None is the frozen model.
     """
     training = torch.is_grad_enabled() and vectors is not None and vectors.requires_grad
-    with _attention_kernel(plain=training and max(map(len, ids)) <= SHORT):
+    with attention_kernel(plain=training and max(map(len, ids)) <= SHORT):
         if vectors is None or kind == "input":
             return _embed_input(tower, ids, side, vectors)
         return _embed_prefix(tower, ids, side, vectors)
 
 
 @contextmanager
-def _attention_kernel(plain: bool) -> Iterator[None]:
+def attention_kernel(plain: bool) -> Iterator[None]:
     """On a CPU, torch's fused attention takes several times longer backwards than plain products on short texts."""
     if not plain:
         yield

@@ -85,6 +85,7 @@ class BiEncoder(nn.Module):
         Args:
             model: a name, a local folder or a hub id; without it, the base model that the prompts name, or
                 all-MiniLM-L6-v2.
+            prompts: a folder, or "hf:user/name" on the hub.
             strength: overrides the one saved with the prompts.
 
         Raises UserError when the model or the folder cannot be read, or do not belong together.
@@ -184,12 +185,13 @@ class BiEncoder(nn.Module):
         """Documents -> vectors (documents, dimension) in float32; one string -> (dimension,)."""
         return self._encode(texts, "document")
 
-    def encode_corpus(self, corpus: Corpus, cache: Path | None = None) -> VectorBlocks:
+    def encode_corpus(self, corpus: Corpus, cache: Path | None = None, *, precision: str = "float32") -> VectorBlocks:
         """All documents in blocks of vectors, ready to be compared; encoded with a progress bar.
 
         Args:
             corpus: read one block at a time.
             cache: a folder in which blocks are found and kept (see `encode.encode_blocks`); None: the user's cache.
+            precision: of the matrix products, "float32" or "bfloat16" (see `encode.encode_texts`).
         """
         count = len(corpus)
         if 0 < self.strength < 1 and "document" in self.prompts:
@@ -209,6 +211,7 @@ class BiEncoder(nn.Module):
             encoder=encoder,
             cache=cache or default_cache(),
             transform=self.tower.comparable,
+            precision=precision,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -245,6 +248,21 @@ class BiEncoder(nn.Module):
         from retrieval_prompts.export import export
 
         export(self, Path(folder), overwrite=overwrite)
+
+    def push_to_hub(self, repo_id: str, *, exported: bool = False, **options: Any) -> str:
+        """Upload the prompts, and with `exported` the stock checkpoint beside them; see `hub.push` for the options."""
+        from retrieval_prompts.hub import push
+
+        return push(self.collapsed(), repo_id, export=self.export if exported else None, **options)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any
+    ) -> BiEncoder:
+        """The base model with the prompts of "user/name"; see `hub.fetch`, and `load` for the options."""
+        from retrieval_prompts.hub import fetch
+
+        return cls.load(prompts=fetch(repo_id, revision=revision, token=token), **options)
 
     def as_sentence_transformer(self) -> SentenceTransformer:
         """A live SentenceTransformer whose query and document tasks and prompt names carry these prompts."""

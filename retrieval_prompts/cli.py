@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from retrieval_prompts import console
+from retrieval_prompts.commands.beir import beir
 from retrieval_prompts.commands.evaluate import evaluate
 from retrieval_prompts.commands.export import export
 from retrieval_prompts.commands.index import index
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (tune, evaluate, index, search, export):
+for command in (tune, evaluate, beir, index, search, export):
     app.command()(command)
 
 

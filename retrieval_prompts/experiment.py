@@ -7,6 +7,7 @@ A result is a dict with "dataset", "split", "model", "systems" (frozen, tuned, b
 from __future__ import annotations
 
 import glob
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from retrieval_prompts.tuning import run_identity, train
 TOP = 100  # documents kept of each ranking
 DEV_FRACTION = 0.1
 METRIC = "ndcg@10"
+CURVE_POINTS = 60
 
 
 @dataclass
@@ -80,6 +82,7 @@ def tune(
     overwrite: bool = False,
     cache: Path | None = None,
     bm25: bool = True,
+    documents: VectorBlocks | None = None,
     on_step: Callable[[Step, int], object] | None = None,
 ) -> Experiment:
     """Attach prompts to a frozen bi-encoder, train them, save them, evaluate them.
@@ -88,6 +91,7 @@ def tune(
         split: evaluated afterwards when the data has it; None: no evaluation.
         out: the prompt folder. Training is checkpointed beside it, and goes on from there when it was interrupted.
         cache: the folder of document vectors; None: the user's cache.
+        documents: the frozen vectors of the corpus, where they are at hand.
         on_step: called with each record and the number of all steps.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
@@ -109,8 +113,9 @@ def tune(
             common=settings.common,
             seed=settings.seed,
         )
-    with watch("encode documents"):
-        documents = BiEncoder(biencoder.tower).encode_corpus(dataset.corpus, cache)
+    if documents is None:
+        with watch("encode documents"):
+            documents = BiEncoder(biencoder.tower).encode_corpus(dataset.corpus, cache)
     steps: list[Step] = []
     with watch("tune"):
         checkpoint = None
@@ -138,11 +143,13 @@ def tune(
             biencoder.save(kept, overwrite=True)
             _forget(out)
             raise Diverged(f"{error}; the last good prompt: {kept}") from error
+    biencoder.training_record["curve"] = curve(steps)
     biencoder.training_record["dataset"] = dataset.name
     biencoder.training_record["dev_held_out_of_train"] = held_out
     if split is not None and split in dataset.qrels:
         experiment = _evaluate(biencoder, dataset, split, documents, cache, bm25, watch)
         biencoder.training_record["results"] = {split: experiment.result["systems"]}
+        biencoder.training_record["tests"] = {split: experiment.result["tests"]}
     else:
         experiment = Experiment(_result(biencoder, dataset, split), {})
     if out is not None:
@@ -236,6 +243,17 @@ def _evaluate(
                 METRIC,
             ).as_dict()
     return Experiment(result, runs)
+
+
+def curve(steps: list[Step]) -> dict[str, list[tuple[int, float]]]:
+    """The training in few points (step, value): "loss", the mean of at most 60 spans of steps, and "dev"."""
+    losses = [step for step in steps if math.isfinite(step.loss)]
+    size = max(1, math.ceil(len(losses) / CURVE_POINTS))
+    spans = [losses[start : start + size] for start in range(0, len(losses), size)]
+    return {
+        "loss": [(span[-1].step, round(math.fsum(step.loss for step in span) / len(span), 5)) for span in spans],
+        "dev": [(step.step, round(step.dev, 5)) for step in steps if step.dev is not None],
+    }
 
 
 def unseen_queries(dataset: Dataset, split: str) -> list[str]:

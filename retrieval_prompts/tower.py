@@ -175,7 +175,7 @@ def load_tower(
     Raises UserError when there is no such model.
     """
     name = str(model)
-    source = _locate(name)
+    source = locate(name)
     from sentence_transformers import SentenceTransformer
 
     try:
@@ -189,7 +189,8 @@ def load_tower(
     return TextTower(loaded, name)
 
 
-def _locate(name: str) -> str:
+def locate(name: str) -> str:
+    """What SentenceTransformer loads for a name: a folder, or a name on the hub. Raises UserError."""
     path = Path(name).expanduser()
     if path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "modules.json")):

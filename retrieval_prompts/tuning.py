@@ -154,7 +154,9 @@ class Task:
         dev: Qrels,
         settings: TuneSettings,
         documents: VectorBlocks,
+        index: Index | None = None,
     ) -> None:
+        """`index`: over `documents`, where there is one already."""
         ids = [query for query, judged in train.items() if any(grade > 0 for grade in judged.values())]
         if not ids or not dev:
             raise UserError("tuning needs at least one training and one dev query with a relevant document")
@@ -172,7 +174,10 @@ class Task:
         self.own = np.array([corpus.position(query) if query in shared else -1 for query in ids], dtype=np.int64)
         self.in_memory = documents.nbytes <= settings.memory * 1e9
         # Beyond the budget, dev scores and mined documents come from vectors of a quarter of the size
-        self.index = Index.build(documents, None, corpus.ids, factory="Flat" if self.in_memory else "SQ8", encoder={})
+        if index is None:
+            factory = "Flat" if self.in_memory else "SQ8"
+            index = Index.build(documents, None, corpus.ids, factory=factory, encoder={})
+        self.index = index
         self.negatives = settings.negatives or "corpus"
         self.bfloat16 = settings.precision == "bfloat16" or (
             settings.precision == "auto" and fast_bfloat16(self.device)

@@ -16,6 +16,7 @@ from retrieval_prompts.commands.options import (
     Model,
     Overwrite,
     Prompts,
+    Report,
     Strength,
     Trust,
     check_strength,
@@ -29,6 +30,7 @@ def evaluate(
     prompts: Prompts = None,
     split: Annotated[str, typer.Option(help="the split to evaluate on")] = "test",
     strength: Strength = None,
+    report: Report = None,
     json_file: JsonFile = None,
     run: Annotated[Path | None, typer.Option(help="write the ranking here as a TREC run")] = None,
     bm25: Annotated[bool, typer.Option(help="with BM25 beside it")] = True,
@@ -41,6 +43,8 @@ def evaluate(
     from retrieval_prompts.files import check_output
 
     console.check_json(json_file, overwrite)
+    if report is not None:
+        check_output(report, overwrite=overwrite)
     if run is not None:
         check_output(run, overwrite=overwrite)
     from retrieval_prompts import experiment
@@ -57,6 +61,13 @@ def evaluate(
     found = experiment.evaluate(biencoder, dataset, split, cache=cache, bm25=bm25)
     if json_file is not None:
         console.write_result(json_file, found.result)
+    if report is not None:
+        from retrieval_prompts.report.assemble import experiment_report
+        from retrieval_prompts.report.page import write_report
+
+        page = experiment_report(found, biencoder, dataset, cache)
+        write_report(report, page, overwrite=overwrite)
+        say(f"report: {report}")
     if run is not None:
         system = "tuned" if prompts is not None else "frozen"
         write_run(run, found.runs[system], system)

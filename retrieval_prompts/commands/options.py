@@ -14,6 +14,7 @@ Model = Annotated[str | None, typer.Option(help="name, local folder or hub id  [
 Prompts = Annotated[Path | None, typer.Option(help="a prompt folder")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an output that exists")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the result here as JSON; - for standard output")]
+Report = Annotated[Path | None, typer.Option(help="write a page to look at here: one HTML file")]
 Cache = Annotated[Path | None, typer.Option(help="folder of document vectors  [default: the user's cache]")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps  [default: the best there is]")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="run code that a model brings along")]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from retrieval_prompts import console
-from retrieval_prompts.commands.options import Cache, DataFolder, Device, JsonFile, Model, Overwrite, Trust
+from retrieval_prompts.commands.options import Cache, DataFolder, Device, JsonFile, Model, Overwrite, Report, Trust
 from retrieval_prompts.commands.results import say_results
 from retrieval_prompts.settings import DEFAULTS, TuneSettings
 
@@ -57,6 +57,7 @@ def tune(
     split: Annotated[
         str | None, typer.Option(help="split to evaluate on afterwards  [default: test, if there is one]")
     ] = None,
+    report: Report = None,
     json_file: JsonFile = None,
     cache: Cache = None,
     device: Device = None,
@@ -68,6 +69,8 @@ def tune(
 
     check_output(out, overwrite=overwrite, holds="prompt.json")
     console.check_json(json_file, overwrite)
+    if report is not None:
+        check_output(report, overwrite=overwrite)
     from retrieval_prompts.data import load
     from retrieval_prompts.experiment import dev_split
 
@@ -128,6 +131,13 @@ def tune(
             bar.close()  # so that an error stands on a line of its own
     if json_file is not None:
         console.write_result(json_file, found.result)
+    if report is not None and split is not None:
+        from retrieval_prompts.report.assemble import experiment_report
+        from retrieval_prompts.report.page import write_report
+
+        page = experiment_report(found, biencoder, dataset, cache)
+        write_report(report, page, overwrite=overwrite)
+        say(f"report: {report}")
     say_results(say, found)
     dev_scores = found.result["settings"]["dev"]
     say(f"dev nDCG@10: frozen {dev_scores['frozen']:.4f}, tuned {dev_scores['tuned']:.4f}")
