@@ -151,7 +151,9 @@ class Lab:
         self.biencoder = BiEncoder(biencoder.tower)
         self.dataset: Dataset = load(folder)
         self.split = settings.split or beir_sets.eval_split(name, self.dataset)
-        self.queries, self.qrels = self.dataset.split(self.split)
+        self.dataset.split(self.split)  # raises where there is no such split
+        self.qrels = self.dataset.qrels[self.split]  # with queries that have no relevant document: BEIR counts them
+        self.queries = {query: self.dataset.queries[query] for query in self.qrels}
         self.watch = Stopwatch()
         self.done: dict[str, Run] = {}
 
@@ -326,6 +328,8 @@ class Lab:
             found.values(), adjust([test["p_value"] for test in found.values()], "holm"), strict=True
         ):
             test["p_adjusted"] = adjusted
+        if {"tuned", "bm25"} <= scores.keys():
+            found["tuned_vs_bm25"] = compare(scores["bm25"], scores["tuned"], HEADLINE).as_dict()
         unseen = unseen_queries(self.dataset, self.split)
         if "tuned" in scores and self.training is not None and 0 < len(unseen) < len(self.queries):
             frozen, tuned = ({query: scores[system][query] for query in unseen} for system in ("frozen", "tuned"))

@@ -6,9 +6,13 @@ import typer
 
 from retrieval_prompts import console
 from retrieval_prompts.commands.beir import beir
+from retrieval_prompts.commands.compare import compare
+from retrieval_prompts.commands.convert import convert
 from retrieval_prompts.commands.evaluate import evaluate
 from retrieval_prompts.commands.export import export
 from retrieval_prompts.commands.index import index
+from retrieval_prompts.commands.pull import pull
+from retrieval_prompts.commands.push import push
 from retrieval_prompts.commands.search import search
 from retrieval_prompts.commands.tune import tune
 
@@ -19,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (tune, evaluate, beir, index, search, export):
+for command in (tune, evaluate, beir, compare, index, search, export, convert, push, pull):
     app.command()(command)
 
 

@@ -132,8 +132,8 @@ def tune(
                 settings,
                 documents=documents,
                 checkpoint=checkpoint,
+                history=steps,
             ):
-                steps.append(step)
                 if on_step is not None:
                     on_step(step, total)
         except Diverged as error:
@@ -235,6 +235,8 @@ def _evaluate(
     if "tuned" in scores:
         frozen_scores, tuned_scores = scores["frozen"][METRIC], scores["tuned"][METRIC]
         result["tests"]["tuned_vs_frozen"] = compare(frozen_scores, tuned_scores, METRIC).as_dict()
+        if "bm25" in scores:
+            result["tests"]["tuned_vs_bm25"] = compare(scores["bm25"][METRIC], tuned_scores, METRIC).as_dict()
         unseen = unseen_queries(dataset, split)
         if 0 < len(unseen) < len(queries):
             result["tests"]["tuned_vs_frozen_unseen_documents"] = compare(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,6 +78,7 @@ def fit(
     epoch_end: Callable[[int], object] | None = None,
     checkpoint: Path | None = None,
     identity: Any = None,
+    history: list[Step] | None = None,
     advice: str = "try a smaller --lr or a larger --temperature",
 ) -> Iterator[Step]:
     """Train `module`; afterwards it holds the weights with the best dev score, the initial ones included, or the last
@@ -91,6 +92,7 @@ def fit(
         epoch_end: called with the number of each epoch (from 0) when it has ended, before it is kept in a checkpoint;
             what it changes must be in the module's state.
         checkpoint: a file written as training goes; when it is there, training resumes from it.
+        history: an empty list that gets every record, those from before an interruption included.
         advice: what to do when training diverges; ends the message.
         identity: what a checkpoint must agree with (settings, data, model) to be resumed; any JSON value.
 
@@ -104,6 +106,7 @@ def fit(
     total = settings.epochs * steps_per_epoch
     state = _State()
     best = _copy(module)
+    history = [] if history is None else history
 
     def stop(reason: str) -> Diverged:
         module.load_state_dict(best)
@@ -112,10 +115,11 @@ def fit(
         )
 
     if checkpoint is not None and checkpoint.exists():
-        state, best = _resume(checkpoint, identity, module, optimizer)
+        state, best = _resume(checkpoint, identity, module, optimizer, history)
     elif evaluate is not None:
         state.best_score = evaluate()
-        yield Step(0, 0, math.nan, 0.0, 0.0, dev=state.best_score, best=True)
+        history.append(Step(0, 0, math.nan, 0.0, 0.0, dev=state.best_score, best=True))
+        yield history[-1]
     while state.step < total and not state.finished:
         epoch, position = divmod(state.step, steps_per_epoch)
         for batch in batches(epoch)[position:]:
@@ -148,8 +152,9 @@ def fit(
                 record = replace(record, dev=score, best=better)
                 waited = epoch + 1 - state.best_epoch
                 state.finished = settings.patience is not None and waited >= settings.patience
+            history.append(record)
             if checkpoint is not None and (state.step % CHECKPOINT_EVERY == 0 or ended):
-                _save(checkpoint, identity, module, optimizer, state, best)
+                _save(checkpoint, identity, module, optimizer, state, best, history)
             yield record
             if state.finished:
                 break
@@ -176,6 +181,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     state: _State,
     best: dict[str, Tensor],
+    history: list[Step],
 ) -> None:
     from safetensors.torch import save
 
@@ -183,12 +189,16 @@ def _save(
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor.detach().clone() for name, tensor in values.items()}
-    metadata = {"identity": json.dumps(identity), "state": json.dumps(asdict(state))}
+    metadata = {
+        "identity": json.dumps(identity),
+        "state": json.dumps(asdict(state)),
+        "history": json.dumps([astuple(step) for step in history]),
+    }
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
 
 def _resume(
-    path: Path, identity: Any, module: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, identity: Any, module: nn.Module, optimizer: torch.optim.Optimizer, history: list[Step]
 ) -> tuple[_State, dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
@@ -205,6 +215,7 @@ def _resume(
                 "or delete it to start afresh"
             )
         state = _State(**json.loads(metadata["state"]))
+        history += [Step(*values) for values in json.loads(metadata["history"])]
         module.load_state_dict(part("module."))
     except (SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
         reason = " ".join(str(error).split())

@@ -63,6 +63,7 @@ def train(
     *,
     documents: VectorBlocks,
     checkpoint: Path | None = None,
+    history: list[Step] | None = None,
 ) -> Iterator[tuple[Step, int]]:
     """Train the prompts that are attached to `biencoder`; yields a record a step (see `training.fit`) and the total.
 
@@ -75,6 +76,7 @@ def train(
         train, dev: judgements by query id; documents graded above 0 are relevant.
         documents: the corpus's frozen vectors.
         checkpoint: a file; a second stage keeps its own beside it (see `checkpoints`).
+        history: a list that gets the records of a stage when it has ended, those from before an interruption included.
 
     Raises UserError when there is no query to train on, or training diverges.
     """
@@ -95,8 +97,21 @@ def train(
                 biencoder.tower, biencoder.kind, {"query": PromptTable(biencoder.prompts["query"]().detach())}
             )
         loss, score = task.loss(fresh), partial(task.dev_mean, biencoder, fresh)
-        for step in fit(module, plan.batches, loss, score, plan.loop, checkpoint=file, identity=[identity, number]):
+        records: list[Step] = []
+        steps = fit(
+            module,
+            plan.batches,
+            loss,
+            score,
+            plan.loop,
+            checkpoint=file,
+            identity=[identity, number],
+            history=records,
+        )
+        for step in steps:
             yield replace(step, step=step.step + before), total
+        if history is not None:
+            history += [replace(step, step=step.step + before) for step in records]
         before += plan.epochs * plan.steps
     earned = None
     if len(stages) == 2:

@@ -207,6 +207,25 @@ def test_the_tables_hold_the_figures(finished: tuple[Path, dict[str, Any]]) -> N
     assert float(cells[1]) == pytest.approx(value)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # beir's loader leaves a file open
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_query_without_a_relevant_document_counts_as_beir_counts_it(
+    frozen: BiEncoder, tmp_path: Path, cache: Path
+) -> None:
+    evaluation = pytest.importorskip("beir.retrieval.evaluation", reason="beir is not installed")
+    loader = pytest.importorskip("beir.datasets.data_loader", reason="beir is not installed")
+    folder = tiny.write_data(tmp_path / "data" / "one")
+    file = folder / "qrels" / "test.tsv"
+    header, first, *rest = file.read_text().splitlines()
+    file.write_text("\n".join([header, first[:-1] + "0", *rest]) + "\n")
+    result = run(frozen, ["one"], tmp_path / "data", tmp_path / "out", BenchmarkSettings(), cache=cache)
+    _, queries, qrels = loader.GenericDataLoader(str(folder)).load(split="test")
+    kept = read_run(tmp_path / "out" / "one.frozen.trec")
+    assert len(queries) == len(kept) == result["datasets"]["one"]["queries"] == 10
+    ndcg, *_ = evaluation.EvaluateRetrieval.evaluate(qrels, kept, [10])
+    assert result["datasets"]["one"]["systems"]["frozen"]["ndcg@10"] == pytest.approx(ndcg["NDCG@10"], abs=6e-6)
+
+
 def test_given_prompts_are_those_that_are_scored(
     frozen: BiEncoder, data_dir: Path, cache: Path, tmp_path: Path
 ) -> None:

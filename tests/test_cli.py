@@ -758,9 +758,14 @@ OPTIONS = {
         "--seed --json --overwrite"
     ),
     "evaluate": "--model --prompts --split --json --run --overwrite",
-    "index": "--out --model --prompts --overwrite",
+    "beir": "--datasets --data-dir --out --baselines --report --overwrite",
+    "compare": "--qrels --datasets --metric --correction --json --report",
+    "index": "--out --model --prompts --compare --overwrite",
     "search": "--prompts --top-k -k --json",
     "export": "--out --overwrite",
+    "convert": "--out --side --overwrite",
+    "push": "--private --revision",
+    "pull": "--out --overwrite",
 }
 
 

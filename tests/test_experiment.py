@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import Dataset, load
 from retrieval_prompts.errors import Diverged, UserError
 from retrieval_prompts.evaluate import METRICS, means, per_query
-from retrieval_prompts.experiment import dev_split, evaluate, search_run, tune, unseen_queries
+from retrieval_prompts.experiment import curve, dev_split, evaluate, search_run, tune, unseen_queries
 from retrieval_prompts.index import Index
 from retrieval_prompts.losses import info_nce
 from retrieval_prompts.settings import TuneSettings
+from retrieval_prompts.training import Step
 
 SETTINGS = TuneSettings(kind="prefix", length=3, epochs=3, batch_size=8, learning_rate=0.05)
 
@@ -67,6 +69,16 @@ def test_dev_is_held_out_of_train_where_there_is_none_and_said(tmp_path: Path, m
     assert found.result["settings"]["dev_held_out_of_train"] is True
     assert (found.result["settings"]["train_queries"], found.result["settings"]["dev_queries"]) == (27, 3)
     assert biencoder.training_record["dev_held_out_of_train"] is True
+
+
+def test_a_curve_averages_losses_over_spans_and_keeps_dev_scores() -> None:
+    steps = [Step(0, 0, math.nan, 0.0, 0.0, dev=0.5, best=True)]
+    steps += [Step(number, 0, float(number), 0.1, 1.0, dev=0.6 if number == 120 else None) for number in range(1, 121)]
+    found = curve(steps)
+    assert len(found["loss"]) == 60
+    assert found["loss"][:2] == [(2, 1.5), (4, 3.5)]
+    assert found["dev"] == [(0, 0.5), (120, 0.6)]
+    assert curve([]) == {"loss": [], "dev": []}
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -204,11 +216,14 @@ def test_an_interrupted_tune_goes_on_to_the_same_prompt(
     left = names(tmp_path)
     assert len(left) == files + 1
     assert all(re.fullmatch(r"whole|prompts\.[0-9a-f]{8}\.partial(\.2)?", name) for name in left)
-    rest = tune(loaded(model), dataset, chosen, out=tmp_path / "prompts", **options)
+    rest: list[training.Step] = []
+    on_step = lambda step, _: rest.append(step)  # noqa: E731
+    resumed = tune(loaded(model), dataset, chosen, out=tmp_path / "prompts", on_step=on_step, **options)
     assert names(tmp_path) == ["prompts", "whole"]
     assert content(tmp_path / "prompts") == content(tmp_path / "whole")
-    assert len(rest.steps) < len(whole.steps)
-    assert rest.steps == whole.steps[len(whole.steps) - len(rest.steps) :]
+    assert len(rest) < len(whole.steps)
+    assert rest == whole.steps[len(whole.steps) - len(rest) :]
+    assert str(resumed.steps) == str(whole.steps)  # as text: a loss before training is NaN
 
 
 def test_other_settings_do_not_go_on_from_a_checkpoint(

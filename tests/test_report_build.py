@@ -16,11 +16,10 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluate import means, per_query
 from retrieval_prompts.experiment import search_run
 from retrieval_prompts.index import Index
-from retrieval_prompts.report.build import loss_curves, section_of, strength_curve
+from retrieval_prompts.report.build import section_of, strength_curve
 from retrieval_prompts.report.content import Curve, Item
 from retrieval_prompts.report.words import nearest_words, without_words
 from retrieval_prompts.tower import TextTower, load_tower
-from retrieval_prompts.training import Step
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +80,6 @@ def test_equal_scores_are_ordered_as_trec_eval_orders_them(dataset: Dataset) -> 
     section = section_of(dataset, "test", tied)
     assert [id for id, _ in section.queries[0].rankings["frozen"]] == ["d5", "d4", "d30"]
     assert section.queries[0].scores["frozen"] == pytest.approx(1 / math.log2(4))
-
-
-def test_losses_are_averaged_over_spans_and_dev_scores_kept() -> None:
-    steps = [Step(0, 0, math.nan, 0.0, 0.0, dev=0.5, best=True)]
-    steps += [Step(number, 0, float(number), 0.1, 1.0, dev=0.6 if number == 120 else None) for number in range(1, 121)]
-    (loss,), (dev,) = loss_curves(steps)
-    assert len(loss.points) == 60
-    assert loss.points[:2] == [(2.0, 1.5), (4.0, 3.5)]
-    assert dev.points == [(0.0, 0.5), (120.0, 0.6)]
-    assert loss_curves([]) == ([], [])
 
 
 def test_strength_goes_from_the_frozen_model_to_the_whole_prompt(small: TextTower, dataset: Dataset) -> None:

@@ -31,9 +31,11 @@ def convert(
         from retrieval_prompts.interop.peft import read_adapter, read_config
         from retrieval_prompts.tower import load_tower
 
-        model = model or read_config(source).get("base_model_name_or_path")
+        given, model = model, model or read_config(source).get("base_model_name_or_path")
         if not model:
             raise UserError(f"{source} does not say which model it belongs to: pass --model")
+        if trust_remote_code and not given:
+            raise UserError("an adapter does not choose whose code runs: with --trust-remote-code pass --model too")
         tower = load_tower(str(model), device=device, trust_remote_code=trust_remote_code)
         prompts = read_adapter(source, tower, side or "query")
         save_prompts(out, prompts, overwrite=overwrite)

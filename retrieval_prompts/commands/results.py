@@ -20,10 +20,12 @@ def say_results(say: Any, found: Experiment) -> None:
     for name, test in found.result["tests"].items():
         low, high = test["ci95"]
         count = test["helped"] + test["hurt"] + test["unchanged"]
-        which = "" if name == "tuned_vs_frozen" else f" on the {count} queries whose documents no training query had"
+        baseline = "BM25" if name == "tuned_vs_bm25" else "frozen"
+        seen = name.removeprefix(f"tuned_vs_{baseline.lower()}")
+        which = f" on the {count} queries whose documents no training query had" if seen else ""
         verdict = "a significant" if test["p_value"] < 0.05 else "no significant"
         say(
-            f"tuned - frozen{which}, {test['metric']}: {100 * test['difference']:+.1f} [{100 * low:+.1f}, "
+            f"tuned - {baseline}{which}, {test['metric']}: {100 * test['difference']:+.1f} [{100 * low:+.1f}, "
             f"{100 * high:+.1f}], p = {test['p_value']:.4f}: {verdict} difference; {test['helped']} helped, "
             f"{test['hurt']} hurt, {test['unchanged']} unchanged"
         )

@@ -22,6 +22,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="print the hits as JSON")] = False,
     nprobe: Annotated[int | None, typer.Option(help="lists that an IVF index visits")] = None,
     ef_search: Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")] = None,
+    k_factor: Annotated[int | None, typer.Option(help="candidates, times k, that a refined index scores anew")] = None,
     device: Device = None,
     trust_remote_code: Trust = False,
 ) -> None:
@@ -42,7 +43,7 @@ def search(
     )
     opened.check_encoder(biencoder.identity())
     vector = biencoder.tower.comparable(biencoder.encode_query([query]))
-    scores, ids = opened.search(vector, top_k, nprobe=nprobe, ef_search=ef_search)
+    scores, ids = opened.search(vector, top_k, nprobe=nprobe, ef_search=ef_search, k_factor=k_factor)
     hits = []
     for score, id in zip(scores[0].tolist(), ids[0], strict=False):
         document = opened.document(id)

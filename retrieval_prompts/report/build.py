@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,8 @@ from retrieval_prompts.report.embed import HITS, RANKED, by_change, cut
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.index import Index
-    from retrieval_prompts.training import Step
 
 DEEP = 100  # hits of a ranking whose ids are kept, to say where a relevant document stands
-POINTS = 60  # of a curve
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -85,19 +82,6 @@ def section_of(
         system=system,
     )
     return _with_documents(section, dataset)
-
-
-def loss_curves(steps: Sequence[Step]) -> tuple[list[Curve], list[Curve]]:
-    """(training loss, dev score) over the steps, each a list of at most one curve, as `section_of` takes them.
-
-    The loss is the mean over spans of steps, at most POINTS of them, each at its last step.
-    """
-    losses = [(step.step, step.loss) for step in steps if math.isfinite(step.loss)]
-    size = max(1, math.ceil(len(losses) / POINTS))
-    spans = [losses[start : start + size] for start in range(0, len(losses), size)]
-    loss = [(float(span[-1][0]), math.fsum(value for _, value in span) / len(span)) for span in spans]
-    dev = [(float(step.step), step.dev) for step in steps if step.dev is not None]
-    return [Curve("loss", loss)] if loss else [], [Curve("dev", dev)] if dev else []
 
 
 def strength_curve(
