@@ -23,7 +23,7 @@ from retrieval_prompts import beir_sets
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.comparison import adjust
 from retrieval_prompts.data import Dataset, Qrels, Run, hold_out, load
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import Diverged, UserError
 from retrieval_prompts.evaluate import bm25_run, compare, drop_identical, means, per_query, read_run, write_run
 from retrieval_prompts.experiment import DEV_FRACTION, Stopwatch, dev_split, tune, unseen_queries
 from retrieval_prompts.files import write_bytes, write_json
@@ -123,7 +123,11 @@ def run(
             if why := lab.impossible(system):
                 found["left_out"][system] = why
                 continue
-            lab.keep(system, found)
+            try:
+                lab.keep(system, found)
+            except Diverged as error:
+                found["left_out"][system] = f"its training diverged: {error}"
+                continue
             write_json(out / "results.json", result)
             if on_system is not None:
                 on_system(name, system, found["systems"][system])
@@ -301,7 +305,7 @@ class Lab:
         with self.watch(system):
             fitted = fits[system](task)
             found.setdefault("learned", {})[system] = fitted.record
-            return fitted.run(self.queries, TOP)
+            return fitted.run(self.queries, TOP, nprobe=self.settings.nprobe, ef_search=self.settings.ef_search)
 
     def keep(self, system: str, found: dict[str, Any]) -> None:
         """Run a system, write its run file, and add its means to the data set's record."""

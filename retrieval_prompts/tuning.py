@@ -172,7 +172,12 @@ class Task:
         index: Index | None = None,
     ) -> None:
         """`index`: over `documents`, where there is one already."""
-        ids = [query for query, judged in train.items() if any(grade > 0 for grade in judged.values())]
+        # A document of the query's own id is neither relevant nor a negative: BEIR leaves it out of every ranking
+        relevant = {
+            query: [doc for doc, grade in judged.items() if grade > 0 and doc != query]
+            for query, judged in train.items()
+        }
+        ids = [query for query, found in relevant.items() if found]
         if not ids or not dev:
             raise UserError("tuning needs at least one training and one dev query with a relevant document")
         self.biencoder, self.corpus, self.queries, self.dev = biencoder, corpus, queries, dev
@@ -181,11 +186,9 @@ class Task:
         self.frozen = BiEncoder(biencoder.tower)
         self.texts = [queries[query] for query in ids]
         self.relevant: list[Positions] = [
-            np.array(sorted(corpus.position(doc) for doc, grade in train[query].items() if grade > 0), dtype=np.int64)
-            for query in ids
+            np.array(sorted(corpus.position(doc) for doc in relevant[query]), dtype=np.int64) for query in ids
         ]
         shared = set(ids).intersection(corpus.ids)
-        # A document of the query's own id is neither relevant nor a negative: BEIR leaves it out of every ranking
         self.own = np.array([corpus.position(query) if query in shared else -1 for query in ids], dtype=np.int64)
         self.in_memory = documents.nbytes <= settings.memory * 1e9
         # Beyond the budget, dev scores and mined documents come from vectors of a quarter of the size

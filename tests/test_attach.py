@@ -5,6 +5,7 @@ Every proof that does not name an architecture holds for all seven.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -171,11 +172,12 @@ def test_a_causal_model_against_its_own_key_value_cache(toy_tower: ToyTower) -> 
     for layer, rows in enumerate(prefix):
         keys, values = (part.view(1, 3, 2, 8).transpose(1, 2) for part in rows.split(16, dim=1))
         cache.update(keys, values, layer)
+    name = "cache" if "cache" in inspect.signature(tower.model.forward).parameters else "past_key_values"  # before 5.24
     output = tower.model(
         input_ids=torch.tensor([ids]),
         attention_mask=torch.ones(1, 3 + len(ids), dtype=torch.long),
         position_ids=torch.arange(len(ids))[None],  # a prefix takes no position
-        past_key_values=cache,
+        **{name: cache},
     )
     expected = nn.functional.normalize(output.last_hidden_state[:, -1], dim=-1)
     assert torch.allclose(one(tower, ids, "prefix", prefix), expected, atol=1e-6)

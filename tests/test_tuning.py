@@ -457,6 +457,21 @@ def test_a_document_of_the_querys_own_id_is_no_negative(model: Path, dataset: Da
     assert loss(batch).item() != before, "another document's does"
 
 
+def test_a_document_of_the_querys_own_id_is_no_positive_whatever_the_judgements_say(
+    model: Path, dataset: Dataset
+) -> None:
+    first, second, third = list(dataset.corpus.ids)[:3]
+    queries = {first: "river copper", third: "basalt lantern"}
+    judged = {first: {first: 1, second: 1}, third: {third: 1}}
+    chosen = settings()
+    biencoder = attached(model, chosen)
+    dev = dataset.qrels["dev"]
+    task = Task(biencoder, dataset.corpus, queries | dataset.queries, judged, dev, chosen, frozen(biencoder, dataset))
+    assert task.texts == ["river copper"], "the other has nothing else to find"
+    assert [found.tolist() for found in task.relevant] == [[1]]
+    assert task.loss(fresh=False)(tuning.Batch(np.array([0]), 0)).item() < 100
+
+
 # --- a document prompt has to earn the encoding of the corpus -------------------------------------------------------
 
 

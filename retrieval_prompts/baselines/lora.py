@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from retrieval_prompts.attach import attention_kernel
+from retrieval_prompts.attach import SHORT, attention_kernel
 from retrieval_prompts.baselines.task import Retriever, Task, Training, train
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.encode import embed_texts
@@ -48,8 +48,11 @@ def fit(
         rank, alpha: of the updates, which are scaled by alpha / rank.
         settings: loss, loop and precision, as `tune` has them; its learning rate and seed give way.
 
-    Raises UserError when peft is missing, there is no query to train on, or training diverges.
+    Raises UserError when peft is missing, there is no query to train on, training diverges, or rank or alpha is no
+    positive number.
     """
+    if rank < 1 or alpha <= 0:
+        raise UserError(f"LoRA needs a rank of 1 or more and an alpha above 0, got {rank} and {alpha}")
     settings = dataclasses.replace(settings or TuneSettings(), learning_rate=learning_rate, seed=task.seed)
     bfloat16 = Training(task, settings).bfloat16
     tower = inject(task.biencoder.tower, rank, alpha, task.seed)
@@ -58,7 +61,8 @@ def fit(
     def embed(texts: list[str]) -> Tensor:
         rows = tower.tokenize(texts, "query")
         training = torch.is_grad_enabled()
-        with attention_kernel(plain=training), torch.autocast(tower.device.type, torch.bfloat16, bfloat16 and training):
+        plain = training and max(map(len, rows)) <= SHORT
+        with attention_kernel(plain), torch.autocast(tower.device.type, torch.bfloat16, bfloat16 and training):
             return tower.comparable(embed_texts(tower, rows, "query", "input", None)).float()
 
     record = train(task, learned, embed, settings, name="LoRA")

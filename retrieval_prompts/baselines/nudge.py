@@ -76,25 +76,26 @@ def fit(
         memory: gigabytes that the corpus's vectors may take; beyond it, dev reads the ones that do not move at a
             quarter of their size.
 
-    Raises UserError for another form, and when there is no query to train on.
+    Raises UserError for another form, for steps that are not from 0 to 2, and when there is no query to train on.
     """
     if form not in FORMS:
         raise UserError(f"the form of NUDGE must be m or n, got {form!r}")
+    steps = STEPS[form] if steps is None else steps
+    if odd := [gamma for gamma in steps if not 0 <= gamma <= 2]:
+        raise UserError(f"the steps of NUDGE must be from 0 to 2, got {odd[0]}")
     start = time.perf_counter()
     move = FORMS[form]
     training = Training(task, TuneSettings(memory=memory, seed=task.seed))
-    # A document of the query's own id counts for nothing
-    answers = [positions[positions != own] for positions, own in zip(training.relevant, training.own, strict=True)]
-    moving: Positions = np.unique(np.concatenate(answers))
+    moving: Positions = np.unique(np.concatenate(training.relevant))
     documents, pulls = task.documents.rows(moving), np.zeros((len(moving), task.documents.dimension), np.float32)
-    for query, positions in zip(training.frozen_queries.cpu().numpy(), answers, strict=True):
+    for query, positions in zip(training.frozen_queries.cpu().numpy(), training.relevant, strict=True):
         pulls[np.searchsorted(moving, positions)] += query
 
     queries = task.frozen(task.dev_texts)
     staying = np.delete(np.arange(len(task.corpus)), moving)
     rest = _dev_run(task, queries, _left(task.documents, moving), staying, "Flat" if training.in_memory else "SQ8")
     scores = {}
-    for gamma in sorted({0.0, *(STEPS[form] if steps is None else steps)}):
+    for gamma in sorted({0.0, *steps}):
         moved = _dev_run(task, queries, move(documents, pulls, gamma), moving, "Flat")
         scores[gamma] = dev_mean(task, {query: rest[query] | moved[query] for query in task.dev})
     best = max(scores, key=lambda gamma: scores[gamma])
@@ -150,10 +151,10 @@ def _parts(documents: VectorBlocks, moving: Positions) -> Iterator[tuple[Floats,
 
 
 def _norm(vectors: Floats) -> Floats:
-    norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return norms
+    return np.asarray(np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _unit(vectors: Floats) -> Floats:
     """At length 1; a vector of length 0 stays."""
-    return vectors / np.maximum(_norm(vectors), np.float32(1e-12))
+    norms: Floats = np.maximum(_norm(vectors), 1e-12)
+    return vectors / norms

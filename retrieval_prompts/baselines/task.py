@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,27 +70,14 @@ class Task:
         return self.biencoder.tower.comparable(self.biencoder.encode_query(list(texts)))
 
 
-class Fitted(Protocol):
-    """A baseline that can be searched.
-
-    record: "settings", "dev" (metric, frozen, tuned), "used" (whether dev was better with it; without, it is the
-    frozen model), "parameters" (numbers that were learned), "documents_changed", "seconds".
-    """
-
-    @property
-    def record(self) -> dict[str, Any]: ...
-
-    def run(
-        self, queries: Mapping[str, str], k: int, *, nprobe: int | None = None, ef_search: int | None = None
-    ) -> Run:
-        """The k best documents of each query (id -> text), without the one of the query's own id; fewer where the
-        index finds fewer. nprobe, ef_search: see `Index.search`."""
-        ...
-
-
 @dataclass(frozen=True)
 class Retriever:
-    """An index, and what makes query vectors (queries, dimension) of texts; see `Fitted`."""
+    """A baseline that was fitted: an index, and what makes query vectors (queries, dimension) of texts.
+
+    record: "settings", "train_queries", "dev_queries", "dev" (metric, frozen, tuned), "used" (whether dev was better
+    with it; without, it is the frozen model), "parameters" (numbers that were learned), "documents_changed",
+    "seconds".
+    """
 
     index: Index
     encode: Callable[[Sequence[str]], Floats]
@@ -99,6 +86,8 @@ class Retriever:
     def run(
         self, queries: Mapping[str, str], k: int, *, nprobe: int | None = None, ef_search: int | None = None
     ) -> Run:
+        """The k best documents of each query (id -> text), without the one of the query's own id; fewer where the
+        index finds fewer. nprobe, ef_search: see `Index.search`."""
         vectors = self.encode(list(queries.values()))
         return search(self.index, list(queries), vectors, k, nprobe=nprobe, ef_search=ef_search)
 
@@ -135,11 +124,11 @@ def train(
     *,
     name: str,
 ) -> dict[str, Any]:
-    """Train what makes query vectors against the frozen documents; returns the record (see `Fitted`).
+    """Train what makes query vectors against the frozen documents; returns the record (see `Retriever`).
 
     Args:
         module: holds what is trained; afterwards with the weights of the best dev score, the initial ones included.
-        embed: training texts -> vectors (texts, dimension), with gradients to `module`.
+        embed: texts of queries -> vectors (texts, dimension), with gradients to `module`.
         name: what the progress bar says.
 
     Raises UserError when there is no query to train on, or training diverges.
