@@ -201,3 +201,12 @@ def test_tampered_vectors(tamper: Callable[[dict[str, torch.Tensor]], Any], fold
 def test_vectors_that_are_no_safetensors(content: bytes, folder: Path) -> None:
     (folder / "prompt.safetensors").write_bytes(content)
     assert refusal(folder).startswith(f"{folder / 'prompt.safetensors'} cannot be read as safetensors (")
+
+
+def test_a_folder_that_holds_other_things_is_not_replaced(tmp_path: Path) -> None:
+    save_prompts(tmp_path / "out", PROMPTS)
+    save_prompts(tmp_path / "out", PROMPTS, overwrite=True)
+    (tmp_path / "out" / "checkpoint-10").mkdir()
+    with pytest.raises(UserError, match=r"out is not replaced, for it holds other things \(checkpoint-10\)"):
+        save_prompts(tmp_path / "out", PROMPTS, overwrite=True)
+    assert (tmp_path / "out" / "checkpoint-10").is_dir()

@@ -12,8 +12,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from toys import LONG, TEXTS, WIDTH
 
+from retrieval_prompts.artifacts import load_prompts
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.live import SavedPrompts
 from retrieval_prompts.tower import TextTower
 
 ToyTower = Callable[..., TextTower]
@@ -122,16 +124,71 @@ def test_moving_it_moves_the_model(toy_tower: ToyTower, kind: str) -> None:
     assert live.encode_query(ALL).shape == (len(ALL), WIDTH)
 
 
-def test_it_is_not_saved(toy_tower: ToyTower, tmp_path: Path) -> None:
-    live = BiEncoder(toy_tower("bert")).attach("query", length=3).as_sentence_transformer()
-    for save in (live.save, live.save_pretrained):
-        with pytest.raises(UserError) as error:
-            save(str(tmp_path / "folder"))
-        assert str(error.value) == (
-            "a live model is not saved as a checkpoint: save the prompts with BiEncoder.save, or write a stock "
-            "checkpoint with BiEncoder.export (input prompts)"
-        )
+@pytest.mark.parametrize("save", ["save", "save_pretrained"])
+def test_it_is_saved_as_a_prompt_folder(save: str, toy_tower: ToyTower, kind: str, tmp_path: Path) -> None:
+    model = BiEncoder(toy_tower("bert")).attach("both", kind=kind, length=3)
+    live = model.as_sentence_transformer()
+    (tmp_path / "notes.txt").write_text("kept")
+    getattr(live, save)(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "prompt.json", "prompt.safetensors", "README.md"}
+    loaded = BiEncoder.with_prompts(model.tower, load_prompts(tmp_path))
+    assert np.array_equal(loaded.encode_query(ALL), model.encode_query(ALL))
+    with torch.no_grad():
+        model.get_parameter("prompts.query.vectors").neg_()
+    getattr(live, save)(str(tmp_path), create_model_card=False)
+    loaded = BiEncoder.with_prompts(model.tower, load_prompts(tmp_path))
+    assert np.array_equal(loaded.encode_query(ALL), model.encode_query(ALL))
+
+
+def test_its_card_says_how_to_load_it(toy_tower: ToyTower, tmp_path: Path) -> None:
+    model = BiEncoder(toy_tower("bert")).attach("query", length=3)
+    model.as_sentence_transformer().save_pretrained(str(tmp_path / "prompts"))
+    card = (tmp_path / "prompts" / "README.md").read_text(encoding="utf-8")
+    assert "Input prompts (query) for a frozen retriever, 96 numbers" in card
+    code = card.split("```python\n")[1].split("```")[0].replace("this folder", str(tmp_path / "prompts"))
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert np.array_equal(found["queries"], model.encode_query(["..."]))
+
+
+@pytest.mark.parametrize(("encoder", "common"), [("table", True), ("mlp", False), ("lstm", True)])
+def test_what_made_the_prompts_is_saved_too(encoder: str, common: bool, toy_tower: ToyTower, tmp_path: Path) -> None:
+    """So that training can go on; the prompt folder itself holds plain vectors."""
+    options: dict[str, Any] = {"length": 3, "encoder": encoder, "common": common}
+    model = BiEncoder(toy_tower("bert")).attach("both", **options)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    model.as_sentence_transformer().save(str(tmp_path))
+    other = BiEncoder(model.tower).attach("both", **options, seed=1)
+    live = other.as_sentence_transformer()
+    live.load_state_dict(SavedPrompts(tmp_path).state_dict())
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+    assert np.array_equal(live.encode_query(ALL), model.as_sentence_transformer().encode_query(ALL))
+    BiEncoder(model.tower).attach("query", length=3).as_sentence_transformer().save(str(tmp_path))
+    assert not (tmp_path / "prompt_encoder.safetensors").exists(), "tables need none, and that of before is gone"
+
+
+def test_what_cannot_be_saved(toy_tower: ToyTower, tmp_path: Path) -> None:
+    frozen = BiEncoder(toy_tower("bert"))
+    with pytest.raises(UserError, match="there is no prompt to save; attach one first"):
+        frozen.as_sentence_transformer().save(str(tmp_path / "folder"))
     assert not (tmp_path / "folder").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file cannot be made a folder \(File exists\); choose another name"):
+        frozen.attach("query", length=3).as_sentence_transformer().save(str(tmp_path / "file"))
+
+
+def test_training_texts_without_a_side_is_refused(toy_tower: ToyTower) -> None:
+    live = BiEncoder(toy_tower("bert")).attach("query", length=3).as_sentence_transformer()
+    assert not live.training
+    plain = live.preprocess(["fox"])
+    assert live(dict(plain))["sentence_embedding"].shape == (1, WIDTH), "no mistake where nothing is trained"
+    live.train()
+    with pytest.raises(UserError, match=r'pass router_mapping=\{"anchor": "query", "positive": "document"'):
+        live(plain)
+    assert live(live.preprocess(["fox"], task="query"))["sentence_embedding"].requires_grad
+    assert not live(live.preprocess(["fox"], task="document"))["sentence_embedding"].requires_grad
 
 
 def test_the_tokenizer_is_the_models_own(toy_tower: ToyTower) -> None:
@@ -139,3 +196,12 @@ def test_the_tokenizer_is_the_models_own(toy_tower: ToyTower) -> None:
     live = model.as_sentence_transformer()
     assert live.tokenizer is model.tower.tokenizer
     assert live.max_seq_length == model.tower.text_length("document")
+    assert live.device == model.tower.device
+
+
+def test_padding_is_the_models_own(toy_tower: ToyTower) -> None:
+    """Losses with a guide of another vocabulary read the texts back from the ids."""
+    live = BiEncoder(toy_tower("roberta")).attach("query", length=3).as_sentence_transformer()
+    ids = live.preprocess(["fox", "search the corpus"], task="query")["input_ids"]
+    assert live.tokenizer.batch_decode(ids, skip_special_tokens=True) == ["fox", "search the corpus"]
+    assert ids[0, -1] == live.tokenizer.pad_token_id != 0
