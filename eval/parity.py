@@ -105,7 +105,7 @@ def local_task(data: Dataset) -> AbsTaskRetrieval:
     task = Local()
     rows = [{"id": each.id, "title": each.title, "text": each.text} for each in data.corpus]
     asked = [{"id": id, "text": text} for id, text in queries.items()]
-    part = {
+    part: Any = {
         "corpus": datasets.Dataset.from_list(rows),
         "queries": datasets.Dataset.from_list(asked),
         "relevant_docs": qrels,

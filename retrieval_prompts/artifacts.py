@@ -18,6 +18,7 @@ from retrieval_prompts.prompts import KINDS, SIDES, fingerprint
 
 FORMAT = "retrieval-prompts/1"
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
+OWN = {VECTORS, DESCRIPTION, "README.md", "prompt_encoder.safetensors"}  # what is made here, in live.py and in hub.py
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,16 @@ class PromptFolder:
 
 
 def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool = False) -> None:
-    """Write a prompt folder atomically. Raises UserError when it exists, unless `overwrite`."""
+    """Write a prompt folder atomically.
+
+    Raises UserError when it exists, unless `overwrite`, and even then where it holds anything else, such as the
+    checkpoints of a trainer.
+    """
     from safetensors.torch import save
+
+    folder = Path(folder)
+    if overwrite and folder.is_dir() and (others := {file.name for file in folder.iterdir()} - OWN):
+        raise UserError(f"{folder} is not replaced, for it holds other things ({min(others)}); choose another name")
 
     vectors = {side: value.detach().to("cpu", torch.float32).contiguous() for side, value in prompts.vectors.items()}
     description = {
@@ -67,7 +76,7 @@ def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool =
 
 def read_description(folder: Path | str) -> dict[str, Any]:
     """The contents of `prompt.json`. Raises UserError when it is not that of a prompt folder of a known format."""
-    path = Path(folder)
+    path = _located(folder)
     if not (path / DESCRIPTION).is_file() or not (path / VECTORS).is_file():
         raise UserError(f"{path} is no prompt folder: expected {VECTORS} and {DESCRIPTION} in it")
     description = read_json(path / DESCRIPTION)
@@ -95,11 +104,14 @@ def read_description(folder: Path | str) -> dict[str, Any]:
 
 
 def load_prompts(folder: Path | str) -> PromptFolder:
-    """Read a prompt folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
+    """Read a prompt folder, or "hf:user/name" on the hub, strictly.
+
+    Raises UserError when a part is missing, malformed or does not fit the rest.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = Path(folder)
+    path = _located(folder)
     description = read_description(path)
     try:
         vectors = load_file(path / VECTORS)
@@ -112,3 +124,12 @@ def load_prompts(folder: Path | str) -> PromptFolder:
         raise UserError(f"{path}: {VECTORS} and {DESCRIPTION} do not belong together; restore or train it again")
     vectors = {side: vectors[side] for side in stated}  # in the order in which they were saved
     return PromptFolder(kind, vectors, description["base"], description["strength"], description["training"])
+
+
+def _located(folder: Path | str) -> Path:
+    """A folder's path; of "hf:user/name" or "hf:user/name@revision" the path in the cache of the hub."""
+    if not str(folder).startswith("hf:"):
+        return Path(folder)
+    from retrieval_prompts.hub import fetch
+
+    return fetch(str(folder).removeprefix("hf:"))

@@ -90,6 +90,10 @@ class BiEncoder(nn.Module):
 
         Raises UserError when the model or the folder cannot be read, or do not belong together.
         """
+        if str(prompts).startswith("hf:"):
+            from retrieval_prompts.hub import check_trust
+
+            check_trust(model, trust_remote_code)
         folder = load_prompts(prompts) if prompts is not None else None
         if model is None:
             model = folder.base["name"] if folder is not None else DEFAULT_MODEL
@@ -260,8 +264,9 @@ class BiEncoder(nn.Module):
         cls, repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any
     ) -> BiEncoder:
         """The base model with the prompts of "user/name"; see `hub.fetch`, and `load` for the options."""
-        from retrieval_prompts.hub import fetch
+        from retrieval_prompts.hub import check_trust, fetch
 
+        check_trust(options.get("model"), options.get("trust_remote_code", False))
         return cls.load(prompts=fetch(repo_id, revision=revision, token=token), **options)
 
     def as_sentence_transformer(self) -> SentenceTransformer:

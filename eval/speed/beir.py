@@ -68,7 +68,15 @@ def timed(way: str, data: Path, model: str) -> tuple[float, dict[str, float]]:
         if way == "beir":
             command = [HERE / "beir_exact.py", data, locate(model), out]
         else:
-            command = [HERE.parent / "run_beir.py", "--datasets", data.name, "--data-dir", data.parent, "--model", model]
+            command = [
+                HERE.parent / "run_beir.py",
+                "--datasets",
+                data.name,
+                "--data-dir",
+                data.parent,
+                "--model",
+                model,
+            ]
             command += ["--out", out, "--baselines", "none", "--cache", Path(temporary) / "cache"]
             command += ["--precision", "bfloat16"] if way.endswith("bfloat16") else []
         start = time.perf_counter()
@@ -79,7 +87,9 @@ def timed(way: str, data: Path, model: str) -> tuple[float, dict[str, float]]:
 
 def theirs(found: dict[str, float]) -> dict[str, float]:
     """beir's names, NDCG@10 or P@10, as ours."""
-    return {name.lower().replace("p@", "precision@") if name[0] == "P" else name.lower(): v for name, v in found.items()}
+    return {
+        name.lower().replace("p@", "precision@") if name[0] == "P" else name.lower(): v for name, v in found.items()
+    }
 
 
 def ours(out: Path, name: str) -> dict[str, float]:
