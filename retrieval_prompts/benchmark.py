@@ -131,8 +131,8 @@ def run(
             write_json(out / "results.json", result)
             if on_system is not None:
                 on_system(name, system, found["systems"][system])
-        if lab.done:
-            found["tests"] = lab.tests(found["systems"])
+        if lab.done or not found["tests"]:
+            found["tests"] = lab.tests(found["systems"], found)
         summarize(result)
         write_json(out / "results.json", result)
         write_tables(out, result)
@@ -176,6 +176,7 @@ class Lab:
             "digest": self.digest,
             "prompts": None,
             "systems": {},
+            "unseen_documents": None,
             "tests": {},
             "learned": {},
             "left_out": {},
@@ -317,28 +318,37 @@ class Lab:
             found["documents_encoded"] = max(found["documents_encoded"], self.documents.encoded)
         found["seconds"] |= self.watch.seconds
 
-    def tests(self, systems: Mapping[str, Any]) -> dict[str, Any]:
-        """Each system against the frozen model on every query, p adjusted for their number (Holm); and the soft prompts
-        on the queries none of whose documents training saw."""
+    def tests(self, systems: Mapping[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+        """Each system against the frozen model, p adjusted for their number (Holm); the soft prompts against BM25; and
+        what was trained once more on the queries none of whose documents training saw, whose means go to `found`."""
         if "frozen" not in systems:
             return {}
         scores = {system: per_query(self.qrels, self.run(system), [HEADLINE])[HEADLINE] for system in systems}
-        found = {
+        tests = {
             f"{system}_vs_frozen": compare(scores["frozen"], values, HEADLINE).as_dict()
             for system, values in scores.items()
             if system != "frozen"
         }
         for test, adjusted in zip(
-            found.values(), adjust([test["p_value"] for test in found.values()], "holm"), strict=True
+            tests.values(), adjust([test["p_value"] for test in tests.values()], "holm"), strict=True
         ):
             test["p_adjusted"] = adjusted
         if {"tuned", "bm25"} <= scores.keys():
-            found["tuned_vs_bm25"] = compare(scores["bm25"], scores["tuned"], HEADLINE).as_dict()
+            tests["tuned_vs_bm25"] = compare(scores["bm25"], scores["tuned"], HEADLINE).as_dict()
         unseen = unseen_queries(self.dataset, self.split)
-        if "tuned" in scores and self.training is not None and 0 < len(unseen) < len(self.queries):
-            frozen, tuned = ({query: scores[system][query] for query in unseen} for system in ("frozen", "tuned"))
-            found["tuned_vs_frozen_unseen_documents"] = compare(frozen, tuned, HEADLINE).as_dict()
-        return found
+        trained = [system for system in scores if "tuned" in system or system in TRAINED]
+        if trained and self.training is not None and 0 < len(unseen) < len(self.queries):
+            part = {system: {query: values[query] for query in unseen} for system, values in scores.items()}
+            found["unseen_documents"] = {"queries": len(unseen), "systems": means_of(part)}
+            for system in trained:
+                test = compare(part["frozen"], part[system], HEADLINE).as_dict()
+                tests[f"{system}_vs_frozen_unseen_documents"] = test
+        return tests
+
+
+def means_of(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """System -> HEADLINE -> mean."""
+    return {system: {HEADLINE: means({HEADLINE: values})[HEADLINE]} for system, values in scores.items()}
 
 
 def run_file(out: Path, name: str, system: str) -> Path:
@@ -376,20 +386,38 @@ def summarize(result: dict[str, Any]) -> None:
 
 
 def write_tables(out: Path, result: Mapping[str, Any]) -> None:
-    """table.md, table.csv and table.tex: nDCG@10 x 100 of each system on each data set, and the average."""
+    """table.md, table.csv and table.tex: nDCG@10 x 100 of each system on each data set, and the average.
+
+    Where test queries share documents with training queries, table.md has a second table, of the other queries.
+    """
     from retrieval_prompts import tables
 
     datasets = beir_sets.for_average({name: found["systems"] for name, found in result["datasets"].items()})
     if not any(datasets.values()):
         return
+    header, rows = _table(datasets)
+    text = f"nDCG@10 x 100\n\n{tables.markdown(rows, header)}"
+    unseen = {
+        f"{name} ({found['unseen_documents']['queries']} of {found['queries']})": found["unseen_documents"]["systems"]
+        for name, found in result["datasets"].items()
+        if found["unseen_documents"]
+    }
+    if unseen:
+        again, fewer = _table(unseen)
+        text += f"\nOnly the queries whose relevant documents no training query has\n\n{tables.markdown(fewer, again)}"
+    write_bytes(out / "table.md", text.encode())
+    write_bytes(out / "table.tex", tables.latex(rows, header).encode())
+    write_bytes(out / "table.csv", tables.csv(rows, header).encode())
+
+
+def _table(datasets: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[list[str], list[Any]]:
+    from retrieval_prompts.tables import systems_table
+
     named = {
         name: {TITLES[system]: found[system] for system in SYSTEMS if system in found}
         for name, found in datasets.items()
     }
-    header, rows = tables.systems_table(named, HEADLINE)
-    write_bytes(out / "table.md", tables.markdown(rows, header).encode())
-    write_bytes(out / "table.tex", tables.latex(rows, header).encode())
-    write_bytes(out / "table.csv", tables.csv(rows, header).encode())
+    return systems_table(named, HEADLINE)
 
 
 def _top(run: Run) -> Run:

@@ -67,7 +67,7 @@ def test_beir_prints_a_table_writes_everything_and_goes_on(
     shown = f"{100 * result['datasets']['two']['systems']['tuned']['ndcg@10']:.1f}"
     row = next(line for line in printed.splitlines() if "soft prompts  " in line)
     assert row.split("│")[3].strip() == shown
-    assert "one: soft prompts against frozen " in printed
+    assert "one: soft prompts against frozen model " in printed
     names = {f"{data}.{system}.trec" for data in ("one", "two") for system in result["datasets"]["one"]["systems"]}
     assert {path.name for path in out.iterdir()} == names | {
         "results.json",

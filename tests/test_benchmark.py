@@ -90,6 +90,27 @@ def test_the_frozen_run_is_the_exact_ranking_of_all_documents(
         assert kept[query] == pytest.approx(dict(zip(data.corpus.ids, row.tolist(), strict=True)), abs=1e-5)
 
 
+def test_what_was_trained_is_tested_again_on_queries_whose_documents_training_did_not_see(
+    frozen: BiEncoder, tmp_path: Path, cache: Path
+) -> None:
+    folder = tiny.write_data(tmp_path / "data" / "one")
+    with (folder / "qrels" / "train.tsv").open("a") as file:
+        file.write("q0\td30\t1\nq1\td31\t1\n")  # documents of two test queries
+    settings = BenchmarkSettings(systems=("bm25", "frozen", "nudge", "linear"))
+    found = run(frozen, ["one"], tmp_path / "data", tmp_path / "out", settings, cache=cache)["datasets"]["one"]
+    unseen = [f"q{number}" for number in tiny.TEST if number not in (30, 31, 38, 39)]  # the last two: of q0, q1
+    assert found["unseen_documents"]["queries"] == 6
+    _, qrels = load(folder).split("test")
+    for system, values in found["unseen_documents"]["systems"].items():
+        scores = per_query(qrels, read_run(tmp_path / "out" / f"one.{system}.trec"), ["ndcg@10"])["ndcg@10"]
+        assert values["ndcg@10"] == pytest.approx(np.mean([scores[query] for query in unseen]))
+    names = {name for name in found["tests"] if name.endswith("unseen_documents")}
+    assert names == {"linear_vs_frozen_unseen_documents", "nudge_vs_frozen_unseen_documents"}
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "no training query has" in text
+    assert "one (6 of 10)" in text
+
+
 def test_what_is_finished_is_not_run_again_and_more_systems_are_added(
     frozen: BiEncoder, data_dir: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

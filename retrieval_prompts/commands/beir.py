@@ -108,16 +108,18 @@ def _say(say: Any, result: dict[str, Any]) -> None:
     say(table)
     for name, found in result["datasets"].items():
         for test_name, test in found["tests"].items():
-            if not test_name.endswith("_vs_frozen"):
-                continue
-            system = test_name.removesuffix("_vs_frozen")
+            system, _, rest = test_name.partition("_vs_")
+            baseline, _, unseen = rest.partition("_")
             low, high = test["ci95"]
             direction = "better" if test["difference"] > 0 else "worse"
-            verdict = f"significantly {direction}" if test["p_adjusted"] < 0.05 else "within noise"
+            p_value = test.get("p_adjusted", test["p_value"])
+            count = test["helped"] + test["hurt"] + test["unchanged"]
             say(
-                f"{name}: {TITLES[system]} against frozen {100 * test['difference']:+.1f} [{100 * low:+.1f}, "
-                f"{100 * high:+.1f}], p = {test['p_value']:.4f} ({test['p_adjusted']:.4f} adjusted for the number of "
-                f"systems): {verdict}"
+                f"{name}: {TITLES[system]} against {TITLES[baseline]}"
+                + (f" on the {count} queries whose documents no training query has" if unseen else "")
+                + f" {100 * test['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p = {test['p_value']:.4f}"
+                + (f" ({p_value:.4f} adjusted for the number of systems)" if "p_adjusted" in test else "")
+                + (f": significantly {direction}" if p_value < 0.05 else ": within noise")
             )
         for system, why in found["left_out"].items():
             say(f"{name}: {TITLES[system]} left out: {why}")
