@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,16 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_prompts import ann
+from retrieval_prompts.ann import Vectors
 from retrieval_prompts.data import Corpus, Document, Run, frame
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import new_folder, read_json, write_json
 
 FORMAT = 1
-BLOCK = 65_536  # vectors added at once
-TRAIN_SIZE = 262_144  # 256 vectors for each of 1,024 centroids
-NPROBE = 16  # lists visited by an IVF index; faiss's own default is 1
-EF_SEARCH = 64  # candidates kept by an HNSW index; faiss's own default is 16
-K_FACTOR = 4  # candidates a refined index (RFlat) scores exactly, times k; faiss's own default is 1
 
 
 class Index:
@@ -43,8 +38,10 @@ class Index:
         ids: list[str],
         documents: Corpus | Sequence[Document] | None,
         manifest: dict[str, Any],
+        gpu: bool = False,
     ) -> None:
         self.vectors = vectors  # a faiss.Index
+        self.gpu = gpu  # whether it is on the GPUs
         self.ids = ids
         self.documents = documents
         self.manifest = manifest
@@ -55,28 +52,27 @@ class Index:
     @classmethod
     def build(
         cls,
-        vectors: np.ndarray | Iterable[np.ndarray],
+        vectors: Vectors,
         documents: Iterable[Document] | None,
         ids: Sequence[str],
         *,
         encoder: Mapping[str, Any],
         factory: str = "Flat",
-        train_size: int = TRAIN_SIZE,
+        train_size: int | None = None,
+        ef_construction: int | None = None,
+        gpu: bool = True,
     ) -> Index:
-        """Index document vectors block by block, by inner product.
+        """Index document vectors block by block, by inner product. The same input gives the same index, see `ann`.
 
-        vectors: (n, dimension), a memory map for instance, or blocks (any, dimension); used as float32.
+        vectors: (n, dimension), a memory map for instance, `VectorBlocks`, or blocks (any, dimension); used as float32.
         documents: in the order of `ids`, to show title and text with a hit; None to do without.
         encoder: what made the vectors, kept in the manifest as it is: "fingerprint", without which the index cannot
             be saved, and "document_prompt" where there was one (see `check_encoder`).
         factory: a FAISS index factory string, such as "Flat", "SQfp16", "HNSW32" or "IVF1024,SQ8".
-        train_size: how many vectors the factories that learn are trained on: evenly spaced ones of an array, or the
-            first ones of an iterable of blocks.
+        train_size, ef_construction, gpu: see `ann.build`; how it went is in the manifest under "build".
         Raises UserError for no vectors, a vector that is not finite, differing dimensions, a number of ids or
-        documents that does not fit, repeated ids, and whatever FAISS refuses.
+        documents that does not fit, repeated ids, too few vectors to train on, and whatever FAISS refuses.
         """
-        import faiss
-
         ids = list(ids)
         if len(set(ids)) != len(ids):
             raise UserError(f"expected unique document ids, got {len(ids) - len(set(ids))} repeated ones")
@@ -85,33 +81,19 @@ class Index:
             _check_order(ids, documents)
         if isinstance(vectors, np.ndarray):
             _check_count(len(vectors), ids)
-
-        blocks = _blocks(vectors)
-        head = next(blocks, None)
-        if head is None:
-            raise UserError("there are no vectors to index")
-        dimension = head.shape[1]
-        with _faiss_errors(f"cannot build the index {factory!r} on vectors of dimension {dimension}"):
-            index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-            waiting = [head]
-            if not index.is_trained:
-                index.train(_training_sample(vectors, waiting, blocks, train_size))
-            while waiting:
-                index.add(waiting.pop(0))
-            for block in blocks:
-                index.add(block)
+        index, record = ann.build(vectors, factory, train_size=train_size, ef_construction=ef_construction, gpu=gpu)
         _check_count(index.ntotal, ids)
         manifest = {
             "format": FORMAT,
             "factory": factory,
             "metric": "inner_product",
             "count": index.ntotal,
-            "dimension": dimension,
+            "dimension": index.d,
             "encoder": dict(encoder),
-            "faiss": faiss.__version__,
+            "build": record,
             "created_with": _created_with(),
         }
-        return cls(index, ids, documents, manifest)
+        return cls(index, ids, documents, manifest, record["gpu"])
 
     def save(self, folder: Path | str, overwrite: bool = False) -> None:
         """Write the index folder, whole or not at all.
@@ -123,7 +105,7 @@ class Index:
         if not self.manifest["encoder"].get("fingerprint"):
             raise UserError('an index that is kept must know its encoder: build it with encoder={"fingerprint": ...}')
         with new_folder(Path(folder), holds="manifest.json", overwrite=overwrite) as new:
-            faiss.write_index(self.vectors, str(new / "index.faiss"))
+            faiss.write_index(ann.to_cpu(self.vectors, self.gpu), str(new / "index.faiss"))
             (new / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
             fingerprint = None
             if self.documents is not None:
@@ -140,14 +122,13 @@ class Index:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, folder: Path | str, mmap: bool = True) -> Index:
-        """Open a saved index; with `mmap` the vectors stay on disk until a search reads them.
+    def open(cls, folder: Path | str, mmap: bool = True, gpu: bool = False) -> Index:
+        """Open a saved index; with `mmap` the vectors stay on disk until a search reads them, with `gpu` they go to the
+        GPUs, if FAISS sees any and has the index's type for them.
 
         Raises UserError that names the folder if it is no index, has another format, or is damaged: the sizes of all
         files are checked and the content of the ids, not every vector and text. A text is checked when it is read.
         """
-        import faiss
-
         folder = Path(folder)
         if not (folder / "manifest.json").is_file():
             raise UserError(
@@ -166,7 +147,7 @@ class Index:
             if hashlib.sha256(content).hexdigest() != manifest["ids"]:
                 raise ValueError("ids.json was changed")
             ids = json.loads(content)
-            vectors = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
+            vectors = _read_vectors(folder / "index.faiss", mmap)
             documents = None
             if manifest["documents"] is not None:
                 offsets = np.load(folder / "offsets.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
@@ -180,7 +161,8 @@ class Index:
                 raise ValueError("no fingerprint of the encoder")
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"the index in {folder} is damaged, index again: {_reason(error)}") from None
-        return cls(vectors, ids, documents, manifest)
+        placed = ann.to_gpu(vectors, manifest["factory"]) if gpu else vectors
+        return cls(placed, ids, documents, manifest, placed is not vectors)
 
     def check_encoder(self, encoder: Mapping[str, Any]) -> None:
         """Raise UserError unless `encoder` makes the vectors that this index holds: the same "fingerprint" and the
@@ -199,16 +181,23 @@ class Index:
             )
 
     def search(
-        self, queries: np.ndarray, k: int, *, nprobe: int | None = None, ef_search: int | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        *,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        k_factor: int | None = None,
     ) -> tuple[np.ndarray, list[list[str]]]:
         """The k documents with the highest inner product for each query.
 
         queries: (q, dimension). Returns scores (q, min(k, count)), float32 and descending, and the ids that belong to
         them; equal scores are in the order of the index. An approximate index may find fewer: then a row of ids is
-        shorter, and the scores it lacks are -inf. nprobe (IVF) and ef_search (HNSW) trade speed for recall.
+        shorter, and the scores it lacks are -inf. nprobe (IVF), ef_search (HNSW) and k_factor (RFlat) trade speed for
+        recall; their defaults are in `ann.PARAMETERS`.
         Raises UserError for queries of another dimension or not finite, k < 1, and a parameter the index lacks.
         """
-        queries = _matrix(queries, "queries")
+        queries = ann.matrix(queries, "queries")
         if queries.shape[1] != self.manifest["dimension"]:
             raise UserError(
                 f"expected query vectors of dimension {self.manifest['dimension']}, which the index has,"
@@ -216,13 +205,16 @@ class Index:
             )
         if k < 1:
             raise UserError(f"k must be at least 1, got {k}")
-        self._set("nprobe", "nprobe", nprobe, NPROBE)
-        self._set("efSearch", "ef_search", ef_search, EF_SEARCH)
-        self._set("k_factor_rf", "k_factor", None, K_FACTOR)
-        scores, positions = self.vectors.search(queries, min(k, len(self)))
-        scores[positions < 0] = -np.inf
-        order = np.lexsort((positions, -scores))  # FAISS gives equal scores last document first
-        scores, positions = (np.take_along_axis(array, order, axis=1) for array in (scores, positions))
+        scores, positions = ann.search(
+            self.vectors,
+            queries,
+            min(k, len(self)),
+            factory=self.manifest["factory"],
+            gpu=self.gpu,
+            nprobe=nprobe,
+            ef_search=ef_search,
+            k_factor=k_factor,
+        )
         return scores, [[self.ids[position] for position in row if position >= 0] for row in positions]
 
     def run(
@@ -252,55 +244,17 @@ class Index:
     def _positions(self) -> dict[str, int]:
         return {id: position for position, id in enumerate(self.ids)}
 
-    def _set(self, parameter: str, name: str, value: int | None, default: int) -> None:
-        """Set a search-time parameter, at every search, so that none is left over from the search before."""
-        import faiss
 
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
+def _read_vectors(path: Path, mmap: bool) -> Any:
+    """The FAISS index in a file, memory-mapped if that is wanted and FAISS can do it for this type."""
+    import faiss
+
+    if mmap:
         try:
-            faiss.ParameterSpace().set_index_parameter(self.vectors, parameter, value or default)
+            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError:
-            if value is not None:
-                raise UserError(f"an index of type {self.manifest['factory']} has no {name}; leave it out") from None
-
-
-def _blocks(vectors: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Blocks (n > 0, dimension) of contiguous, finite float32, all of one dimension."""
-    if isinstance(vectors, np.ndarray):
-        array = vectors
-        vectors = (array[start : start + BLOCK] for start in range(0, len(array), BLOCK))
-    dimension = None
-    for block in vectors:
-        block = _matrix(block, "vectors")
-        dimension = dimension or block.shape[1]
-        if block.shape[1] != dimension:
-            raise UserError(f"expected vectors of one dimension, got {dimension} and then {block.shape[1]}")
-        if len(block):
-            yield block
-
-
-def _matrix(vectors: np.ndarray, what: str) -> np.ndarray:
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    if vectors.ndim != 2 or vectors.shape[1] == 0:
-        raise UserError(f"expected {what} of shape (count, dimension), got {vectors.shape}")
-    if not np.isfinite(vectors).all():
-        raise UserError(
-            f"expected finite {what}, got NaN or infinity in {(~np.isfinite(vectors)).any(1).sum()} of them"
-        )
-    return vectors
-
-
-def _training_sample(
-    vectors: np.ndarray | Iterable[np.ndarray], waiting: list[np.ndarray], blocks: Iterator[np.ndarray], size: int
-) -> np.ndarray:
-    """(min(n, size), dimension). What has to be taken from `blocks` for it is left in `waiting`, to be added."""
-    if isinstance(vectors, np.ndarray):
-        rows = np.linspace(0, len(vectors) - 1, min(size, len(vectors))).astype(np.int64)
-        return _matrix(vectors[rows], "vectors")
-    while sum(map(len, waiting)) < size and (block := next(blocks, None)) is not None:
-        waiting.append(block)
-    return np.concatenate(waiting)[:size]
+            pass  # a type that FAISS cannot map, or a damaged file, which fails again
+    return faiss.read_index(str(path))
 
 
 def _check_count(vectors: int, ids: list[str]) -> None:
@@ -330,20 +284,8 @@ def _write_documents(path: Path, documents: Iterable[Document]) -> tuple[str, np
     return digest.hexdigest(), np.array(offsets, dtype=np.int64)
 
 
-@contextmanager
-def _faiss_errors(context: str) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise UserError(f"{context}: {_reason(error)}") from None
-
-
 def _reason(error: Exception) -> str:
-    """One line; of a FAISS error only what stands behind the C++ signature and the source line."""
-    if isinstance(error, KeyError):
-        return f"manifest.json has no {error}"
-    text = re.sub(r".* at \S+\.(cpp|h):\d+: (Error: )?", "", str(error), flags=re.DOTALL)
-    return " ".join(text.split())
+    return f"manifest.json has no {error}" if isinstance(error, KeyError) else ann.reason(error)
 
 
 def _name(encoder: Mapping[str, Any]) -> str:

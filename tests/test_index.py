@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,19 @@ def test_vectors_may_be_a_memory_map_half_precision_or_blocks(tmp_path: Path) ->
     assert build(half, None, names(40)).search(half[:3], 1)[1] == [["d0"], ["d1"], ["d2"]]
 
 
-@pytest.mark.parametrize("factory", ["SQfp16", "SQ8", "HNSW8", "IVF4,Flat", "IVF4,SQ8", "RR16,Flat", "IVF4,SQ8,RFlat"])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        *("SQfp16", "SQ8", "HNSW8", "IVF4,Flat", "IVF4,SQ8", "RR16,Flat", "PCA16,Flat", "HNSW8,SQ8", "IVF4_HNSW8,Flat"),
+        *("IVF4,SQ8,RFlat", "PQ8x4fs,RFlat", "IVF4,PQ8x4fs,RFlat", "RaBitQ,RFlat", "IVF4,RaBitQ,RFlat"),
+    ],
+)
 def test_approximate_indexes_find_the_document_itself(factory: str, tmp_path: Path) -> None:
     vectors = random_vectors(400)
-    index = build((vectors[i : i + 90] for i in range(0, 400, 90)), None, names(400), factory=factory, train_size=200)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* should be trained on 624 vectors or more")
+        blocks = (vectors[i : i + 90] for i in range(0, 400, 90))
+        index = build(blocks, None, names(400), factory=factory, train_size=200)
     index.save(tmp_path / "index")
     for mmap in (True, False):
         opened = Index.open(tmp_path / "index", mmap=mmap)
@@ -104,7 +114,8 @@ def test_approximate_indexes_find_the_document_itself(factory: str, tmp_path: Pa
 
 def test_rows_that_an_approximate_index_cannot_fill_are_shorter() -> None:
     vectors = np.repeat(np.eye(4, dtype=np.float32), [10, 10, 10, 3], axis=0)
-    index = build(vectors, None, names(33), factory="IVF4,Flat")
+    with pytest.warns(UserWarning, match="IVF4,Flat should be trained on 156 vectors or more, got 33; Flat would fit"):
+        index = build(vectors, None, names(33), factory="IVF4,Flat")
     scores, ids = index.search(np.eye(4)[3:], 5, nprobe=1)
     assert ids == [["d30", "d31", "d32"]]
     assert scores.tolist() == [[1, 1, 1, -np.inf, -np.inf]]
@@ -120,8 +131,11 @@ def test_search_parameters_belong_to_their_kind_of_index() -> None:
         flat.search(vectors[:1], 3, nprobe=4)
     with pytest.raises(UserError, match="an index of type Flat has no ef_search; leave it out"):
         flat.search(vectors[:1], 3, ef_search=4)
+    with pytest.raises(UserError, match="an index of type Flat has no k_factor; leave it out"):
+        flat.search(vectors[:1], 3, k_factor=4)
+    lists = build(vectors, None, names(100), factory="IVF2,Flat")
     with pytest.raises(UserError, match="nprobe must be at least 1, got 0"):
-        flat.search(vectors[:1], 3, nprobe=0)
+        lists.search(vectors[:1], 3, nprobe=0)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +166,10 @@ def test_run_needs_a_vector_for_each_query() -> None:
         ({"factory": "Nonsense"}, "cannot build the index 'Nonsense' on vectors of dimension 2: could not parse index"),
         (
             {"factory": "IVF64,Flat"},
-            r"Number of training points \(4\) should be at least as large as number of clusters",
+            "IVF64,Flat needs at least 64 vectors to train on, 2,496 to train well, got 4; use Flat",
         ),
+        ({"factory": "IVF0,Flat"}, "cannot build the index 'IVF0,Flat': it has no lists; write IVF256 for instance"),
+        ({"ef_construction": 40}, "an index of type Flat has no ef_construction; leave it out"),
         ({"factory": "PQ3"}, "cannot build the index 'PQ3' on vectors of dimension 2: "),
         ({"vectors": VECTORS[:0], "ids": [], "documents": None}, "there are no vectors to index"),
         ({"vectors": iter([]), "ids": [], "documents": None}, "there are no vectors to index"),
@@ -174,6 +190,169 @@ def test_bad_builds(options: dict[str, Any], message: str) -> None:
     assert "faiss::" not in str(caught.value)
 
 
+class Blocks:
+    """Vectors in blocks that can be read at positions, as encode.VectorBlocks; remembers which were."""
+
+    def __init__(self, vectors: np.ndarray, block: int = 300) -> None:
+        self.vectors, self.block = vectors, block
+        self.read: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.vectors[start : start + self.block] for start in range(0, len(self), self.block))
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        self.read.append(positions)
+        return self.vectors[positions]
+
+
+def test_a_sample_is_spread_evenly_over_blocks_that_can_be_read_at_positions(tmp_path: Path) -> None:
+    vectors = random_vectors(1000)
+    vectors[:500] = vectors[0]  # a sample of the first ones would know one vector
+    blocks = Blocks(vectors)
+    index = build(blocks, None, names(1000), factory="IVF8,Flat", train_size=400)
+    (read,) = blocks.read
+    assert (len(read), read[0], read[-1]) == (400, 0, 999) and set(np.diff(read)) == {2, 3}
+    assert index.manifest["build"] == {**index.manifest["build"], "train_size": 400, "lists": 8, "block": 300}
+    whole = build(vectors, None, names(1000), factory="IVF8,Flat", train_size=400)
+    first = build(iter(blocks), None, names(1000), factory="IVF8,Flat", train_size=400)
+    for name, each in {"blocks": index, "whole": whole, "first": first}.items():
+        each.save(tmp_path / name)
+    content = {name: (tmp_path / name / "index.faiss").read_bytes() for name in ("blocks", "whole", "first")}
+    assert content["blocks"] == content["whole"] != content["first"]
+
+
+@pytest.mark.parametrize("factory", ["SQ8", "IVF8,PQ8x4fs", "IVF8,RaBitQ", "HNSW8", "OPQ2_4,PQ2x4", "PCA8,IVF8,SQ8"])
+def test_the_same_vectors_give_the_same_bytes(factory: str, tmp_path: Path) -> None:
+    import faiss
+
+    vectors = random_vectors(700)
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        for name in ("one", "two"):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "OPQ2_4,PQ2x4 should be trained on 9,984 vectors")
+                build(vectors, None, names(700), factory=factory).save(tmp_path / name)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    one, two = ((tmp_path / name / "index.faiss").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("IVF64,SQ8", r"IVF64,SQ8 should be trained on 2,496 vectors or more, got 300; IVF4,SQ8 would fit"),
+        ("IVF2,PQ8x4fs", r"IVF2,PQ8x4fs should be trained on 624 vectors or more, got 300; Flat would fit"),
+        ("OPQ2_4,Flat", r"OPQ2_4,Flat should be trained on 9,984 vectors or more, got 300; Flat would fit"),
+        ("HNSW8,PQ2x4", r"HNSW8,PQ2x4 should be trained on 624 vectors or more, got 300; Flat would fit"),
+    ],
+)
+def test_few_training_vectors_are_one_warning_of_ours_and_none_of_faiss(
+    factory: str, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(UserWarning, match=message) as caught:
+        build(random_vectors(300), None, names(300), factory=factory)
+    assert len(caught) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("IVF512,SQ8,RFlat", "IVF512,SQ8,RFlat needs at least 512 vectors .*, got 200; use IVF4,SQ8,RFlat"),
+        ("PQ4", "PQ4 needs at least 256 vectors to train on, 9,984 to train well, got 200; use Flat"),
+        ("PCA16,IVF2,PQ4", "PCA16,IVF2,PQ4 needs at least 256 vectors to train on"),
+    ],
+)
+def test_too_few_training_vectors_name_what_fits(factory: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(random_vectors(200), None, names(200), factory=factory)
+
+
+def test_a_projection_needs_as_many_vectors_as_it_keeps_dimensions() -> None:
+    with pytest.raises(
+        UserError, match="PCA12,Flat needs at least 12 vectors to train on, 12 to train well, got 9; use"
+    ):
+        build(random_vectors(9), None, names(9), factory="PCA12,Flat")
+
+
+def test_more_candidates_scored_anew_find_more() -> None:
+    vectors, queries = random_vectors(700), random_vectors(50, seed=1)
+    exact = build(vectors, None, names(700)).search(queries, 5)[1]
+    index = build(vectors, None, names(700), factory="PQ4x4fs,RFlat", train_size=700)
+
+    def found(**parameters: int) -> int:
+        return sum(
+            len({*one} & {*other}) for one, other in zip(index.search(queries, 5, **parameters)[1], exact, strict=True)
+        )
+
+    assert found(k_factor=1) < found(k_factor=8) < found(k_factor=140) == 250
+
+
+def test_ef_construction_reaches_the_graph() -> None:
+    vectors = random_vectors(300)
+    index = build(vectors, None, names(300), factory="HNSW8", ef_construction=5)
+    assert index.vectors.hnsw.efConstruction == 5 == index.manifest["build"]["ef_construction"]
+
+
+# --- the GPU ------------------------------------------------------------------------------------------------------
+
+
+class OneGpu:
+    """Makes the CPU build of FAISS look like one with a GPU whose indexes are clones."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refuses: bool = False) -> None:
+        import faiss
+
+        self.done: list[str] = []
+
+        def there(index: Any) -> Any:
+            self.done.append("to GPU")
+            if refuses:
+                raise RuntimeError("Error in x at /a/GpuCloner.cpp:300: This index type is not implemented on GPU.")
+            return faiss.clone_index(index)
+
+        def back(index: Any) -> Any:
+            self.done.append("to CPU")
+            return faiss.clone_index(index)
+
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", there)
+        monkeypatch.setattr(faiss, "index_gpu_to_cpu", back, raising=False)
+        monkeypatch.setattr(faiss, "GpuParameterSpace", faiss.ParameterSpace, raising=False)
+
+
+def test_with_a_gpu_the_index_is_trained_filled_and_searched_there_and_saved_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vectors = random_vectors(400)
+    expected = build(vectors, None, names(400), factory="IVF4,Flat").search(vectors[:9], 3, nprobe=2)
+    gpu = OneGpu(monkeypatch)
+    index = build(vectors, None, names(400), factory="IVF4,Flat")
+    assert index.gpu and index.manifest["build"]["gpu"] and gpu.done == ["to GPU"]
+    assert index.search(vectors[:9], 3, nprobe=2)[1] == expected[1]
+    index.save(tmp_path / "index")
+    assert gpu.done == ["to GPU", "to CPU"]
+    assert not Index.open(tmp_path / "index").gpu and len(gpu.done) == 2
+    opened = Index.open(tmp_path / "index", gpu=True)
+    assert opened.gpu and gpu.done[2:] == ["to GPU"]
+    assert opened.search(vectors[:9], 3, nprobe=2)[1] == expected[1]
+    assert not build(vectors, None, names(400), gpu=False).gpu
+
+
+def test_a_type_that_gpus_lack_stays_on_the_cpu_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = OneGpu(monkeypatch, refuses=True)
+    vectors = random_vectors(100)
+    with pytest.warns(UserWarning, match=r"^HNSW8 stays on the CPU, .*: This index type is not implemented on GPU\.$"):
+        index = build(vectors, None, names(100), factory="HNSW8")
+    assert gpu.done == ["to GPU"] and not index.gpu and not index.manifest["build"]["gpu"]
+    assert index.search(vectors[:1], 1)[1] == [["d0"]]
+
+
 # --- save and open ------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +362,23 @@ def corpus(tmp_path: Path) -> Corpus:
     rows = ({"_id": d.id, "text": d.text, "title": d.title, "url": "x"} for d in DOCUMENTS)
     path.write_text("\n\n".join(map(json.dumps, rows)))
     return Corpus.open(path)
+
+
+def test_a_type_that_faiss_cannot_map_is_read_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+
+    build().save(tmp_path / "index")
+    read, flags = faiss.read_index, []
+
+    def refuse(path: str, flag: int = 0) -> Any:
+        flags.append(flag)
+        if flag:
+            raise RuntimeError("mmap is not supported for this type")
+        return read(path)
+
+    monkeypatch.setattr(faiss, "read_index", refuse)
+    assert Index.open(tmp_path / "index").search(VECTORS[:1], 1)[1] == [["d0"]]
+    assert flags == [faiss.IO_FLAG_MMAP_IFC, 0]
 
 
 @pytest.mark.parametrize("mmap", [True, False])
@@ -231,7 +427,16 @@ def test_manifest(tmp_path: Path) -> None:
         "count": 4,
         "dimension": 2,
         "encoder": encoder,
-        "faiss": faiss.__version__,
+        "build": {
+            "train_size": 0,
+            "seed": None,
+            "lists": None,
+            "ef_construction": None,
+            "block": 4,
+            "threads": faiss.omp_get_max_threads(),
+            "gpu": False,
+            "faiss": faiss.__version__,
+        },
     }
 
 
