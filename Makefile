@@ -17,7 +17,8 @@ help:
 	@echo "make clean         remove caches and the demo's output; .venv stays"
 
 demo: .venv/.installed
-	$(BIN)/retrieval-prompts tune eval/data/scifact --out demo/prompts --json demo/result.json --overwrite
+	$(BIN)/retrieval-prompts tune eval/data/scifact --out demo/prompts --json demo/result.json \
+		--report demo/report.html --overwrite
 
 demo-images: .venv/.installed
 	$(BIN)/multimodal-prompts tune eval/data/pictures --shots 8 --out demo/image-prompts --json demo/images.json --overwrite

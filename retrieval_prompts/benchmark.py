@@ -19,6 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from retrieval_prompts import beir_sets
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.comparison import adjust
@@ -29,6 +31,7 @@ from retrieval_prompts.experiment import DEV_FRACTION, Stopwatch, dev_split, tun
 from retrieval_prompts.files import write_bytes, write_json
 from retrieval_prompts.resume import made_on, resume
 from retrieval_prompts.settings import TuneSettings
+from retrieval_prompts.training import Step
 
 CUTOFFS = (1, 3, 5, 10, 100, 1000)
 METRICS = (*(f"{name}@{k}" for name in ("ndcg", "map", "recall", "precision") for k in CUTOFFS), "mrr@10")
@@ -229,10 +232,16 @@ class Lab:
         if settings.tune is not None and not (folder / "prompt.json").is_file():
             made = BiEncoder(tower)
             others = {split: qrels for split, qrels in self.dataset.qrels.items() if split != self.split}
+            data = replace(self.dataset, qrels=others)
             documents = self.documents  # so that the time of tuning is that of tuning
-            with self.watch("tune"):
-                data = replace(self.dataset, qrels=others)
-                tune(made, data, settings.tune, split=None, out=folder, cache=self.cache, documents=documents)
+            with self.watch("tune"), tqdm(desc=f"tune on {self.name}", unit="step", delay=1, leave=False) as bar:
+
+                def on_step(step: Step, total: int) -> None:
+                    bar.total = total
+                    bar.update(step.step - bar.n)
+
+                options: dict[str, Any] = {"cache": self.cache, "documents": documents, "on_step": on_step}
+                tune(made, data, settings.tune, split=None, out=folder, **options)
         from retrieval_prompts.artifacts import load_prompts
 
         return BiEncoder.with_prompts(tower, load_prompts(folder), source=str(folder))
@@ -255,8 +264,6 @@ class Lab:
 
     def make(self, system: str, found: dict[str, Any]) -> Run:
         """The ranking of a system, at most TOP documents for every query."""
-        from retrieval_prompts.baselines.task import search
-
         if system == "bm25":
             corpus = self.dataset.corpus
             with self.watch("bm25"):
@@ -279,8 +286,7 @@ class Lab:
             found["prompts"] = self.prompt_identity
         with self.watch(f"search {system}"):
             vectors = biencoder.tower.comparable(biencoder.encode_query(list(self.queries.values())))
-            return search(
-                index,
+            return index.rank(
                 list(self.queries),
                 vectors,
                 TOP,

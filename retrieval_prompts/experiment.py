@@ -274,8 +274,7 @@ def unseen_queries(dataset: Dataset, split: str) -> list[str]:
 def search_run(biencoder: BiEncoder, index: Index, queries: dict[str, str]) -> Run:
     """The top 100 documents of each query, without a document of the query's own id (BEIR's convention)."""
     vectors = biencoder.tower.comparable(biencoder.encode_query(list(queries.values())))
-    run = drop_identical(index.run(list(queries), vectors, TOP + 1))
-    return {query: dict(sorted(hits.items(), key=lambda hit: -hit[1])[:TOP]) for query, hits in run.items()}
+    return index.rank(list(queries), vectors, TOP)
 
 
 def _forget(out: Path) -> None:

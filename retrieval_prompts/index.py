@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,18 @@ class Index:
             for query, row, row_scores in zip(query_ids[part], ids, scores.tolist(), strict=True):
                 run[query] = dict(zip(row, row_scores, strict=False))  # a row may have fewer ids than scores
         return run
+
+    def rank(self, query_ids: Sequence[str], vectors: np.ndarray, k: int, **parameters: int | None) -> Run:
+        """As `run`, without the document that bears its query's id, which BEIR leaves out of every ranking.
+
+        The k best of the others, best first, or as many as are found. Raises UserError for k < 1.
+        """
+        if k < 1:
+            raise UserError(f"k must be at least 1, got {k}")
+        found = self.run(query_ids, vectors, k + 1, **parameters)  # type: ignore[arg-type]
+        return {
+            query: dict(islice((hit for hit in hits.items() if hit[0] != query), k)) for query, hits in found.items()
+        }
 
     def document(self, id: str) -> Document:
         """Title and text of a document. Raises UserError for an unknown id, and if the index has no texts."""

@@ -310,7 +310,7 @@ class Task:
             scores = (queries.float() @ documents.float().T).tolist()
             run = {name: dict(zip(ids, row, strict=True)) for name, row in zip(names, scores, strict=True)}
         else:
-            run = self.index.run(names, queries.float().cpu().numpy(), 11)
+            run = self.index.rank(names, queries.float().cpu().numpy(), 10)
         return per_query(self.dev, drop_identical(run), [DEV_METRIC])[DEV_METRIC]
 
     @cached_property

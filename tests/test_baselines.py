@@ -19,7 +19,7 @@ from retrieval_prompts import tuning
 from retrieval_prompts.attach import attention_modules
 from retrieval_prompts.baselines import linear, lora
 from retrieval_prompts.baselines.fusion import reciprocal_rank_fusion
-from retrieval_prompts.baselines.task import Retriever, Task, Training, dev_mean, search
+from retrieval_prompts.baselines.task import Retriever, Task, Training, dev_mean
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import load
 from retrieval_prompts.encode import VectorBlocks
@@ -59,7 +59,7 @@ def task(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 def perfect(task: Task) -> Task:
     """The same with a dev split on which the frozen model makes no mistake."""
-    run = search(task.index, list(task.dev), task.frozen(task.dev_texts), 1)
+    run = task.index.rank(list(task.dev), task.frozen(task.dev_texts), 1)
     return replace(task, dev={query: dict.fromkeys(hits, 1) for query, hits in run.items()})
 
 
@@ -267,7 +267,7 @@ def test_search_keeps_k_without_the_document_of_the_querys_own_id() -> None:
     queries = np.array([[1, 0], [1, 0], [-1, 0]], dtype=np.float32)
 
     def found(k: int) -> list[list[str]]:
-        return [list(hits) for hits in search(index, ["a", "q", "d"], queries, k).values()]
+        return [list(hits) for hits in index.rank(["a", "q", "d"], queries, k).values()]
 
     assert found(2) == [["b", "c"], ["a", "b"], ["c", "b"]]
     assert found(1000) == [["b", "c", "d"], ["a", "b", "c", "d"], ["c", "b", "a"]]

@@ -11,7 +11,7 @@ import tiny
 
 from retrieval_prompts import attach, encode
 from retrieval_prompts.baselines import nudge
-from retrieval_prompts.baselines.task import Retriever, Task, dev_mean, search
+from retrieval_prompts.baselines.task import Retriever, Task, dev_mean
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import load
 from retrieval_prompts.errors import UserError
@@ -118,7 +118,7 @@ def test_the_smallest_of_the_best_steps_is_taken(task: Task) -> None:
 
 
 def test_where_no_step_is_better_no_document_moves(task: Task) -> None:
-    run = search(task.index, list(task.dev), task.frozen(task.dev_texts), 1)
+    run = task.index.rank(list(task.dev), task.frozen(task.dev_texts), 1)
     fitted = nudge.fit(replace(task, dev={query: dict.fromkeys(hits, 1) for query, hits in run.items()}))
     assert not fitted.record["used"]
     assert fitted.record["settings"]["gamma"] == fitted.record["documents_changed"] == 0

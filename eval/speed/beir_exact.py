@@ -1,4 +1,4 @@
-"""beir's own exact search as its examples do it, for `eval.speed.beir` to time: nothing of this project is in it.
+"""beir's own exact search as its examples do it, for `eval.speed.benchmark` to time: nothing of this project is in it.
 
 python eval/speed/beir_exact.py FOLDER MODEL RESULT.json
 """

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from retrieval_prompts.baselines.task import Retriever, Task, Training, dev_mean, search
+from retrieval_prompts.baselines.task import Retriever, Task, Training, dev_mean
 from retrieval_prompts.data import Run
 from retrieval_prompts.encode import VectorBlocks
 from retrieval_prompts.errors import UserError
@@ -124,7 +124,7 @@ def _dev_run(
         return {query: {} for query in task.dev}
     ids = [task.corpus.ids[position] for position in positions]
     index = Index.build(vectors, None, ids, encoder={}, factory=factory)
-    return search(index, list(task.dev), queries, 10)
+    return index.rank(list(task.dev), queries, 10)
 
 
 def _left(documents: VectorBlocks, moving: Positions) -> Iterator[Floats]:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import Corpus, Qrels, Run
 from retrieval_prompts.encode import VectorBlocks
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluate import drop_identical, means, per_query
+from retrieval_prompts.evaluate import means, per_query
 from retrieval_prompts.index import Index
 from retrieval_prompts.settings import TuneSettings
 from retrieval_prompts.tower import Floats
@@ -89,26 +88,7 @@ class Retriever:
         """The k best documents of each query (id -> text), without the one of the query's own id; fewer where the
         index finds fewer. nprobe, ef_search: see `Index.search`."""
         vectors = self.encode(list(queries.values()))
-        return search(self.index, list(queries), vectors, k, nprobe=nprobe, ef_search=ef_search)
-
-
-def search(
-    index: Index,
-    query_ids: Sequence[str],
-    vectors: Floats,
-    k: int,
-    *,
-    nprobe: int | None = None,
-    ef_search: int | None = None,
-) -> Run:
-    """The k best documents of each query, best first, without the one of the query's own id (BEIR's convention).
-
-    nprobe, ef_search: see `Index.search`. Raises UserError for k < 1.
-    """
-    if k < 1:
-        raise UserError(f"k must be at least 1, got {k}")
-    run = drop_identical(index.run(query_ids, vectors, k + 1, nprobe=nprobe, ef_search=ef_search))
-    return {query: dict(islice(hits.items(), k)) for query, hits in run.items()}
+        return self.index.rank(list(queries), vectors, k, nprobe=nprobe, ef_search=ef_search)
 
 
 def dev_mean(task: Task, run: Run) -> float:
@@ -140,12 +120,12 @@ def train(
     def score() -> float:
         with torch.no_grad():
             vectors = embed(task.dev_texts).float().cpu().numpy()
-        return dev_mean(task, search(task.index, list(task.dev), vectors, 10))
+        return dev_mean(task, task.index.rank(list(task.dev), vectors, 10))
 
     steps = fit(module, plan.batches, training.loss(False), score, plan.loop, advice="try a smaller learning rate")
     for _ in tqdm(steps, f"train {name}", plan.epochs * plan.steps + 1, unit="step", delay=1, leave=False):
         pass
-    frozen = dev_mean(task, search(task.index, list(task.dev), task.frozen(task.dev_texts), 10))
+    frozen = dev_mean(task, task.index.rank(list(task.dev), task.frozen(task.dev_texts), 10))
     tuned = score()
     given = asdict(settings)
     return {

@@ -111,7 +111,7 @@ def strength_curve(
     points = []
     for strength in at:
         vectors = tower.comparable(tower.between(frozen, prompted, strength))
-        run = drop_identical(index.run(list(queries), vectors, TOP + 1))
+        run = index.rank(list(queries), vectors, TOP)
         points.append((float(strength), means(per_query(qrels, run, [metric]))[metric]))
     return Curve(metric, points)
 

@@ -1,6 +1,6 @@
 """Time run_beir.py beside beir's own exact search: whole processes, the same model and data, nothing cached.
 
-    python -m eval.speed.beir eval/data/scifact --json eval/results/speed-beir.json
+    python -m eval.speed.benchmark DATA/scifact --json eval/results/speed-beir.json
 
 Each way runs as a process of its own, one after the other, all ways again in each round: imports, loading, encoding
 of queries and documents, search to depth 1000, metrics, writing. Metrics of the ways are compared as well.
@@ -29,7 +29,9 @@ WAYS = ("beir", "ours", "ours, bfloat16")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="BEIR folder with a test split")
+    parser.add_argument(
+        "data", type=Path, help="BEIR folder with a test split, not gzipped: beir reads plain files only"
+    )
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, required=True)
@@ -80,8 +82,10 @@ def timed(way: str, data: Path, model: str) -> tuple[float, dict[str, float]]:
             command += ["--out", out, "--baselines", "none", "--cache", Path(temporary) / "cache"]
             command += ["--precision", "bfloat16"] if way.endswith("bfloat16") else []
         start = time.perf_counter()
-        subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True)
+        done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
         taken = time.perf_counter() - start
+        if done.returncode:
+            sys.exit(f"{way} failed:\n{done.stderr}")
         return taken, theirs(json.loads(out.read_text())) if way == "beir" else ours(out, data.name)
 
 
