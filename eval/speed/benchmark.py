@@ -29,9 +29,7 @@ WAYS = ("beir", "ours", "ours, bfloat16")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "data", type=Path, help="BEIR folder with a test split, not gzipped: beir reads plain files only"
-    )
+    parser.add_argument("data", type=Path, help="BEIR folder, not gzipped: beir reads plain files")
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--json", type=Path, required=True)
