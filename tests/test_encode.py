@@ -13,6 +13,7 @@ from toys import LONG, TEXTS, WIDTH
 from retrieval_prompts import encode
 from retrieval_prompts.attach import prompt_room
 from retrieval_prompts.encode import VectorBlocks, default_cache, embed_texts, encode_blocks, encode_texts
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.initialize import initial_vectors
 from retrieval_prompts.tower import Floats, TextTower
 
@@ -40,7 +41,7 @@ def test_one_text_at_a_time_not_a_bit_differs(tower: TextTower) -> None:
 def test_batches_do_not_matter(budget: int, tower: TextTower, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = initial_vectors(tower, kind, 3, "vocab", 0)
     expected = np.concatenate([encode_texts(tower, [text], "query", kind, vectors) for text in MANY])
-    monkeypatch.setattr(encode, "token_budget", lambda device: budget)
+    monkeypatch.setattr(encode, "token_budget", lambda *_: budget)
     monkeypatch.setattr(encode, "BLOCK", 11)
     assert np.abs(encode_texts(tower, MANY, "query", kind, vectors) - expected).max() < 1e-6
     order = np.random.default_rng(0).permutation(len(MANY))
@@ -52,7 +53,7 @@ def test_batches_do_not_matter(budget: int, tower: TextTower, kind: str, monkeyp
 
 def test_progress_and_no_texts(toy_tower: ToyTower, monkeypatch: pytest.MonkeyPatch) -> None:
     tower = toy_tower("bert")
-    monkeypatch.setattr(encode, "token_budget", lambda device: 100)
+    monkeypatch.setattr(encode, "token_budget", lambda *_: 100)
     done: list[int] = []
     encode_texts(tower, MANY, "query", progress=done.append)
     assert sum(done) == len(MANY)
@@ -62,7 +63,7 @@ def test_progress_and_no_texts(toy_tower: ToyTower, monkeypatch: pytest.MonkeyPa
 
 
 def test_saving_memory_changes_no_gradient(tower: TextTower, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "token_budget", lambda device: 100)
+    monkeypatch.setattr(encode, "token_budget", lambda *_: 100)
     vectors = initial_vectors(tower, kind, 3, "vocab", 0).requires_grad_()
     ids = tower.tokenize(list(TEXTS), "query", prompt=prompt_room(kind, vectors))
     direction = torch.linspace(-1, 1, WIDTH)
@@ -126,6 +127,26 @@ def test_texts_are_not_confused(tower_of_blocks: TextTower, tmp_path: Path) -> N
     blocks_of(tower_of_blocks, ["ab", "c"], tmp_path)
     assert blocks_of(tower_of_blocks, ["a", "bc"], tmp_path).encoded == 2
     assert blocks_of(tower_of_blocks, ["c", "ab"], tmp_path).encoded == 2
+
+
+def test_precisions_are_near_and_kept_apart(tower_of_blocks: TextTower, tmp_path: Path) -> None:
+    texts = list(TEXTS)
+
+    def read(start: int, stop: int) -> list[str]:
+        return texts[start:stop]
+
+    exact = blocks_of(tower_of_blocks, texts, tmp_path)
+    half = encode_blocks(
+        tower_of_blocks, len(texts), read, "document", encoder="e" * 64, cache=tmp_path, precision="bfloat16"
+    )
+    assert half.encoded == len(texts), "vectors of the other precision are not taken for these"
+    assert half.array().dtype == np.float32
+    lengths = np.linalg.norm(exact.array(), axis=1) * np.linalg.norm(half.array(), axis=1)
+    assert ((exact.array() * half.array()).sum(axis=1) / lengths).min() > 0.999
+    assert not np.array_equal(exact.array(), half.array())
+    assert blocks_of(tower_of_blocks, texts, tmp_path).encoded == 0
+    with pytest.raises(UserError, match="--precision must be float32 or bfloat16, got 'float16'"):
+        encode_texts(tower_of_blocks, texts, "document", precision="float16")
 
 
 def test_another_encoder_finds_nothing(tower_of_blocks: TextTower, tmp_path: Path) -> None:
