@@ -65,8 +65,11 @@ def rich_table(rows: Sequence[Sequence[Cell]], header: Sequence[str], digits: in
 
     _check(rows, header)
     result = RichTable()
-    for name, align in zip(header, _align(rows), strict=True):
-        result.add_column(Text(name), justify=align)
+    columns = zip(*([_text(cell, digits, "-") for cell in row] for row in rows), strict=True)
+    for name, align, cells in zip(header, _align(rows), columns, strict=True):
+        # Where a terminal is narrow, cells of several words are broken, but no name and no number is cut short
+        several = any(" " in cell for cell in cells)
+        result.add_column(Text(name), justify=align, no_wrap=not several, overflow="fold")
     for row in rows:
         texts = (Text(_text(cell, digits, "-"), "bold" if isinstance(cell, Bold) else "") for cell in row)
         result.add_row(*texts)

@@ -159,7 +159,7 @@ def results_table(compared: Mapping[str, Compared], systems: tuple[str, str], co
     """A row for each data set (named where there are several) and metric; the better system is bold where p < 0.05."""
     several = len(compared) > 1
     adjusted = several and correction != "none"
-    header = [*_first(several, "data set"), "metric", *systems, "difference [95 %]", "p"]
+    header = [*_first(several, "data set"), "metric", *systems, "change [95 %]", "p"]
     header += [f"p ({CORRECTION_NAMES[correction]})"] if adjusted else []
     rows: list[list[Cell]] = []
     for name, each in compared.items():

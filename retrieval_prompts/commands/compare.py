@@ -191,8 +191,15 @@ def _say(
             for system, ranking in zip(systems, each.rankings, strict=True):
                 say(f"  {ranking_line(system, ranking, each)}")
     for title, (header, rows) in zip(TITLES, shown, strict=False):
-        say(f"\n{title}")
-        say(rich_table(rows, header))
+        place = header.index("metric")
+        metrics = {str(row[place]) for row in rows}
+        if len(metrics) == 1 and place > 0:  # said once, so that the table fits a narrow terminal
+            say(f"\n{metrics.pop()} {title}")
+            rows = [[*row[:place], *row[place + 1 :]] for row in rows]
+            say(rich_table(rows, [name for name in header if name != "metric"]))
+        else:
+            say(f"\n{title}")
+            say(rich_table(rows, header))
     for sentence in sentences:
         say(sentence)
 
