@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tiny
 
-from retrieval_prompts import benchmark
-from retrieval_prompts.benchmark import METRICS, BenchmarkSettings, Lab, run
+from retrieval_prompts.benchmark import run
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import load
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluate import per_query, read_run
+from retrieval_prompts.lab import CUTOFFS, METRICS, BenchmarkSettings, Lab
 from retrieval_prompts.settings import TuneSettings
 
 TUNE = TuneSettings(kind="input", length=2, epochs=1, batch_size=8)
@@ -71,9 +71,9 @@ def test_the_figures_are_those_of_beirs_own_evaluation(finished: tuple[Path, dic
     _, qrels = load(data_dir / "one").split("test")
     for system in ("frozen", "bm25"):
         kept = read_run(out / f"one.{system}.trec")
-        theirs = evaluation.EvaluateRetrieval.evaluate(qrels, kept, list(benchmark.CUTOFFS))
+        theirs = evaluation.EvaluateRetrieval.evaluate(qrels, kept, list(CUTOFFS))
         for values, name in zip(theirs, ("ndcg", "map", "recall", "precision"), strict=True):
-            for k, value in zip(benchmark.CUTOFFS, values.values(), strict=True):
+            for k, value in zip(CUTOFFS, values.values(), strict=True):
                 # beir rounds to five digits
                 assert result["datasets"]["one"]["systems"][system][f"{name}@{k}"] == pytest.approx(value, abs=6e-6)
 

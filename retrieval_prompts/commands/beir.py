@@ -40,8 +40,9 @@ def beir(
     overwrite: Overwrite = False,
 ) -> None:
     """Evaluate on BEIR data sets: frozen model, prompts and baselines; results.json, TREC runs, tables, a page."""
-    from retrieval_prompts.benchmark import BenchmarkSettings, run
+    from retrieval_prompts.benchmark import run
     from retrieval_prompts.files import check_output
+    from retrieval_prompts.lab import BenchmarkSettings
 
     say = console.printer(json_file)
     console.check_json(json_file, overwrite)
@@ -78,7 +79,7 @@ def beir(
 
 
 def _systems(baselines: str, tuned: bool) -> tuple[str, ...]:
-    from retrieval_prompts.benchmark import SYSTEMS
+    from retrieval_prompts.lab import SYSTEMS
 
     given = [name.strip() for name in baselines.split(",") if name.strip() and name.strip() != "none"]
     if odd := [name for name in given if name not in SYSTEMS]:
@@ -93,7 +94,7 @@ def _say(say: Any, result: dict[str, Any]) -> None:
     from rich.table import Table
 
     from retrieval_prompts.beir_sets import for_average
-    from retrieval_prompts.benchmark import SYSTEMS, TITLES
+    from retrieval_prompts.lab import SYSTEMS, TITLES
 
     datasets = for_average({name: found["systems"] for name, found in result["datasets"].items()})
     average = result["average"]["systems"] if len(datasets) > 1 else {}

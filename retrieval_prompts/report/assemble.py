@@ -53,9 +53,9 @@ def benchmark_report(
 ) -> Report:
     """The page of a benchmark: a section for each of its data sets, from the run files in `out`."""
     from retrieval_prompts.beir_sets import folder_of
-    from retrieval_prompts.benchmark import SYSTEMS, TITLES, run_file, tuned_folder
     from retrieval_prompts.data import load
     from retrieval_prompts.evaluate import read_run
+    from retrieval_prompts.lab import SYSTEMS, TITLES, run_file, tuned_folder
 
     sections = []
     settings = result["settings"]
