@@ -40,6 +40,7 @@ def beir(
     overwrite: Overwrite = False,
 ) -> None:
     """Evaluate on BEIR data sets: frozen model, prompts and baselines; results.json, TREC runs, tables, a page."""
+    from retrieval_prompts.beir_sets import expand, folder_of
     from retrieval_prompts.benchmark import run
     from retrieval_prompts.files import check_output
     from retrieval_prompts.lab import BenchmarkSettings
@@ -59,13 +60,15 @@ def beir(
         precision=precision,
         seed=seed,
     )
+    names = [name.strip() for name in datasets.split(",") if name.strip()]
+    for name in expand(names):  # what is missing is said, or fetched, before anything is run
+        folder_of(name, data_dir)
     from retrieval_prompts.biencoder import BiEncoder
 
     def on_system(name: str, system: str, found: dict[str, float]) -> None:
         say(f"{name}, {system}: nDCG@10 {found['ndcg@10']:.4f}, recall@100 {found['recall@100']:.4f}")
 
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
-    names = [name.strip() for name in datasets.split(",") if name.strip()]
     result = run(biencoder, names, data_dir, out, settings, cache=cache, overwrite=overwrite, on_system=on_system)
     if report is not None:
         from retrieval_prompts.report.assemble import benchmark_report
