@@ -112,8 +112,8 @@ def _fetch(name: str, data_dir: Path) -> None:
         except Exception as error:  # requests, urllib3 and zipfile raise whatever they like
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
-                f"{data_dir / name} does not exist, and {ADDRESS.format(name)} could not be fetched ({reason[:80]} ...); "
-                f"put the data set into {data_dir}"
+                f"{data_dir / name} does not exist, and {ADDRESS.format(name)} could not be fetched "
+                f"({reason[:80]} ...); put the data set into {data_dir}"
             ) from None
         if (data_dir / name).exists():
             shutil.copytree(got, data_dir / name, dirs_exist_ok=True)
