@@ -47,6 +47,9 @@ def test_the_example_on_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_tables_are_those_of_the_results() -> None:
     assert _script("results_table").table() in README, "run eval/results_table.py and put its table into README.md"
     assert (ROOT / "eval/results/beir-baselines.md").read_text().strip() in README
+    indexes = _script("index_table")
+    assert indexes.gains() in README, "run eval/index_table.py and put its second table into README.md"
+    assert indexes.speed() in (ROOT / "eval/README.md").read_text(), "and its first table into eval/README.md"
     images = _script("image_table")
     for table in (images.speed(), images.base_to_new(), images.retrieval()):
         assert table in README, "run eval/image_table.py and put its tables into README.md"
