@@ -55,8 +55,9 @@ def run(
     if overwrite:
         result = {**wanted, **empty}
     for name in expanded:
-        lab = Lab(name, beir_sets.folder_of(name, data_dir), biencoder, settings, out, cache)
+        lab = Lab(name, beir_sets.folder_of(name, data_dir), biencoder, settings, out, cache, overwrite)
         found = result["datasets"].setdefault(name, lab.record())
+        lab.kept = found["systems"]
         if found["digest"] != lab.digest:
             raise UserError(f"{name} is not the data of {out / 'results.json'}; choose another --out")
         if found["prompts"] is not None and lab.prompts_given and found["prompts"] != lab.prompt_identity:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -77,7 +77,13 @@ class BenchmarkSettings:
 
 
 class Lab:
-    """One data set with what its systems share, each made when it is first asked for."""
+    """One data set with what its systems share, each made when it is first asked for.
+
+    Args:
+        out: the benchmark's folder; `overwrite`: prompts that were tuned there before do not count.
+
+    `kept` are the systems whose run files in that folder count; none at first.
+    """
 
     def __init__(
         self,
@@ -87,8 +93,11 @@ class Lab:
         settings: BenchmarkSettings,
         out: Path,
         cache: Path | None,
+        overwrite: bool = False,
     ) -> None:
         self.name, self.settings, self.out, self.cache = name, settings, out, cache
+        self.overwrite = overwrite
+        self.kept: Container[str] = ()
         self.biencoder = BiEncoder(biencoder.tower)
         self.dataset: Dataset = load(folder)
         self.split = settings.split or beir_sets.eval_split(name, self.dataset)
@@ -100,8 +109,8 @@ class Lab:
 
     @cached_property
     def digest(self) -> str:
-        """Of the corpus, and the queries and judgements of the split."""
-        parts = [self.dataset.corpus.fingerprint, self.queries, self.qrels]
+        """Of the corpus, the queries and judgements of the split, and the judgements that are trained on."""
+        parts = [self.dataset.corpus.fingerprint, self.queries, self.qrels, self.training]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
     def record(self) -> dict[str, Any]:
@@ -163,7 +172,7 @@ class Lab:
         """The bi-encoder with its prompts, which are loaded, or tuned and kept in the benchmark's folder."""
         tower, settings = self.biencoder.tower, self.settings
         folder = tuned_folder(self.out, self.name, settings.prompts)
-        if settings.tune is not None and not (folder / "prompt.json").is_file():
+        if settings.tune is not None and (self.overwrite or not (folder / "prompt.json").is_file()):
             made = BiEncoder(tower)
             others = {split: qrels for split, qrels in self.dataset.qrels.items() if split != self.split}
             data = replace(self.dataset, qrels=others)
@@ -175,7 +184,7 @@ class Lab:
                     bar.update(step.step - bar.n)
 
                 options: dict[str, Any] = {"cache": self.cache, "documents": documents, "on_step": on_step}
-                tune(made, data, settings.tune, split=None, out=folder, **options)
+                tune(made, data, settings.tune, split=None, out=folder, overwrite=self.overwrite, **options)
         from retrieval_prompts.artifacts import load_prompts
 
         return BiEncoder.with_prompts(tower, load_prompts(folder), source=str(folder))
@@ -193,7 +202,8 @@ class Lab:
         """A system's ranking, from memory, its file, or its making."""
         if system not in self.done:
             file = run_file(self.out, self.name, system)
-            self.done[system] = read_run(file) if file.is_file() else self.make(system, {})
+            there = system in self.kept and file.is_file()
+            self.done[system] = read_run(file) if there else self.make(system, {})
         return self.done[system]
 
     def make(self, system: str, found: dict[str, Any]) -> Run:

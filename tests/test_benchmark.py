@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
+from retrieval_prompts.artifacts import load_prompts
 from retrieval_prompts.benchmark import run
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import load
@@ -131,6 +133,24 @@ def test_what_is_finished_is_not_run_again_and_more_systems_are_added(
     result = run(frozen, ["one", "two"], data_dir, tmp_path / "out", more, cache=cache)
     assert made[1:] == [("one", "bm25"), ("one", "rrf"), ("two", "bm25"), ("two", "frozen"), ("two", "rrf")]
     assert set(result["datasets"]["one"]["tests"]) == {"bm25_vs_frozen", "rrf_vs_frozen"}
+
+
+def test_overwrite_begins_anew(frozen: BiEncoder, data_dir: Path, cache: Path, tmp_path: Path) -> None:
+    settings = BenchmarkSettings(systems=("bm25", "frozen", "tuned"), tune=TUNE)
+    first = run(frozen, ["one"], data_dir, tmp_path, settings, cache=cache)
+    assert first == run(frozen, ["one"], data_dir, tmp_path, settings, cache=cache)
+    (tmp_path / "one.bm25.trec").write_text("q30 Q0 d1 1 1.0 stale\n")
+    other = replace(TUNE, learning_rate=0.05)
+    settings = BenchmarkSettings(systems=("frozen", "tuned", "rrf"), tune=other)
+    again = run(frozen, ["one"], data_dir, tmp_path, settings, cache=cache, overwrite=True)["datasets"]["one"]
+    assert set(again["systems"]) == {"frozen", "tuned", "rrf"}
+    prompts = load_prompts(tmp_path / "prompts" / "one")
+    assert prompts.training["settings"]["learning_rate"] == 0.05
+    assert again["prompts"] != first["datasets"]["one"]["prompts"]
+    fused = read_run(tmp_path / "one.rrf.trec")
+    assert len(fused["q31"]) == len(fused["q30"]), "BM25's old file was not read"
+    fresh = run(frozen, ["one"], data_dir, tmp_path / "new", settings, cache=cache)["datasets"]["one"]
+    assert again["systems"] == fresh["systems"]
 
 
 def test_an_interruption_loses_no_finished_system(
