@@ -107,6 +107,14 @@ def make(factory: str, dimension: int) -> Any:
     return index
 
 
+def check(factory: str, dimension: int, **parameters: int | None) -> None:
+    """Raise UserError for a factory string or a search parameter that FAISS would refuse, before any vector is made."""
+    index = make(factory, dimension)
+    for name, value in parameters.items():
+        if value is not None:
+            _set(index, PARAMETERS[name][0], name, value, factory)
+
+
 def search(
     index: Any, queries: np.ndarray, k: int, *, factory: str, gpu: bool = False, **parameters: int | None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts import beir_sets
+from retrieval_prompts import ann, beir_sets
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.comparison import adjust
 from retrieval_prompts.errors import Diverged, UserError
@@ -46,6 +46,7 @@ def run(
     Raises UserError when `out` was made with another model or settings, or a data set has changed since.
     """
     expanded = beir_sets.expand(names)
+    ann.check(settings.factory, biencoder.tower.dimension, nprobe=settings.nprobe, ef_search=settings.ef_search)
     recorded = asdict(settings)
     systems = recorded.pop("systems")  # more of them may be asked for later
     wanted = {"model": biencoder.tower.name, "fingerprint": biencoder.tower.fingerprint, "settings": recorded}
@@ -76,7 +77,7 @@ def run(
             write_json(out / "results.json", result)
             if on_system is not None:
                 on_system(name, system, found["systems"][system])
-        if lab.done or not found["tests"]:
+        if lab.values or not found["tests"]:
             found["tests"] = lab.tests(found["systems"], found)
         summarize(result)
         write_json(out / "results.json", result)

@@ -19,6 +19,7 @@ from retrieval_prompts import beir_sets
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.comparison import adjust
 from retrieval_prompts.data import Dataset, Qrels, Run, hold_out, load
+from retrieval_prompts.encode import PRECISIONS
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluate import bm25_run, compare, drop_identical, means, per_query, read_run, write_run
 from retrieval_prompts.experiment import DEV_FRACTION, Stopwatch, dev_split, tune, unseen_queries
@@ -31,6 +32,7 @@ HEADLINE = "ndcg@10"
 TOP = 1000  # documents kept of each ranking
 SYSTEMS = ("bm25", "frozen", "tuned", "linear", "lora", "nudge", "rrf", "rrf-tuned")
 TRAINED = ("linear", "lora", "nudge")
+FUSED = ("bm25", "frozen", "tuned")
 TITLES = {
     "bm25": "BM25",
     "frozen": "frozen model",
@@ -70,6 +72,8 @@ class BenchmarkSettings:
     def __post_init__(self) -> None:
         if odd := [name for name in self.systems if name not in SYSTEMS]:
             raise UserError(f"expected systems of {', '.join(SYSTEMS)}, got {odd[0]!r}")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"--precision must be {' or '.join(PRECISIONS)}, got {self.precision!r}")
         if self.prompts is not None and self.tune is not None:
             raise UserError("pass --prompts or --tune, not both")
         if {"tuned", "rrf-tuned"} & set(self.systems) and self.prompts is None and self.tune is None:
@@ -105,7 +109,8 @@ class Lab:
         self.qrels = self.dataset.qrels[self.split]  # with queries that have no relevant document: BEIR counts them
         self.queries = {query: self.dataset.queries[query] for query in self.qrels}
         self.watch = Stopwatch()
-        self.done: dict[str, Run] = {}
+        self.done: dict[str, Run] = {}  # those that others are made of; a run of all systems would fill the memory
+        self.values: dict[str, dict[str, float]] = {}  # system -> query -> HEADLINE
 
     @cached_property
     def digest(self) -> str:
@@ -261,9 +266,12 @@ class Lab:
     def keep(self, system: str, found: dict[str, Any]) -> None:
         """Run a system, write its run file, and add its means to the data set's record."""
         run = self.make(system, found)
-        self.done[system] = run
+        if system in FUSED:
+            self.done[system] = run
         write_run(run_file(self.out, self.name, system), run, system)
-        found["systems"][system] = means(per_query(self.qrels, run, METRICS))
+        scores = per_query(self.qrels, run, METRICS)
+        self.values[system] = scores[HEADLINE]
+        found["systems"][system] = means(scores)
         if "documents" in vars(self):
             found["documents_encoded"] = max(found["documents_encoded"], self.documents.encoded)
         found["seconds"] |= self.watch.seconds
@@ -273,7 +281,11 @@ class Lab:
         what was trained once more on the queries none of whose documents training saw, whose means go to `found`."""
         if "frozen" not in systems:
             return {}
-        scores = {system: per_query(self.qrels, self.run(system), [HEADLINE])[HEADLINE] for system in systems}
+        for system in systems:
+            if system not in self.values:
+                kept = read_run(run_file(self.out, self.name, system))
+                self.values[system] = per_query(self.qrels, kept, [HEADLINE])[HEADLINE]
+        scores = {system: self.values[system] for system in systems}
         tests = {
             f"{system}_vs_frozen": compare(scores["frozen"], values, HEADLINE).as_dict()
             for system, values in scores.items()

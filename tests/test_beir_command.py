@@ -104,6 +104,9 @@ def test_a_page_that_exists_is_refused_before_anything_is_run(
         (["--datasets", "three"], "no data set of BEIR is called 'three'"),
         (["--precision", "float8"], "--precision must be float32 or bfloat16, got 'float8'"),
         (["--prompts", "nowhere", "--tune"], "pass --prompts or --tune, not both"),
+        (["--kind", "prefix"], "--kind is that of prompts which are tuned; pass --tune as well"),
+        (["--factory", "Flatt"], "cannot build the index 'Flatt'"),
+        (["--nprobe", "4"], "an index of type Flat has no nprobe; leave it out"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -114,6 +117,37 @@ def test_mistakes_are_one_line(
     assert code == 2
     assert message in errors
     assert len(errors.strip().splitlines()) == 1
+    assert not (tmp_path / "cache").exists(), "nothing was encoded for it"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_page_of_bfloat16_documents_encodes_none_again(
+    command: Command, model: Path, data_dir: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
+    given += ["--prompts", prompts, "--baselines", "none", "--precision", "bfloat16", "--cache", tmp_path / "cache"]
+    assert command(*given)[0] == 0
+    before = sorted(tmp_path.glob("cache/**/*.npy"))
+    assert before
+    assert command(*given, "--report", tmp_path / "r.html")[0] == 0
+    assert sorted(tmp_path.glob("cache/**/*.npy")) == before
+    assert "strength" in (tmp_path / "r.html").read_text()
+
+
+def test_a_page_of_the_frozen_model_alone(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
+    given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
+    code, _, errors = command(*given, "--baselines", "none", "--report", tmp_path / "r.html")
+    assert code == 0, errors
+    assert "frozen" in (tmp_path / "r.html").read_text()
+
+
+def test_tune_refuses_a_page_that_would_be_empty(command: Command, model: Path, tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data", dev=True)
+    (data / "qrels" / "test.tsv").unlink()
+    code, _, errors = command("tune", data, "--out", tmp_path / "p", "--model", model, "--report", tmp_path / "r.html")
+    assert code == 2
+    assert "--report shows an evaluation" in errors
+    assert not (tmp_path / "p").exists()
 
 
 def test_json_goes_to_standard_output_alone(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def beir(
     tune: Annotated[
         bool, typer.Option("--tune", help="tune query prompts on each data set's training queries")
     ] = False,
-    kind: Annotated[str, typer.Option(help="of the prompts of --tune: input or prefix")] = "input",
+    kind: Annotated[str | None, typer.Option(help="of --tune's prompts: input or prefix  [default: input]")] = None,
     baselines: Annotated[str, typer.Option(help=BASELINES)] = "bm25",
     factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
     nprobe: Annotated[int | None, typer.Option(help="lists that an IVF index visits")] = None,
@@ -49,6 +49,8 @@ def beir(
     console.check_json(json_file, overwrite)
     if report is not None:
         check_output(report, overwrite=overwrite)
+    if kind is not None and not tune:
+        raise UserError("--kind is that of prompts which are tuned; pass --tune as well")
     settings = BenchmarkSettings(
         systems=_systems(baselines, prompts is not None or tune),
         prompts=prompts,

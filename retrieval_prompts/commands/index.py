@@ -73,12 +73,14 @@ def index(
     from retrieval_prompts.files import check_output
 
     check_output(out, overwrite=overwrite, holds="manifest.json")
+    from retrieval_prompts import ann
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data import load_corpus
     from retrieval_prompts.index import Index
 
     corpus = load_corpus(data)
     biencoder = BiEncoder.load(model, prompts, device=device, trust_remote_code=trust_remote_code)
+    ann.check(factory, biencoder.tower.dimension)
     documents = biencoder.encode_corpus(corpus, cache)
     built = Index.build(
         documents,

@@ -12,6 +12,7 @@ import typer
 from retrieval_prompts import console
 from retrieval_prompts.commands.options import Cache, DataFolder, Device, JsonFile, Model, Overwrite, Report, Trust
 from retrieval_prompts.commands.results import say_results
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.settings import DEFAULTS, TuneSettings
 
 
@@ -98,6 +99,8 @@ def tune(
     training, dev, held_out = dev_split(dataset)
     say = console.printer(json_file)
     split = split or ("test" if "test" in dataset.qrels else None)
+    if report is not None and split is None:
+        raise UserError(f"--report shows an evaluation, and {data} has no test split; name another with --split")
     say(
         f"{dataset.name}: {len(dataset.corpus):,} documents; queries: {len(training):,} train, {len(dev):,} dev"
         + (" (no dev split: held out of train)" if held_out else "")
@@ -131,7 +134,7 @@ def tune(
             bar.close()  # so that an error stands on a line of its own
     if json_file is not None:
         console.write_result(json_file, found.result)
-    if report is not None and split is not None:
+    if report is not None:
         from retrieval_prompts.report.assemble import experiment_report
         from retrieval_prompts.report.page import write_report
 

@@ -69,7 +69,7 @@ def benchmark_report(
             facts.append(f"{found['documents_reencoded']:,} documents encoded again for the prompts")
             folder = tuned_folder(out, name, settings["prompts"])
             biencoder = BiEncoder.with_prompts(frozen.tower, load_prompts(folder), source=str(folder))
-            parts = _prompt_parts(biencoder, dataset, found["split"], cache)
+            parts = _prompt_parts(biencoder, dataset, found["split"], cache, settings["precision"])
             notes += [note for note in _notes(biencoder) if note not in notes]
         else:
             parts = {"baseline": "bm25", "system": "frozen"}
@@ -94,7 +94,9 @@ def benchmark_report(
     )
 
 
-def _prompt_parts(biencoder: BiEncoder, dataset: Dataset, split: str, cache: Path | None) -> dict[str, Any]:
+def _prompt_parts(
+    biencoder: BiEncoder, dataset: Dataset, split: str, cache: Path | None, precision: str = "float32"
+) -> dict[str, Any]:
     """Curves and words of the prompts, as `section_of` takes them; nothing where there are none."""
     if not biencoder.prompts:
         return {"baseline": "bm25", "system": "frozen"}
@@ -104,7 +106,7 @@ def _prompt_parts(biencoder: BiEncoder, dataset: Dataset, split: str, cache: Pat
     strength = None
     if "document" not in biencoder.prompts:
         frozen = BiEncoder(biencoder.tower)
-        documents = frozen.encode_corpus(dataset.corpus, cache)
+        documents = frozen.encode_corpus(dataset.corpus, cache, precision=precision)
         index = Index.build(documents, None, dataset.corpus.ids, encoder=frozen.identity())
         strength = strength_curve(biencoder, index, *dataset.split(split))
     return {
