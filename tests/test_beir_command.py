@@ -5,30 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tiny
+from command_line import Command, command_line
 
 from retrieval_prompts import cli
 from retrieval_prompts.biencoder import BiEncoder
 
-Command = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Command:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["retrieval-prompts", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
     monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(cache))
-    monkeypatch.setenv("COLUMNS", "120")
-    return run
+    return command_line("retrieval-prompts", cli.main, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +51,13 @@ def test_beir_prints_a_table_writes_everything_and_goes_on(
 ) -> None:
     out = tmp_path / "out"
     given = ["beir", "--datasets", "one,two", "--data-dir", data_dir, "--model", model, "--out", out, "--device", "cpu"]
-    code, printed, errors = command(*given, "--prompts", prompts, "--baselines", "bm25,rrf", "--report", out / "r.html")
-    assert code == 0, errors
+    done = command(*given, "--prompts", prompts, "--baselines", "bm25,rrf", "--report", out / "r.html")
+    assert done.code == 0, done.err
     result = json.loads((out / "results.json").read_text())
     shown = f"{100 * result['datasets']['two']['systems']['tuned']['ndcg@10']:.1f}"
-    row = next(line for line in printed.splitlines() if "soft prompts  " in line)
+    row = next(line for line in done.out.splitlines() if "soft prompts  " in line)
     assert row.split("│")[3].strip() == shown
-    assert "one: soft prompts against frozen model " in printed
+    assert "one: soft prompts against frozen model " in done.out
     names = {f"{data}.{system}.trec" for data in ("one", "two") for system in result["datasets"]["one"]["systems"]}
     assert {path.name for path in out.iterdir()} == names | {
         "results.json",
@@ -80,9 +70,9 @@ def test_beir_prints_a_table_writes_everything_and_goes_on(
     assert "one" in page
     assert "0 documents encoded again for the prompts" in page
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.trec")}
-    code, printed, _ = command(*given, "--prompts", prompts, "--baselines", "bm25,rrf")
-    assert code == 0
-    assert "one, frozen: nDCG@10" not in printed  # nothing was run again
+    done = command(*given, "--prompts", prompts, "--baselines", "bm25,rrf")
+    assert done.code == 0
+    assert "one, frozen: nDCG@10" not in done.out  # nothing was run again
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.trec")} == before
 
 
@@ -91,9 +81,9 @@ def test_a_page_that_exists_is_refused_before_anything_is_run(
 ) -> None:
     (tmp_path / "r.html").write_text("mine")
     given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
-    code, _, errors = command(*given, "--report", tmp_path / "r.html")
-    assert code == 2
-    assert "r.html exists already" in errors
+    done = command(*given, "--report", tmp_path / "r.html")
+    assert done.code == 2
+    assert "r.html exists already" in done.err
     assert not (tmp_path / "out").exists()
 
 
@@ -113,10 +103,10 @@ def test_mistakes_are_one_line(
     command: Command, model: Path, data_dir: Path, tmp_path: Path, options: list[str], message: str
 ) -> None:
     given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
-    code, _, errors = command(*given, "--cache", tmp_path / "cache", *options)
-    assert code == 2
-    assert message in errors
-    assert len(errors.strip().splitlines()) == 1
+    done = command(*given, "--cache", tmp_path / "cache", *options)
+    assert done.code == 2
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "cache").exists(), "nothing was encoded for it"
     assert not (tmp_path / "out").exists()
 
@@ -126,50 +116,50 @@ def test_a_page_of_bfloat16_documents_encodes_none_again(
 ) -> None:
     given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
     given += ["--prompts", prompts, "--baselines", "none", "--precision", "bfloat16", "--cache", tmp_path / "cache"]
-    assert command(*given)[0] == 0
+    assert command(*given).code == 0
     before = sorted(tmp_path.glob("cache/**/*.npy"))
     assert before
-    assert command(*given, "--report", tmp_path / "r.html")[0] == 0
+    assert command(*given, "--report", tmp_path / "r.html").code == 0
     assert sorted(tmp_path.glob("cache/**/*.npy")) == before
     assert "strength" in (tmp_path / "r.html").read_text()
 
 
 def test_a_page_of_the_frozen_model_alone(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
     given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
-    code, _, errors = command(*given, "--baselines", "none", "--report", tmp_path / "r.html")
-    assert code == 0, errors
+    done = command(*given, "--baselines", "none", "--report", tmp_path / "r.html")
+    assert done.code == 0, done.err
     assert "frozen" in (tmp_path / "r.html").read_text()
 
 
 def test_tune_refuses_a_page_that_would_be_empty(command: Command, model: Path, tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data", dev=True)
     (data / "qrels" / "test.tsv").unlink()
-    code, _, errors = command("tune", data, "--out", tmp_path / "p", "--model", model, "--report", tmp_path / "r.html")
-    assert code == 2
-    assert "--report shows an evaluation" in errors
+    done = command("tune", data, "--out", tmp_path / "p", "--model", model, "--report", tmp_path / "r.html")
+    assert done.code == 2
+    assert "--report shows an evaluation" in done.err
     assert not (tmp_path / "p").exists()
 
 
 def test_json_goes_to_standard_output_alone(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
     given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
-    code, printed, errors = command(*given, "--baselines", "none", "--json", "-")
-    assert code == 0, errors
-    assert list(json.loads(printed)["datasets"]["one"]["systems"]) == ["frozen"]
+    done = command(*given, "--baselines", "none", "--json", "-")
+    assert done.code == 0, done.err
+    assert list(json.loads(done.out)["datasets"]["one"]["systems"]) == ["frozen"]
 
 
 def test_tune_and_evaluate_write_a_page(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
     quick = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--device", "cpu"]
     out, first, second = tmp_path / "prompts", tmp_path / "tune.html", tmp_path / "evaluate.html"
-    code, printed, errors = command("tune", data_dir / "one", "--out", out, "--model", model, "--report", first, *quick)
-    assert code == 0, errors
-    assert f"report: {first}" in printed
-    code, _, errors = command("evaluate", data_dir / "one", "--prompts", out, "--model", model, "--report", second)
-    assert code == 0, errors
+    done = command("tune", data_dir / "one", "--out", out, "--model", model, "--report", first, *quick)
+    assert done.code == 0, done.err
+    assert f"report: {first}" in done.out
+    done = command("evaluate", data_dir / "one", "--prompts", out, "--model", model, "--report", second)
+    assert done.code == 0, done.err
     for page in (first.read_text(), second.read_text()):
         assert "Training" in page  # the curves were kept with the prompts
         assert "strength" in page
     third = tmp_path / "frozen.html"
-    assert command("evaluate", data_dir / "one", "--model", model, "--report", third)[0] == 0
+    assert command("evaluate", data_dir / "one", "--model", model, "--report", third).code == 0
     assert "frozen model" in third.read_text()
 
 

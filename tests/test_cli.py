@@ -10,9 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import numpy as np
 import pytest
 import tiny
 import typer
+from command_line import Command, Done, command_line
 
 from retrieval_prompts import cli, tuning
 from retrieval_prompts.biencoder import BiEncoder
@@ -30,35 +29,10 @@ from retrieval_prompts.losses import info_nce
 QUICK = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--device", "cpu"]
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
-
-
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Command:
-    """Runs a command in this process, with the warnings of an ordinary process."""
-
-    def run(*arguments: object) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["retrieval-prompts", *map(str, arguments)])
-        with warnings.catch_warnings():
-            warnings.resetwarnings()
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("always", UserWarning)
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-        captured = capsys.readouterr()
-        return Done(int(ended.value.code or 0), captured.out, captured.err)
-
     monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(cache))
-    monkeypatch.setenv("COLUMNS", "120")
-    return run
+    return command_line("retrieval-prompts", cli.main, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import typer
+from command_line import Command, command_line
 
 from retrieval_prompts import console
 from retrieval_prompts.commands.compare import compare
@@ -21,33 +19,13 @@ from retrieval_prompts.commands.compare import compare
 QUERIES = 12
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
-
-
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Runs `compare` in this process, in an empty folder."""
+    """Runs `compare` in an empty folder."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(compare)
-
-    def run(*arguments: object) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            console.run(app)
-        captured = capsys.readouterr()
-        return Done(int(ended.value.code or 0), captured.out, captured.err)
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    return run
+    return command_line("compare", lambda: console.run(app), monkeypatch, capsys, columns=200)
 
 
 def write_qrels(path: Path, queries: int = QUERIES) -> Path:

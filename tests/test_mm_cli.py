@@ -11,8 +11,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import pytest
 import tiny_clip
 import torch
 import typer
+from command_line import Command, Done, command_line
 from test_import import HEAVY
 from tiny_clip import NAMES, OTHERS, TEST
 
@@ -38,40 +37,9 @@ QUICK = ["--epochs", "2", "--lr", "0.05", "--batch-size", "8", "--device", "cpu"
 RESULT = ["dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings"]
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Done]
-
-
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command in this process, with the warnings of an ordinary process."""
-
-    def run(*arguments: object) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["multimodal-prompts", *map(str, arguments)])
-        with warnings.catch_warnings():
-            warnings.resetwarnings()
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("always", UserWarning)
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-        captured = capsys.readouterr()
-        lines = re.split(r"[\r\n]+", captured.err)
-        err = "".join(f"{line}\n" for line in lines if line and "%|" not in line)  # without the bars of a slow machine
-        return Done(int(ended.value.code or 0), captured.out, err)
-
-    monkeypatch.setenv("COLUMNS", "120")
-    return run
+    return command_line("multimodal-prompts", cli.main, monkeypatch, capsys)
 
 
 def refused(done: Done, message: str) -> None:
