@@ -20,12 +20,12 @@ from typing import Any
 from rich.console import Console
 
 from retrieval_prompts import BiEncoder, UserError, load
-from retrieval_prompts.evaluate import compare
-from retrieval_prompts.experiment import Stopwatch
-from retrieval_prompts.factories import METRIC, compare_factories, parse_factories
+from retrieval_prompts.evaluation.significance import compare
+from retrieval_prompts.experiments.index_tradeoffs import check_picture, label, picture, table
+from retrieval_prompts.experiments.index_types import METRIC, compare_factories, parse_factories
+from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.retrieval import Stopwatch
 from retrieval_prompts.files import check_output, write_json
-from retrieval_prompts.resume import made_on
-from retrieval_prompts.tradeoffs import check_picture, label, picture, table
 
 FACTORIES = (
     "Flat; SQfp16; SQ8; SQ4; HNSW32; IVF1024,Flat; IVF1024,SQ8; IVF1024,PQ96x4fs,RFlat; IVF1024,PQ96x4fs,Refine(SQ8);"

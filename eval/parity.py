@@ -16,12 +16,12 @@ from mteb.abstasks import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from retrieval_prompts import BiEncoder, load
-from retrieval_prompts.data import Dataset
-from retrieval_prompts.evaluate import means, per_query
+from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.evaluation.metrics import means, per_query
+from retrieval_prompts.experiments.benchmark_dataset import CUTOFFS, METRICS, TOP, BenchmarkSettings, Lab
+from retrieval_prompts.experiments.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.interop.mteb import IndexSearch
-from retrieval_prompts.lab import CUTOFFS, METRICS, TOP, BenchmarkSettings, Lab
-from retrieval_prompts.resume import made_on
 
 
 def main() -> None:

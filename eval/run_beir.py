@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import typer
 
-from retrieval_prompts import console
-from retrieval_prompts.commands.beir import beir
+from retrieval_prompts.cli import console
+from retrieval_prompts.cli.commands.beir import beir
 
 
 def main() -> None:

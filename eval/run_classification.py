@@ -23,22 +23,23 @@ from typing import Any
 
 import numpy as np
 
-from multimodal import report, runs
-from multimodal.bench import Part
 from multimodal.classifier import PromptClassifier
-from multimodal.clip import Clip, load_clip
-from multimodal.images import ImageData, few_shot, load_images
-from multimodal.methods import METHODS
-from multimodal.protocols import evaluate, mean_scores, over_seeds, table
-from multimodal.published import LAYOUTS, draw, load_published
-from multimodal.runs import Rankings
-from multimodal.settings import Settings
-from multimodal.templates import template_for
+from multimodal.data.images import ImageData, few_shot, load_images
+from multimodal.data.published import LAYOUTS, draw, load_published
+from multimodal.data.templates import template_for
+from multimodal.evaluation import rankings as runs
+from multimodal.evaluation.rankings import Rankings
+from multimodal.experiments.protocols import evaluate, mean_scores, over_seeds, table
+from multimodal.experiments.systems import Part
+from multimodal.prompts.methods import METHODS
+from multimodal.report import sections as report
+from multimodal.towers.clip import Clip, load_clip
+from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.experiment import Stopwatch
+from retrieval_prompts.experiments.result_file import made_on, resume
+from retrieval_prompts.experiments.retrieval import Stopwatch
 from retrieval_prompts.files import write_json
 from retrieval_prompts.report.content import Report, Section
-from retrieval_prompts.resume import made_on, resume
 
 SEEDLESS = ("zero-shot", "zero-shot-ensemble")
 MEAN = "mean over data sets"

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from retrieval_prompts import BiEncoder, TuneSettings, UserError, load
-from retrieval_prompts.evaluate import compare, per_query
-from retrieval_prompts.experiment import Experiment, tune
+from retrieval_prompts.evaluation.metrics import per_query
+from retrieval_prompts.evaluation.significance import compare
+from retrieval_prompts.experiments.retrieval import Experiment, tune
 from retrieval_prompts.files import check_output, write_json
 
 METRIC = "ndcg@10"

@@ -9,22 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from multimodal.captions import load_captions
     from multimodal.classifier import PromptClassifier
-    from multimodal.clip import load_clip
-    from multimodal.features import image_features
-    from multimodal.images import load_images
-    from multimodal.settings import Settings
+    from multimodal.data.captions import load_captions
+    from multimodal.data.images import load_images
+    from multimodal.towers.clip import load_clip
+    from multimodal.training.settings import Settings
+    from multimodal.vectors.features import image_features
 
 __all__ = ["PromptClassifier", "Settings", "image_features", "load_captions", "load_clip", "load_images"]
 
 _HOMES = {
     "PromptClassifier": "classifier",
-    "Settings": "settings",
-    "image_features": "features",
-    "load_captions": "captions",
-    "load_clip": "clip",
-    "load_images": "images",
+    "Settings": "training.settings",
+    "image_features": "vectors.features",
+    "load_captions": "data.captions",
+    "load_clip": "towers.clip",
+    "load_images": "data.images",
 }
 
 

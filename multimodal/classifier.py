@@ -19,21 +19,21 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from multimodal import artifacts
-from multimodal.clip import Clip, load_clip
-from multimodal.contexts import Classes, Prompts
-from multimodal.features import image_features, pixels
-from multimodal.methods import Method, method
-from multimodal.metrics import fit_temperature
-from multimodal.pictures import Picture
-from multimodal.settings import Settings
-from multimodal.tuning import Positions, Task, logits, train
-from multimodal.visual import encode_images
+from multimodal.data.pictures import Picture
+from multimodal.evaluation.metrics import fit_temperature
+from multimodal.prompts import folder as prompt_folder
+from multimodal.prompts.contexts import Classes, Prompts
+from multimodal.prompts.methods import Method, method
+from multimodal.towers.clip import Clip, load_clip
+from multimodal.towers.image import encode_images
+from multimodal.training.classes import Positions, Task, logits, train
+from multimodal.training.settings import Settings
+from multimodal.vectors.features import image_features, pixels
 from retrieval_prompts.errors import DataWarning, UserError
-from retrieval_prompts.training import Step
+from retrieval_prompts.training.loop import Step
 
 if TYPE_CHECKING:
-    from multimodal.live import LiveModel
+    from multimodal.interop.live import LiveModel
 
 Floats = NDArray[np.float32]
 Images = Sequence[str | Path | Picture] | NDArray
@@ -241,7 +241,7 @@ class PromptClassifier:
 
     def save(self, folder: Path | str, *, overwrite: bool = False) -> None:
         """Write a prompt folder. Raises UserError when it exists, unless `overwrite`."""
-        saved = artifacts.Saved(
+        saved = prompt_folder.Saved(
             state=self.method.prompter.state_dict(),
             settings=asdict(self.settings),
             base={"name": self.clip.name, "pretrained": self.clip.pretrained, "fingerprint": self.clip.fingerprint},
@@ -250,7 +250,7 @@ class PromptClassifier:
             temperature=self.temperature,
             training=self.training,
         )
-        artifacts.save(folder, saved, overwrite=overwrite)
+        prompt_folder.save(folder, saved, overwrite=overwrite)
 
     @classmethod
     def load(
@@ -271,7 +271,7 @@ class PromptClassifier:
 
         Raises UserError for another model than the one that the prompts were tuned on, and for a damaged folder.
         """
-        saved = artifacts.load(folder)
+        saved = prompt_folder.load(folder)
         if not isinstance(clip, Clip):
             if clip is None and pretrained is None:
                 pretrained = saved.base["pretrained"]
@@ -305,12 +305,12 @@ class PromptClassifier:
 
         Raises UserError for prompts that serve no search, such as those that depend on the image.
         """
-        from multimodal.live import as_sentence_transformer
+        from multimodal.interop.live import as_sentence_transformer
 
         return as_sentence_transformer(self.clip, self.method.prompter, strength=self.strength)
 
     def way(self) -> str:
-        """Which of the exact ways the text tower takes: "full", "truncated" or "shared"; see `multimodal.tower`."""
+        """Which of the exact ways the text tower takes: "full", "truncated" or "shared"; see `towers.text`."""
         known = self.known_classes()
         with torch.no_grad():
             prompts = self.method.prompter(known, torch.zeros(1, self.clip.dimension, device=self.clip.device))
@@ -326,9 +326,9 @@ class PromptClassifier:
         """
         from safetensors.torch import save
 
-        from retrieval_prompts.data import Document
+        from retrieval_prompts.data.beir_folder import Document
         from retrieval_prompts.files import new_folder, write_bytes, write_json
-        from retrieval_prompts.index import Index
+        from retrieval_prompts.vectors.index import Index
 
         if self.prompts_images and self.strength > 0:
             raise UserError(

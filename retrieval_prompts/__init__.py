@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
-    from retrieval_prompts.data import Dataset, load, load_corpus
+    from retrieval_prompts.data.beir_folder import Dataset, load, load_corpus
     from retrieval_prompts.errors import DataWarning, UserError
-    from retrieval_prompts.experiment import tune
-    from retrieval_prompts.index import Index
-    from retrieval_prompts.settings import TuneSettings
+    from retrieval_prompts.experiments.retrieval import tune
+    from retrieval_prompts.training.settings import TuneSettings
+    from retrieval_prompts.vectors.index import Index
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,13 +32,13 @@ __all__ = [
 _HOMES = {
     "BiEncoder": "biencoder",
     "DataWarning": "errors",
-    "Dataset": "data",
-    "Index": "index",
-    "TuneSettings": "settings",
+    "Dataset": "data.beir_folder",
+    "Index": "vectors.index",
+    "TuneSettings": "training.settings",
     "UserError": "errors",
-    "load": "data",
-    "load_corpus": "data",
-    "tune": "experiment",
+    "load": "data.beir_folder",
+    "load_corpus": "data.beir_folder",
+    "tune": "experiments.retrieval",
 }
 
 

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from retrieval_prompts import attach as attachment
-from retrieval_prompts.artifacts import PromptFolder, load_prompts, save_prompts
-from retrieval_prompts.data import Corpus
-from retrieval_prompts.encode import BLOCK, VectorBlocks, default_cache, embed_texts, encode_blocks, encode_texts
+from retrieval_prompts.data.beir_folder import Corpus
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.initialize import initial_vectors
-from retrieval_prompts.prompts import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
-from retrieval_prompts.tower import DEFAULT_MODEL, Floats, TextTower, load_tower
+from retrieval_prompts.files import default_cache
+from retrieval_prompts.prompts.encoders import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
+from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, save_prompts
+from retrieval_prompts.prompts.initialize import initial_vectors
+from retrieval_prompts.towers import injection
+from retrieval_prompts.towers.probe import verify
+from retrieval_prompts.towers.text import DEFAULT_MODEL, Floats, TextTower, load_tower
+from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks
+from retrieval_prompts.vectors.encode import BLOCK, embed_texts, encode_texts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -91,7 +94,7 @@ class BiEncoder(nn.Module):
         Raises UserError when the model or the folder cannot be read, or do not belong together.
         """
         if str(prompts).startswith("hf:"):
-            from retrieval_prompts.hub import check_trust
+            from retrieval_prompts.interop.hub import check_trust
 
             check_trust(model, trust_remote_code)
         folder = load_prompts(prompts) if prompts is not None else None
@@ -115,7 +118,7 @@ class BiEncoder(nn.Module):
                 "load that model, or tune prompts for this one"
             )
         for side, value in folder.vectors.items():
-            expected = attachment.prompt_shape(tower, folder.kind, value.shape[1])
+            expected = injection.prompt_shape(tower, folder.kind, value.shape[1])
             if tuple(value.shape) != expected:
                 raise UserError(f"{source}: the {side} prompt has shape {tuple(value.shape)}, expected {expected}")
         modules: dict[str, nn.Module] = {
@@ -179,7 +182,7 @@ class BiEncoder(nn.Module):
 
     def tokenize(self, texts: list[str], side: str) -> list[list[int]]:
         """Token ids of each text, cut to the room that the prompt leaves."""
-        return self.tower.tokenize(texts, side, prompt=attachment.prompt_room(self.kind, self.prompt(side)))
+        return self.tower.tokenize(texts, side, prompt=injection.prompt_room(self.kind, self.prompt(side)))
 
     def encode_query(self, texts: str | Sequence[str]) -> Floats:
         """Queries -> vectors (queries, dimension) in float32; one string -> (dimension,)."""
@@ -249,13 +252,13 @@ class BiEncoder(nn.Module):
 
     def export(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a stock sentence-transformers checkpoint; see `export.export`."""
-        from retrieval_prompts.export import export
+        from retrieval_prompts.interop.export import export
 
         export(self, Path(folder), overwrite=overwrite)
 
     def push_to_hub(self, repo_id: str, *, exported: bool = False, **options: Any) -> str:
         """Upload the prompts, and with `exported` the stock checkpoint beside them; see `hub.push` for the options."""
-        from retrieval_prompts.hub import push
+        from retrieval_prompts.interop.hub import push
 
         return push(self.collapsed(), repo_id, export=self.export if exported else None, **options)
 
@@ -264,14 +267,14 @@ class BiEncoder(nn.Module):
         cls, repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any
     ) -> BiEncoder:
         """The base model with the prompts of "user/name"; see `hub.fetch`, and `load` for the options."""
-        from retrieval_prompts.hub import check_trust, fetch
+        from retrieval_prompts.interop.hub import check_trust, fetch
 
         check_trust(options.get("model"), options.get("trust_remote_code", False))
         return cls.load(prompts=fetch(repo_id, revision=revision, token=token), **options)
 
     def as_sentence_transformer(self) -> SentenceTransformer:
         """A live SentenceTransformer whose query and document tasks and prompt names carry these prompts."""
-        from retrieval_prompts.live import as_sentence_transformer
+        from retrieval_prompts.interop.live import as_sentence_transformer
 
         return as_sentence_transformer(self)
 
@@ -295,7 +298,7 @@ class BiEncoder(nn.Module):
     def _check(self, kind: str, prompts: nn.ModuleDict) -> None:
         """Say where a prompt takes room from the text, and probe the model. Raises UserError."""
         for side, module in prompts.items():
-            room = attachment.prompt_room(kind, module())
+            room = injection.prompt_room(kind, module())
             before, after = self.tower.text_length(side), self.tower.total_length(side, room) - room
             if after < before:
                 if after <= self.tower.lead + 8:
@@ -309,4 +312,4 @@ class BiEncoder(nn.Module):
                     UserWarning,
                     stacklevel=3,
                 )
-        attachment.verify(self.tower, kind)
+        verify(self.tower, kind)

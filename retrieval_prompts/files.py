@@ -104,3 +104,10 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def default_cache() -> Path:
+    """$RETRIEVAL_PROMPTS_CACHE, else retrieval-prompts in the user's cache folder."""
+    if named := os.environ.get("RETRIEVAL_PROMPTS_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "retrieval-prompts"

@@ -12,9 +12,9 @@ import tiny_clip
 import toys
 
 if TYPE_CHECKING:
-    from multimodal.clip import Clip
-    from multimodal.images import ImageData
-    from retrieval_prompts.tower import TextTower
+    from multimodal.data.images import ImageData
+    from multimodal.towers.clip import Clip
+    from retrieval_prompts.towers.text import TextTower
 
 # Before torch and huggingface_hub are imported; subprocesses inherit them
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -47,7 +47,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def toy_tower(toy: Callable[..., Path]) -> Callable[..., TextTower]:
     """(architecture, options of `toys.build`) -> a tower, loaded anew at each call."""
-    from retrieval_prompts.tower import load_tower
+    from retrieval_prompts.towers.text import load_tower
 
     return lambda architecture, **options: load_tower(toy(architecture, **options), device="cpu")
 
@@ -72,7 +72,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(clip_folder: Path) -> Clip:
     """The same, loaded once: no test may change it."""
-    from multimodal.clip import load_clip
+    from multimodal.towers.clip import load_clip
 
     return load_clip(str(clip_folder), device="cpu")
 
@@ -85,7 +85,7 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def colours(picture_folder: Path) -> ImageData:
-    from multimodal.images import load_images
+    from multimodal.data.images import load_images
 
     return load_images(picture_folder)
 

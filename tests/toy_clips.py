@@ -19,7 +19,7 @@ from open_clip.hf_model import HFTextEncoder
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import nn
 
-from multimodal.tower import TextTower
+from multimodal.towers.text import TextTower
 
 WIDTH, LAYERS, DIMENSION, CONTEXT_LENGTH = 32, 3, 12, 36
 VISION = {"layers": 1, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16}

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from retrieval_prompts.experiments.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
-from retrieval_prompts.resume import made_on
-from retrieval_prompts.tower import locate
+from retrieval_prompts.towers.text import locate
 
 HERE = Path(__file__).parent
 WAYS = ("beir", "ours", "ours, bfloat16")

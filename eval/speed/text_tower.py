@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal.tokens import SLOT, Rows
-from multimodal.tower import TextTower
+from multimodal.towers.text import TextTower
+from multimodal.towers.tokens import SLOT, Rows
 from retrieval_prompts.files import check_output, write_json
 
 WAYS = ("published", "truncated", "shared")

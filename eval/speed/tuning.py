@@ -26,14 +26,14 @@ from torch.nn import functional as F
 
 from eval.speed.text_tower import published
 from multimodal.classifier import PromptClassifier
-from multimodal.clip import Clip, load_clip
-from multimodal.contexts import Classes, initial_context
-from multimodal.features import image_features, pixels
-from multimodal.images import Split, few_shot, load_images
-from multimodal.settings import Settings
-from multimodal.tuning import logits
+from multimodal.data.images import Split, few_shot, load_images
+from multimodal.prompts.contexts import Classes, initial_context
+from multimodal.towers.clip import Clip, load_clip
+from multimodal.training.classes import logits
+from multimodal.training.settings import Settings
+from multimodal.vectors.features import image_features, pixels
 from retrieval_prompts.files import check_output, write_json
-from retrieval_prompts.training import LoopSettings, learning_rate
+from retrieval_prompts.training.loop import LoopSettings, learning_rate
 
 
 def encode_published(classes: Classes, context: Tensor) -> Tensor:

@@ -26,11 +26,12 @@ from beir.retrieval.search import BaseSearch
 from tqdm import trange
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data import Document, Run, frame
+from retrieval_prompts.data.beir_folder import Document, frame
+from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import write_bytes
-from retrieval_prompts.index import Index
-from retrieval_prompts.tower import Floats
+from retrieval_prompts.towers.text import Floats
+from retrieval_prompts.vectors.index import Index
 
 BLOCK = 2048  # texts between two steps of a progress bar
 SCORES = ("cos_sim", "dot")

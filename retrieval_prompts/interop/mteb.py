@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data import Corpus, Document, Run
-from retrieval_prompts.encode import VectorBlocks
+from retrieval_prompts.data.beir_folder import Corpus, Document
+from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.index import Index
-from retrieval_prompts.live import name_and_revision
+from retrieval_prompts.interop.live import name_and_revision
+from retrieval_prompts.vectors.blocks import VectorBlocks
+from retrieval_prompts.vectors.index import Index
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.export import SAMPLES
 from retrieval_prompts.files import check_output, write_bytes
-from retrieval_prompts.tower import Floats, load_tower
+from retrieval_prompts.interop.export import SAMPLES
+from retrieval_prompts.towers.text import Floats, load_tower
 
 TOLERANCE = 1e-4
 LARGEST = 2**31  # bytes: what a single ONNX file can hold

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from retrieval_prompts.artifacts import PromptFolder
-from retrieval_prompts.attach import prompt_shape
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import new_folder, read_json, write_bytes, write_json
-from retrieval_prompts.hub import hub_name
-from retrieval_prompts.prompts import SIDES, PromptTable
-from retrieval_prompts.tower import TextTower
+from retrieval_prompts.interop.hub import hub_name
+from retrieval_prompts.prompts.encoders import SIDES, PromptTable
+from retrieval_prompts.prompts.folder import PromptFolder
+from retrieval_prompts.towers.injection import prompt_shape
+from retrieval_prompts.towers.text import TextTower
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from retrieval_prompts.data import Dataset
+from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.live import ROUTER_MAPPING as ROUTER_MAPPING
+from retrieval_prompts.interop.live import ROUTER_MAPPING as ROUTER_MAPPING
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

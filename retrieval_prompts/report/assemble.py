@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval_prompts.artifacts import load_prompts
 from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.report.build import section_of, strength_curve
 from retrieval_prompts.report.content import Curve, Report
 from retrieval_prompts.report.words import nearest_words, without_words
 
 if TYPE_CHECKING:
-    from retrieval_prompts.data import Dataset
-    from retrieval_prompts.experiment import Experiment
+    from retrieval_prompts.data.beir_folder import Dataset
+    from retrieval_prompts.experiments.retrieval import Experiment
 
 # Shown in the tables of a page; results.json has all
 SHOWN = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "recall@1000")
@@ -52,10 +52,10 @@ def benchmark_report(
     result: Mapping[str, Any], out: Path, data_dir: Path, frozen: BiEncoder, cache: Path | None = None
 ) -> Report:
     """The page of a benchmark: a section for each of its data sets, from the run files in `out`."""
-    from retrieval_prompts.beir_sets import folder_of
-    from retrieval_prompts.data import load
-    from retrieval_prompts.evaluate import read_run
-    from retrieval_prompts.lab import SYSTEMS, TITLES, run_file, tuned_folder
+    from retrieval_prompts.data.beir_folder import load
+    from retrieval_prompts.data.beir_sets import folder_of
+    from retrieval_prompts.evaluation.trec_runs import read_run
+    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS, TITLES, run_file, tuned_folder
 
     sections = []
     settings = result["settings"]
@@ -100,7 +100,7 @@ def _prompt_parts(
     """Curves and words of the prompts, as `section_of` takes them; nothing where there are none."""
     if not biencoder.prompts:
         return {"baseline": "bm25", "system": "frozen"}
-    from retrieval_prompts.index import Index
+    from retrieval_prompts.vectors.index import Index
 
     curve = biencoder.training_record.get("curve") or {}
     strength = None

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from retrieval_prompts.data import Dataset, Qrels, Run
-from retrieval_prompts.evaluate import METRICS, best_first, compare, drop_identical, means, per_query
+from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.data.judgements import Qrels, Run
+from retrieval_prompts.evaluation.metrics import METRICS, best_first, drop_identical, means, per_query
+from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.report.content import Curve, Item, Query, Section
 from retrieval_prompts.report.embed import HITS, RANKED, by_change, cut
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
-    from retrieval_prompts.index import Index
+    from retrieval_prompts.vectors.index import Index
 
 DEEP = 100  # hits of a ranking whose ids are kept, to say where a relevant document stands
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -99,7 +101,7 @@ def strength_curve(
     Raises UserError when the index was made by another model.
     """
     from retrieval_prompts.biencoder import BiEncoder
-    from retrieval_prompts.experiment import TOP
+    from retrieval_prompts.experiments.retrieval import TOP
 
     if "query" not in biencoder.prompts or "document" in biencoder.prompts:
         return None

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retrieval_prompts.biencoder import BiEncoder
-    from retrieval_prompts.tower import TextTower
+    from retrieval_prompts.towers.text import TextTower
 
 BLOCK = 8192  # vocabulary rows at once: bounds the memory of a large vocabulary
 

@@ -1,0 +1,134 @@
+"""multimodal-prompts evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from multimodal.cli.options import (
+    Cache,
+    ClassFile,
+    Data,
+    Device,
+    ImagesRoot,
+    JsonFile,
+    Model,
+    Overwrite,
+    Pretrained,
+    ReportFile,
+    Strength,
+    check_kind,
+    check_strength,
+    is_captions,
+    load,
+    load_classifier,
+)
+from multimodal.cli.results import say_result, write_page, write_runs
+from retrieval_prompts.cli import console
+from retrieval_prompts.errors import UserError
+
+if TYPE_CHECKING:
+    from multimodal.classifier import PromptClassifier
+    from multimodal.evaluation.rankings import Rankings
+
+Split = Annotated[
+    str | None, typer.Option(help="the split to evaluate on  [default: test; all of a caption file without splits]")
+]
+
+
+def evaluate(
+    data: Data,
+    prompts: Annotated[
+        list[Path] | None, typer.Option(help="a prompt folder; several that differ in their seed are averaged")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="few-shot, base-to-new, cross-dataset, domain or retrieval  [default: few-shot; retrieval]"),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="for domain: the images that were trained on, for the linear probe")
+    ] = None,
+    split: Split = None,
+    template: Annotated[
+        str | None, typer.Option(help="of zero-shot  [default: the prompts', or the data set's]")
+    ] = None,
+    class_file: ClassFile = None,
+    images: ImagesRoot = None,
+    model: Model = None,
+    pretrained: Pretrained = None,
+    strength: Strength = None,
+    json_file: JsonFile = None,
+    run: Annotated[
+        Path | None, typer.Option(help="write each system's ranking as a TREC run, with judgements, into this folder")
+    ] = None,
+    report: ReportFile = None,
+    cache: Cache = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare zero-shot, tuned prompts and a linear probe; for captions R@1, 5 and 10 both ways."""
+    from retrieval_prompts.files import check_output
+
+    console.check_json(json_file, overwrite)
+    if run is not None:
+        check_output(run, overwrite=overwrite, holds="results.json")
+    if report is not None:
+        check_output(report, overwrite=overwrite)
+    say = console.printer(json_file)
+    folders = prompts or []
+    check_strength(strength, prompts)
+    captions = is_captions(data)
+    check_kind(captions, images, {"--source": source is not None, "--class-file": class_file is not None})
+    rankings: list[Rankings] | None = [] if run is not None or report is not None else None
+    if captions:
+        if protocol not in (None, "retrieval"):
+            raise UserError(f"{data} has captions: expected --protocol retrieval, got {protocol}")
+        if len(folders) > 1:
+            raise UserError(f"retrieval evaluates one prompt folder at a time, got {len(folders)}")
+        from multimodal.experiments.captions import evaluate as evaluate_on_captions
+
+        result = evaluate_on_captions(
+            Path(data),
+            folders[0] if folders else None,
+            images=images,
+            split=split,
+            model=model,
+            pretrained=pretrained,
+            device=device,
+            strength=strength,
+            cache=cache,
+            rankings=rankings,
+        )
+    else:
+        if protocol == "retrieval":
+            raise UserError(f"{data} has no captions; expected Karpathy JSON, JSONL or a CSV with image,caption")
+        from multimodal.experiments import protocols
+        from multimodal.towers.clip import load_clip
+
+        loaded = load(data, class_file)
+        classifiers: list[PromptClassifier] = []
+        for folder in folders:
+            clip: Any = classifiers[0].clip if classifiers else model
+            classifiers.append(load_classifier(folder, clip, pretrained, device, strength))
+        result = protocols.evaluate(
+            protocol or "few-shot",
+            loaded,
+            classifiers,
+            clip=None if classifiers else load_clip(model, pretrained, device=device),
+            source=load(source, class_file) if source is not None else None,
+            split=split or "test",
+            template=template,
+            cache=cache,
+            rankings=rankings,
+        )
+    if json_file is not None:
+        console.write_result(json_file, result)
+    say_result(say, result)
+    if run is not None:
+        write_runs(run, result, rankings or (), overwrite=overwrite)
+        say(f"runs: {run}")
+    if report is not None:
+        write_page(report, result, rankings or (), split=result["settings"]["split"] or "all", overwrite=overwrite)
+        say(f"report: {report}")

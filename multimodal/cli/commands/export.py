@@ -1,0 +1,40 @@
+"""multimodal-prompts export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multimodal.cli.options import (
+    ClassFile,
+    Device,
+    Model,
+    Overwrite,
+    Pretrained,
+    Strength,
+    class_list,
+    load_classifier,
+)
+
+
+def export(
+    prompts: Annotated[Path, typer.Argument(help="a prompt folder")],
+    out: Annotated[Path, typer.Option(help="the folder to write")],
+    classes: Annotated[str | None, typer.Option(help="other classes: a,b,c  [default: those of the training]")] = None,
+    class_file: ClassFile = None,
+    model: Model = None,
+    pretrained: Pretrained = None,
+    strength: Strength = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the class matrix (safetensors), the names, and a FAISS index of the classes."""
+    from retrieval_prompts.files import check_output
+
+    check_output(out, overwrite=overwrite, holds="classes.json")
+    classifier = load_classifier(prompts, model, pretrained, device, strength)
+    names = class_list(classes, class_file)
+    classifier.export(out, names, overwrite=overwrite)
+    print(f"{out}: classes.safetensors, classes.json, index/ ({len(classifier.known_classes(names))} classes)")

@@ -1,0 +1,53 @@
+"""multimodal-prompts index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multimodal.cli.options import (
+    Cache,
+    Device,
+    Model,
+    Overwrite,
+    Pretrained,
+)
+
+
+def index(
+    images: Annotated[Path, typer.Argument(help="a folder of images")],
+    out: Annotated[Path, typer.Option(help="the index folder to write")],
+    model: Model = None,
+    pretrained: Pretrained = None,
+    captions: Annotated[Path | None, typer.Option(help="a caption file, to show captions with the hits")] = None,
+    factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
+    cache: Cache = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Encode images and build a FAISS index. Prompts for the text side change nothing here."""
+    from retrieval_prompts.files import check_output
+
+    check_output(out, overwrite=overwrite, holds="manifest.json")
+    from multimodal.data.pictures import load_pictures
+    from multimodal.evaluation.retrieval import build_index
+    from multimodal.towers.clip import load_clip
+
+    pictures = load_pictures(images)
+    texts: dict[str, str] = {}
+    if captions is not None:
+        from multimodal.data.captions import load_captions
+
+        described = load_captions(captions, images=images)
+        texts = {
+            picture.name: " / ".join(own) for picture, own in zip(described.pictures, described.captions, strict=True)
+        }
+    root = images if images.is_dir() else images.parent
+    built = build_index(
+        load_clip(model, pretrained, device=device), pictures, root=root, texts=texts, factory=factory, cache=cache
+    )
+    built.save(out, overwrite=overwrite)
+    print(f"{out}: {len(built):,} images, {factory}")
+    print(f'next: multimodal-prompts search {out} "a red boat" --html boats.html')

@@ -1,0 +1,89 @@
+"""multimodal-prompts search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from multimodal.cli.options import (
+    Device,
+    Overwrite,
+    Pretrained,
+    Strength,
+    check_strength,
+    load_classifier,
+)
+from retrieval_prompts.errors import UserError
+
+
+def search(
+    index: Annotated[Path, typer.Argument(help="an index folder")],
+    query: Annotated[str | None, typer.Argument(help="what to look for")] = None,
+    image: Annotated[Path | None, typer.Option(help="look for images like this one instead")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="a prompt folder, for the words")] = None,
+    strength: Strength = None,
+    model: Annotated[str | None, typer.Option(help="the model, when it has moved  [default: the index's own]")] = None,
+    pretrained: Pretrained = None,
+    top_k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")] = 10,
+    html: Annotated[Path | None, typer.Option(help="also write a page with the pictures")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the hits as JSON")] = False,
+    nprobe: Annotated[int | None, typer.Option(help="lists that an IVF index visits")] = None,
+    ef_search: Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")] = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Search an index of images with words, or with an image."""
+    from retrieval_prompts.files import check_output
+
+    if (query is None) == (image is None):
+        raise UserError("give either words to look for, or --image")
+    if query is not None and not query.strip():
+        raise UserError("the query is empty; write what you look for in quotes")
+    if image is not None and prompts is not None:
+        raise UserError("--prompts belong to words; a search by image has none")
+    if image is not None and image.is_dir():
+        raise UserError(f"{image} is a folder; --image expects one picture")
+    check_strength(strength, prompts)
+    if html is not None:
+        check_output(html, overwrite=overwrite)
+    from multimodal.data.pictures import load_pictures
+    from multimodal.evaluation import retrieval
+    from multimodal.towers.clip import load_clip
+    from multimodal.vectors.texts import text_vectors
+    from retrieval_prompts.vectors.index import Index
+
+    opened = Index.open(index)
+    maker = opened.manifest["encoder"]
+    if "images" not in maker:
+        raise UserError(f"{index} is no index of images; texts are searched by retrieval-prompts search")
+    clip = load_clip(model or maker["model"], pretrained or (None if model else maker.get("pretrained")), device=device)
+    opened.check_encoder(retrieval.encoder(clip))
+    asked = None
+    if image is not None:
+        (asked,) = load_pictures(image)
+        vector = retrieval.picture_vector(clip, asked)
+    else:
+        used: Any = (None, 1.0)
+        if prompts is not None:
+            used = retrieval.search_prompts(load_classifier(prompts, clip, strength=strength))
+        vector = text_vectors(clip, [str(query)], used[0], strength=used[1])
+    hits = retrieval.search(opened, vector, top_k, nprobe=nprobe, ef_search=ef_search)
+    if html is not None:
+        from multimodal.report.gallery import Figure, page, write_page
+
+        figures = [Figure(hit.picture.load, hit.title, hit.text, f"{hit.score:.3f}") for hit in hits]
+        facts = [f"{len(opened):,} images", f"model {clip.title}", *([f"prompts {prompts}"] if prompts else [])]
+        heading = f"“{query}”" if asked is None else f"Like {asked.name}"
+        shown = None if asked is None else Figure(asked.load, asked.name)
+        write_page(html, page(heading, figures, lines=facts, query=shown))
+    if as_json:
+        rows = [{"id": hit.id, "score": hit.score, "text": hit.text, "path": hit.picture.place} for hit in hits]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for rank, hit in enumerate(hits, start=1):
+        print(f"{rank:3}. {hit.score:.4f}  {hit.id}{f'  {hit.text[:100]}' if hit.text else ''}")
+    if html is not None:
+        print(f"page: {html}")

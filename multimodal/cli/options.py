@@ -1,0 +1,103 @@
+"""Options that several commands share, and what they read from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retrieval_prompts.errors import UserError
+
+if TYPE_CHECKING:
+    from multimodal.classifier import PromptClassifier
+    from multimodal.data.images import ImageData
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="image folder (train/<class>/*, test/... or <class>/*), CSV (path,label[,split]), hf:NAME or "
+        "torchvision:NAME; or captions: Karpathy JSON, JSONL, CSV (image,caption)"
+    ),
+]
+Model = Annotated[
+    str | None, typer.Option(help="open_clip name, folder or hf-hub:NAME  [default: the small CLIP that comes along]")
+]
+Pretrained = Annotated[str | None, typer.Option(help="with an open_clip name: a checkpoint file or tag")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an output that exists")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="write the result here as JSON; - for standard output")]
+Cache = Annotated[Path | None, typer.Option(help="folder of image features  [default: the user's cache]")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda  [default: the best there is]")]
+Strength = Annotated[float | None, typer.Option(help="0 is the frozen model, 1 the whole prompt  [default: as saved]")]
+ImagesRoot = Annotated[Path | None, typer.Option("--images", help="folder of a caption file's images")]
+ReportFile = Annotated[Path | None, typer.Option("--report", help="also write a page with tables, plots and pictures")]
+ClassFile = Annotated[
+    Path | None, typer.Option("--class-file", help="what each class is called: label, tab, name on each line")
+]
+
+
+def is_captions(data: str) -> bool:
+    """Whether it is a file of captions, by its name and, of a table, its header."""
+    path = Path(data)
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix in (".json", ".jsonl"):
+        return True
+    if suffix not in (".csv", ".tsv", ".txt") or not path.is_file():
+        return False
+    from retrieval_prompts.data.lines import read_lines
+
+    _, header = next(read_lines(path), (1, ""))
+    return "caption" in header.lower()
+
+
+def load(data: str, class_file: Path | None) -> ImageData:
+    """Labelled pictures, with their classes called as the class file says. Raises UserError."""
+    from multimodal.data.class_names import read_names, renamed
+    from multimodal.data.images import load_images
+
+    loaded = load_images(data)
+    return loaded if class_file is None else renamed(loaded, read_names(class_file))
+
+
+def class_list(classes: str | None, class_file: Path | None) -> list[str] | None:
+    """The classes of --classes or --class-file; None: those of the training. Raises UserError."""
+    if classes is not None and class_file is not None:
+        raise UserError("give either --classes or --class-file, not both")
+    if class_file is not None:
+        from multimodal.data.class_names import read_names
+
+        return list(read_names(class_file).values())
+    if classes is None:
+        return None
+    names = [name.strip() for name in classes.split(",")]
+    if "" in names:
+        raise UserError(f"--classes {classes!r} has an empty name; write --classes cat,dog,horse")
+    return names
+
+
+def load_classifier(
+    folder: Path,
+    model: Any = None,
+    pretrained: str | None = None,
+    device: str | None = None,
+    strength: float | None = None,
+) -> PromptClassifier:
+    """See `PromptClassifier.load`; imported when it is needed."""
+    from multimodal.classifier import PromptClassifier
+
+    return PromptClassifier.load(folder, model, pretrained=pretrained, device=device, strength=strength)
+
+
+def check_kind(captions: bool, images: Path | None, labelled: dict[str, bool]) -> None:
+    """Refuse options that the kind of data has no use for. `labelled`: an option of labelled data -> is it given."""
+    if captions and any(labelled.values()):
+        given = ", ".join(option for option, there in labelled.items() if there)
+        raise UserError(f"captions have no classes; leave out {given}")
+    if images is not None and not captions:
+        raise UserError("--images is the folder of a caption file's images; leave it out")
+
+
+def check_strength(strength: float | None, prompts: Any) -> None:
+    """Raises UserError for a strength without prompts."""
+    if strength is not None and not prompts:
+        raise UserError("--strength is that of a prompt; pass --prompts as well")

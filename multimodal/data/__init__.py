@@ -1,0 +1,1 @@
+"""What is read: pictures with classes or captions, published layouts, templates."""

@@ -1,0 +1,51 @@
+"""What classes are called: a file that says which word a folder's or label's class is written as in a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from multimodal.data.images import ImageData, same_name
+from multimodal.data.splits import few
+from retrieval_prompts.data.lines import read_lines
+from retrieval_prompts.errors import UserError
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """A class file -> label -> name: on each line a label, a tab and its name, or the name alone, in order.
+
+    Raises UserError with file and line for an empty name, a label that comes twice, and a file without names.
+    """
+    names: dict[str, str] = {}
+    for number, line in read_lines(path):
+        label, tab, name = line.strip("\r\n").partition("\t")
+        label, name = label.strip(), (name if tab else label).strip()
+        if not label or not name:
+            raise UserError(f"{path}:{number}: expected a class name, or a label, a tab and its name")
+        if label in names:
+            raise UserError(f"{path}:{number}: the label {label!r} comes twice")
+        names[label] = name
+    if not names:
+        raise UserError(f"{path} is empty; expected a class name on each line")
+    return names
+
+
+def renamed(data: ImageData, names: dict[str, str]) -> ImageData:
+    """The data with its classes called as `names` says. Raises UserError for a class without a name, and for two
+    classes of one name."""
+    if missing := [label for label in data.classes if label not in names]:
+        raise UserError(f"the class file has no name for {few(missing)}; name every class of {data.name}")
+    called = [names[label] for label in data.classes]
+    alike = [same_name(name) for name in called]
+    if twice := [name for name, one in zip(called, alike, strict=True) if alike.count(one) > 1]:
+        raise UserError(f"the class file gives several classes the name {few(twice)}; names must differ")
+    order = np.argsort(np.array(called), kind="stable")
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order))
+    classes = tuple(called[index] for index in order)
+    splits = {
+        name: replace(split, labels=position[split.labels], classes=classes) for name, split in data.splits.items()
+    }
+    return replace(data, classes=classes, splits=splits)

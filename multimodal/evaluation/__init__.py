@@ -1,0 +1,1 @@
+"""Scores of classification and image-text retrieval."""

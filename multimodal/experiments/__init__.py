@@ -1,0 +1,1 @@
+"""Whole experiments on classes and captions."""

@@ -1,0 +1,150 @@
+"""The systems of a few-shot evaluation on one set of pictures: what each says of a part of the classes, and its scores.
+
+Knows no protocol: which parts there are, and which system answers for them, is decided in `protocols`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multimodal.data.images import ImageData, Split, few_shot, same_name
+from multimodal.evaluation.metrics import classification
+from multimodal.evaluation.rankings import Best, Entry, Rankings, portable
+from retrieval_prompts.experiments.retrieval import Stopwatch
+
+if TYPE_CHECKING:
+    from multimodal.data.pictures import Picture
+    from multimodal.experiments.protocols import Classifier
+    from multimodal.towers.clip import Clip
+
+Scores = dict[str, float | None]  # metric -> value; None: the system cannot answer
+
+
+@dataclass
+class Part:
+    """Classes that pictures are told apart within, and the test pictures of these classes.
+
+    Args:
+        name: "base" or "new"; empty for all classes.
+        rows, labels: (n,) the pictures' rows in the test split, and their classes' positions in `classes`.
+        best: (system, seed or None) -> what it ranked.
+    """
+
+    name: str
+    classes: list[str]
+    pictures: list[Picture]
+    rows: np.ndarray
+    labels: np.ndarray
+    best: dict[tuple[str, int | None], Best] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, test: Split, group: np.ndarray) -> Part:
+        rows, labels = within(test, group)
+        return cls(name, [test.classes[number] for number in group], test.take(rows).pictures, rows, labels)
+
+    def rankings(self, several: bool) -> Rankings:
+        """A picture asks for classes. `several`: the seeds are part of the systems' names."""
+        return Rankings(
+            self.name,
+            [Entry(portable(picture.name), picture.name, picture) for picture in self.pictures],
+            [Entry(portable(name), name) for name in self.classes],
+            [[label] for label in self.labels.tolist()],
+            {
+                f"{name}-{seed}" if several and seed is not None else name: best
+                for (name, seed), best in self.best.items()
+            },
+        )
+
+
+@dataclass
+class Bench:
+    """What the systems of one evaluation share: the model, its features of pictures, and the accounts."""
+
+    clip: Clip
+    template: str
+    cache: Path | None
+    keep: bool
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    encoded: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def read(self, split: Split, classes: Sequence[str]) -> tuple[Split, Tensor]:
+        """The pictures that can be read, and their features (n, D) in float32."""
+        from multimodal.vectors.features import image_features
+
+        with self.watch("encode images"):
+            found = image_features(self.clip, split.pictures, cache=self.cache)
+        self.encoded += found.encoded
+        self.skipped += found.skipped
+        kept = replace(split.take(found.kept), classes=tuple(classes))
+        return kept, found.take(np.arange(len(kept)), 0)
+
+    def zero_shot(self, part: Part, system: str, features: Tensor) -> Scores:
+        from multimodal.prompts.contexts import Classes
+        from multimodal.training.settings import Settings
+
+        with self.watch("zero-shot"):
+            classes = Classes(self.clip, part.classes, Settings(template=self.template))
+            text = (classes.frozen if system == "zero-shot" else classes.ensemble).float().cpu()  # (C, D)
+            logits = (self.clip.scale * features[part.rows] @ text.T).numpy()
+        return self.scores(part, system, None, logits)
+
+    def tuned(self, classifier: Classifier, part: Part, features: Tensor) -> Scores | None:
+        order = order_of(classifier.classes, part.classes)
+        if order is None and classifier.settings.class_specific and part.name:
+            return None  # new classes: a context of a class's own serves no other class
+        images: Any = features[part.rows]
+        if classifier.prompts_images:
+            images = part.pictures
+            self.encoded += len(part.rows)
+        with self.watch("tuned"):
+            logits = classifier.logits(images, part.classes if order is None else None, cache=self.cache)
+        return self.scores(part, "tuned", classifier.settings.seed, logits if order is None else logits[:, order])
+
+    def probe(
+        self, classifier: Classifier, trained: ImageData, parts: Sequence[Part], features: Tensor
+    ) -> list[Scores | None]:
+        """Scores on each part; None on those whose classes it has not seen."""
+        from multimodal.evaluation.linear_probe import linear_probe
+
+        split, seen = trained.split("train"), parts[0]
+        order = order_of(trained.classes, seen.classes)
+        assert order is not None, "the parts' classes are the data's"
+        chosen = split.take(few_shot(split, classifier.settings.shots, classifier.settings.seed))
+        rows, labels = within(chosen, np.array(order))
+        shots, shown = self.read(replace(chosen.take(rows), labels=labels), seen.classes)
+        with self.watch("linear-probe"):
+            probe = linear_probe(shown.numpy(), shots.labels, len(seen.classes))
+            probabilities = probe.probabilities(features[seen.rows].numpy())
+        self.rank(seen, "linear-probe", classifier.settings.seed, probabilities)
+        return [dict(classification(probabilities, seen.labels)), *(None for _ in parts[1:])]
+
+    def scores(self, part: Part, system: str, seed: int | None, logits: np.ndarray) -> Scores:
+        self.rank(part, system, seed, logits)
+        return dict(classification(torch.from_numpy(logits).softmax(dim=1).numpy(), part.labels))
+
+    def rank(self, part: Part, system: str, seed: int | None, scores: np.ndarray) -> None:
+        if self.keep:
+            part.best[system, seed] = Best.of(scores)
+
+
+def order_of(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """The position in `classes` of each wanted name; None unless all are there. Spelt as `same_name` allows."""
+    positions = {same_name(name): position for position, name in enumerate(classes)}
+    found = [positions.get(same_name(name)) for name in wanted]
+    return None if None in found else [position for position in found if position is not None]
+
+
+def within(split: Split, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rows of the split whose class is in `part`, their positions in it)"""
+    positions = np.full(max(int(part.max()), int(split.labels.max(initial=0))) + 1, -1)
+    positions[part] = np.arange(len(part))
+    rows = np.flatnonzero(positions[split.labels] >= 0)
+    return rows, positions[split.labels[rows]]

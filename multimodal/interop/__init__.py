@@ -1,0 +1,1 @@
+"""CLIP with prompts behind other tools' interfaces."""

@@ -1,0 +1,1 @@
+"""What is learned: contexts, and the methods of the papers."""

@@ -1,0 +1,122 @@
+"""What enters the towers in one step (Prompts), and the classes that it enters beside (Classes). Knows no method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from multimodal.data.images import same_name
+from multimodal.data.templates import fill
+from retrieval_prompts.errors import UserError
+
+if TYPE_CHECKING:
+    from multimodal.towers.clip import Clip
+    from multimodal.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The vectors that a prompter makes.
+
+    Args:
+        context: (M, width), one for all classes; (C, M, width), each class its own; or, with `per_image`,
+            (B, M, width), each image its own.
+        deep: text layer (from 1) -> (M, width) or (C, M, width), which takes the context's place before that layer.
+        visual: image layer (from 0) -> (V, visual width): layer 0's are appended to the image's tokens, deeper ones
+            take their place before that layer.
+        per_image: the context depends on the image.
+    """
+
+    context: Tensor
+    deep: Mapping[int, Tensor] = field(default_factory=dict)
+    visual: Mapping[int, Tensor] = field(default_factory=dict)
+    per_image: bool = False
+
+    @property
+    def text_is_frozen(self) -> bool:
+        """The text side has nothing to train, so its features are computed once."""
+        return not self.per_image and not any(part.requires_grad for part in (self.context, *self.deep.values()))
+
+
+class Classes:
+    """Class names, their token rows with room for a context, and what the frozen text tower makes of them.
+
+    Args:
+        names: as the data has them; underscores become spaces where they are written into a prompt.
+
+    Raises UserError for no names, an empty or repeated name, and one that does not fit beside the context.
+    """
+
+    def __init__(self, clip: Clip, names: Sequence[str], settings: Settings) -> None:
+        self.clip = clip
+        self.names = tuple(names)
+        self.template = settings.template
+        words = [fill("{}", name) for name in self.names]
+        if not words:
+            raise UserError("expected at least one class name, got none")
+        if "" in words:
+            raise UserError(f"class name {words.index('') + 1} of {len(words)} is empty; name every class")
+        alike: dict[str, int] = {}
+        for number, name in enumerate(self.names):
+            if (first := alike.setdefault(same_name(name), number)) != number:
+                raise UserError(f"class names must differ, got {self.names[first]!r} and {name!r}; rename one")
+        self.rows = clip.text.rows(words, settings.context, settings.position)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def frozen(self) -> Tensor:
+        """(C, D) of unit length: each name in the hand-written template, read by the frozen tower."""
+        return self._plain([fill(self.template, name) for name in self.names])
+
+    @cached_property
+    def ensemble(self) -> Tensor:
+        """(C, D) of unit length: the mean over many templates' unit-length features (Radford et al. 2021, 3.1.4)."""
+        from multimodal.data import templates
+
+        means = [
+            self._plain([fill(template, name) for template in templates.ENSEMBLE]).mean(dim=0) for name in self.names
+        ]
+        return F.normalize(torch.stack(means), dim=-1)
+
+    def features(self, prompts: Prompts) -> Tensor:
+        """The classes under `prompts` -> (C, D), or (B, C, D) where prompts depend on the image; of unit length."""
+        text = self.clip.text
+        if prompts.per_image:
+            return F.normalize(text.encode_per_image(self.rows, prompts.context).float(), dim=-1)
+        return F.normalize(text.encode(self.rows, prompts.context, prompts.deep).float(), dim=-1)
+
+    def _plain(self, texts: Sequence[str]) -> Tensor:
+        with torch.autocast(self.clip.device.type, enabled=False):  # a step in half precision may be the first to ask
+            return self.clip.encode_texts(texts)
+
+
+def initial_context(clip: Clip, init: str, length: int, seed: int) -> Tensor:
+    """Initial context vectors (length, width) in float32 on the model's device.
+
+    Args:
+        init: "gaussian" (mean and standard deviation of the embedding table) or words such as "a photo of a"
+            ("text:" may stand before them): the rows of their tokens, repeated before them or cut at the front to
+            `length`, so that the last vector is that of the last word.
+
+    Raises UserError for words without tokens and a length below 1.
+    """
+    if length < 1:
+        raise UserError(f"--context must be 1 or more, got {length}")
+    if init == "gaussian":
+        table = clip.text.embeddings.weight.float()
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(length, clip.text.width, generator=generator).to(table.device)
+        return table.mean(dim=0) + table.std(dim=0) * noise
+    tokens = clip.text.tokens.of(init.removeprefix("text:"))
+    if not tokens:
+        raise UserError(f'--init {init!r} has no words; write --init "a photo of a" or --init gaussian')
+    repeated = tokens * (length // len(tokens) + 1)
+    return clip.text.token_rows(repeated[len(repeated) - length :]).clone()

@@ -1,0 +1,60 @@
+"""Methods of prompt learning: what is trained and by which loss, one short file each. They know no loop and no data.
+
+A new method is a file with DEFAULTS and `build`, and its name in METHODS.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from torch import Tensor, nn
+
+from retrieval_prompts.errors import UserError
+
+if TYPE_CHECKING:
+    from multimodal.prompts.objectives import Outputs
+    from multimodal.towers.clip import Clip
+    from multimodal.training.settings import Settings
+
+METHODS = ("coop", "cocoop", "kgcoop", "prograd", "tcp", "deep", "vpt", "maple", "promptsrc")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a training run needs to know of a method.
+
+    Args:
+        prompter: forward(classes: Classes, images: Tensor | None) -> Prompts. `images` are unit-length features (B, D)
+            without prompts; only a method whose prompts depend on them reads them. Its state_dict is what is saved.
+        objective: Outputs -> scalar.
+        average: for Gaussian averaging of the prompts of all epochs (PromptSRC, section 3.2): mean and deviation,
+            as fractions of the epochs; None: the last prompts, or the best, are kept.
+        ensemble: the objective compares with the mean over many templates; else it gets the template's text there.
+        prompts_images: the prompts enter the image tower too, so cached image features are of no use in training.
+    """
+
+    prompter: nn.Module
+    objective: Callable[[Outputs], Tensor]
+    average: tuple[float, float] | None = None
+    ensemble: bool = False
+    prompts_images: bool = False
+
+
+class MethodFile(Protocol):
+    """What multimodal/methods/<name>.py holds."""
+
+    DEFAULTS: Mapping[str, Any]  # fields of Settings that this method has its own defaults for
+
+    def build(self, clip: Clip, settings: Settings, classes: int | None = None) -> Method:
+        """A new method at its initial prompts; `classes`, their number, is for class-specific contexts only."""
+        ...
+
+
+def method(name: str) -> MethodFile:
+    """Raises UserError for a name that is not in METHODS."""
+    if name not in METHODS:
+        raise UserError(f"there is no method {name!r}; the methods are {', '.join(METHODS)}")
+    return cast(MethodFile, importlib.import_module(f"multimodal.prompts.methods.{name}"))

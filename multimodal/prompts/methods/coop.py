@@ -1,0 +1,25 @@
+"""CoOp: context vectors before the class names (Zhou et al. 2022, Learning to Prompt for Vision-Language Models).
+
+    text of class c = tower([v1] … [vM] [name of c] .)    loss = cross-entropy
+
+Trained are v1 … vM: the same for all classes, or with `class_specific` each class its own. Class-specific contexts are
+the only prompts whose size depends on the classes, and they serve no others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from multimodal.prompts.methods import Method
+from multimodal.prompts.methods.parts import shared
+from multimodal.prompts.objectives import cross_entropy
+
+if TYPE_CHECKING:
+    from multimodal.towers.clip import Clip
+    from multimodal.training.settings import Settings
+
+DEFAULTS: dict[str, Any] = {"context": 4, "epochs": 50, "learning_rate": 2e-3, "batch_size": 32}
+
+
+def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
+    return Method(shared(clip, settings, classes), cross_entropy)

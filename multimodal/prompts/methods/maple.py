@@ -1,0 +1,57 @@
+"""MaPLe: deep prompts in both towers, those of the images made of those of the text (Khattak et al. 2023, MaPLe:
+Multi-modal Prompt Learning).
+
+    visual prompts of layer l = F_l(text prompts of layer l),    F_l linear    loss = cross-entropy
+
+Trained are M text vectors for each of the first `depth` layers and the F_l; an image gets as many vectors as a text.
+With M = 2 the context starts at the last two words of `init`; the paper starts at the first two and leaves the others
+behind them as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from multimodal.prompts.contexts import Classes, Prompts
+from multimodal.prompts.methods import Method
+from multimodal.prompts.methods.parts import encoder, only_shared, seeded, text_vectors
+from multimodal.prompts.objectives import cross_entropy
+from multimodal.towers.image import visual_layers, visual_width
+
+if TYPE_CHECKING:
+    from multimodal.towers.clip import Clip
+    from multimodal.training.settings import Settings
+
+DEFAULTS: dict[str, Any] = {
+    "context": 2,
+    "visual": 2,
+    "depth": 9,
+    "epochs": 5,
+    "learning_rate": 3.5e-3,
+    "batch_size": 4,
+}
+
+
+class Coupled(nn.Module):
+    """Text vectors of each layer, and their image in the image tower's same layer."""
+
+    def __init__(self, text: nn.Module, project: nn.ModuleList) -> None:
+        super().__init__()
+        self.text = text  # () -> (depth, M, width)
+        self.project = project  # of depth: (M, width) -> (M, visual width)
+
+    def forward(self, classes: Classes, images: Tensor | None = None) -> Prompts:
+        text = self.text()
+        visual = {layer: project(text[layer]) for layer, project in enumerate(self.project)}
+        return Prompts(text[0], deep={layer: text[layer] for layer in range(1, len(text))}, visual=visual)
+
+
+def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
+    only_shared(settings)
+    vectors = text_vectors(clip, settings, min(settings.depth, visual_layers(clip)))
+    with seeded(settings.seed):
+        project = nn.ModuleList(nn.Linear(clip.text.width, visual_width(clip)) for _ in vectors)
+    prompter = Coupled(encoder(vectors, settings), project).to(clip.device)
+    return Method(prompter, cross_entropy, prompts_images=True)

@@ -1,0 +1,41 @@
+"""PromptSRC: deep prompts in both towers, held near the frozen model (Khattak et al. 2023, Self-regulating Prompts).
+
+    loss = cross-entropy + weight · (25 · L1(text, frozen mean of many templates) + 10 · L1(images, frozen images)
+           + KL of the predictions from the frozen ones)
+
+Trained are independent vectors for each of the first `depth` layers of both towers. What is kept is the mean of the
+prompts of all epochs under a Gaussian around three quarters of them (mean 15, deviation 1 of 20 epochs).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from multimodal.prompts.methods import Method
+from multimodal.prompts.methods.parts import Layered, encoder, only_shared, text_vectors, visual_vectors
+from multimodal.prompts.objectives import self_regularised
+
+if TYPE_CHECKING:
+    from multimodal.towers.clip import Clip
+    from multimodal.training.settings import Settings
+
+DEFAULTS: dict[str, Any] = {
+    "context": 4,
+    "visual": 4,
+    "depth": 9,
+    "epochs": 20,
+    "learning_rate": 2.5e-3,
+    "batch_size": 4,
+    "weight": 1.0,
+}
+
+
+def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
+    only_shared(settings)
+    text = encoder(text_vectors(clip, settings, settings.depth), settings)
+    visual = encoder(visual_vectors(clip, settings), settings)
+    objective = partial(self_regularised, weight=settings.weight)
+    return Method(
+        Layered(text, visual).to(clip.device), objective, average=(0.75, 0.05), ensemble=True, prompts_images=True
+    )

@@ -1,0 +1,1 @@
+"""What stays frozen: an open_clip model, its text tower and its image tower."""

@@ -1,0 +1,1 @@
+"""How prompts for CLIP are learned."""

@@ -1,0 +1,243 @@
+"""Train a context on captions: every caption against all pictures, the pictures of a batch against its captions.
+
+Pictures are a constant: their features are computed once, so that all of them are negatives for the price of one
+matrix product. Knows no labels and no files but the cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.utils.checkpoint
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from multimodal.evaluation.retrieval import SCORES, Pairs
+from multimodal.prompts.folder import Saved
+from multimodal.prompts.folder import save as save_prompts
+from multimodal.prompts.methods import method
+from multimodal.prompts.objectives import cross_entropy
+from multimodal.vectors.features import image_features
+from multimodal.vectors.texts import Texts, encode_texts, text_prompts, warn_of_cut
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.training.loop import LoopSettings, Step, fit
+from retrieval_prompts.training.losses import info_nce
+from retrieval_prompts.training.retrieval import fast_bfloat16
+
+if TYPE_CHECKING:
+    from multimodal.data.captions import Captioned
+    from multimodal.towers.clip import Clip
+    from multimodal.training.settings import Settings
+    from multimodal.vectors.features import Features
+
+DEV_SHARE, DEV_MOST = 0.1, 1000  # of the pictures; held out to choose the best epoch by
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the first of equally good ones is taken
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A trained prompter.
+
+    Args:
+        strength: how much of it is best on the held-out pictures; 0, the frozen model, if nothing of it helps.
+        training: data, dev scores, counts and seconds, as JSON values.
+    """
+
+    prompter: nn.Module
+    settings: Settings
+    strength: float
+    training: dict[str, Any]
+
+    def save(self, folder: Path | str, clip: Clip, *, overwrite: bool = False) -> None:
+        """Write a prompt folder, the same as that of prompts for classes. Raises UserError when it exists."""
+        base = {"name": clip.name, "pretrained": clip.pretrained, "fingerprint": clip.fingerprint}
+        saved = Saved(
+            self.prompter.state_dict(), asdict(self.settings), base, strength=self.strength, training=self.training
+        )
+        save_prompts(folder, saved, overwrite=overwrite)
+
+
+class Task:
+    """Pictures with captions to train on.
+
+    Args:
+        images: view -> (I, D) of unit length, the pictures' features.
+        pairs: the same pictures with their captions.
+    """
+
+    def __init__(
+        self, clip: Clip, prompter: nn.Module, images: Callable[[int], Tensor], pairs: Pairs, settings: Settings
+    ) -> None:
+        self.clip, self.prompter, self.pairs, self.settings = clip, prompter, pairs, settings
+        self.images = images
+        self.texts = Texts(clip, pairs.captions)
+        counts = np.bincount(pairs.owner, minlength=len(pairs.images))
+        self.own = np.split(np.arange(len(pairs.owner)), np.cumsum(counts)[:-1])  # (I,) of captions
+        self.bfloat16 = settings.precision == "bfloat16" or (
+            settings.precision == "auto" and fast_bfloat16(clip.device)
+        )
+
+    def batches(self, epoch: int) -> list[tuple[int, Positions]]:
+        """(view, pictures) in an order that the seed and the epoch alone decide; every epoch reads one view."""
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.own))
+        size = self.settings.batch_size
+        return [(epoch % self.settings.views, order[at : at + size]) for at in range(0, len(order), size)]
+
+    def loss(self, batch: tuple[int, Positions]) -> Tensor:
+        """The mean of both directions (CLIP, Radford et al. 2021), with all captions of a picture as positives."""
+        view, chosen = batch
+        images = self.images(view)
+        captions = np.concatenate([self.own[picture] for picture in chosen])  # (n,)
+        part = self.texts.take(captions.tolist())
+        with torch.autocast(self.clip.device.type, torch.bfloat16, enabled=self.bfloat16):
+            texts = part.features(text_prompts(self.prompter, part))  # (n, D)
+        right = [self.pairs.pictures_of[caption] for caption in captions]
+        to_images = against_all(texts, images, right, 1 / self.clip.scale)
+        place = {caption: at for at, caption in enumerate(captions.tolist())}
+        positive = torch.zeros(len(chosen), len(captions), dtype=torch.bool)
+        for row, picture in enumerate(chosen):
+            positive[row, [place[at] for at in self.pairs.captions_of[picture] if at in place]] = True
+        scores = images[torch.as_tensor(chosen)] @ texts.T
+        to_captions = info_nce(scores, positive.to(scores.device), 1 / self.clip.scale)
+        return (to_images + to_captions) / 2
+
+
+def against_all(texts: Tensor, images: Tensor, right: list[list[int]], temperature: float) -> Tensor:
+    """InfoNCE of texts (n, D) against all images (I, D); `right`: the positions in I of each text's positives.
+
+    Rows are compared in chunks that are recomputed in the backward pass, where there are more than SCORES scores.
+    """
+    step = max(1, SCORES // len(images))
+    total = texts.new_zeros(())
+    for start in range(0, len(texts), step):
+        own = right[start : start + step]
+        positive = torch.zeros(len(own), len(images), dtype=torch.bool, device=texts.device)
+        for row, columns in enumerate(own):
+            positive[row, columns] = True
+        run = partial(_compared, images=images, positive=positive, temperature=temperature)
+        part = texts[start : start + step]
+        chunked = len(texts) > step
+        value = torch.utils.checkpoint.checkpoint(run, part, use_reentrant=False) if chunked else run(part)
+        total = total + value * len(own)
+    return total / len(texts)
+
+
+def tune_captions(
+    clip: Clip,
+    data: Captioned,
+    settings: Settings,
+    *,
+    cache: Path | None = None,
+    checkpoint: Path | None = None,
+    on_step: Callable[[Step, int], object] | None = None,
+) -> Tuned:
+    """Train the context of `settings` on captioned pictures, a tenth of which is held out to choose
+    the epoch and the strength by.
+
+    Args:
+        data: the training split.
+        settings: a method that trains nothing but the text side's context: coop or deep. Its shots are not read:
+            all pictures are trained on.
+        cache: see `image_features`.
+        checkpoint: see `training.fit`.
+        on_step: called with each record and the number of all steps.
+
+    Raises UserError for other methods and positions, and for fewer than four pictures that can be read.
+    """
+    started = time.perf_counter()
+    built = method(settings.method).build(clip, settings)
+    if built.objective is not cross_entropy or built.prompts_images:
+        raise UserError(
+            f"captions are trained on with a loss of their own, which the method {settings.method} does not go with; "
+            "use coop or deep"
+        )
+    if settings.position != "end":
+        raise UserError(f"a context stands before a caption; leave out --position {settings.position}")
+    settings = replace(settings, shots=None)  # all pictures are trained on
+    features = image_features(clip, data.pictures, views=settings.views, cache=cache)
+    kept = np.asarray(features.kept)
+    if len(kept) < 4:
+        raise UserError(f"expected four or more pictures with captions to train on, got {len(kept)}")
+    order = np.random.default_rng([settings.seed]).permutation(len(kept))
+    held_out = min(max(round(DEV_SHARE * len(kept)), 2), DEV_MOST)
+    dev_part, train_part = np.sort(order[:held_out]), np.sort(order[held_out:])
+    train, dev = (
+        Pairs(features.take(part, 0), [data.captions[at] for at in kept[part]]) for part in (train_part, dev_part)
+    )
+    encoded_at = time.perf_counter()
+    task = Task(clip, built.prompter, _views(features, train_part, clip), train, settings)
+    dev_texts = Texts(clip, dev.captions)
+    dev_texts.rows(settings.context)  # tokenised once, not at each score
+    warn_of_cut(task.texts, settings.context)
+
+    def score(strength: float = 1.0) -> float:
+        return dev.ranks(encode_texts(dev_texts, built.prompter, strength)).mean_reciprocal_rank()
+
+    loop = LoopSettings(settings.epochs, settings.learning_rate, settings.warmup, settings.weight_decay)
+    identity = [asdict(settings), clip.fingerprint, train.captions, [data.pictures[at].name for at in kept]]
+    total = settings.epochs * len(task.batches(0))
+    initial = score()
+    for step in fit(
+        built.prompter,
+        task.batches,
+        task.loss,
+        score,
+        loop,
+        checkpoint=checkpoint,
+        identity=identity,
+    ):
+        if on_step is not None:
+            on_step(step, total)
+    scores = {strength: score(strength) for strength in STRENGTHS}
+    strength = max(scores, key=scores.__getitem__)
+    return Tuned(
+        built.prompter,
+        settings,
+        strength,
+        {
+            "data": data.name,
+            "split": data.split,
+            "images": len(train.images),
+            "captions": len(train.captions),
+            "captions_cut": len(task.texts.cut(settings.context)),
+            "images_encoded": features.encoded,
+            "dev": {
+                "images": len(dev.images),
+                "metric": "mean reciprocal rank, both ways",
+                "zero-shot": scores[0.0],
+                "initial": initial,
+                "full_strength": scores[1.0],
+                "tuned": scores[strength],
+            },
+            "steps": total,
+            "seconds": {
+                "images": round(encoded_at - started, 3),
+                "training": round(time.perf_counter() - encoded_at, 3),
+            },
+        },
+    )
+
+
+def _compared(texts: Tensor, images: Tensor, positive: Tensor, temperature: float) -> Tensor:
+    return info_nce(texts @ images.T, positive, temperature)
+
+
+def _views(features: Features, positions: Positions, clip: Clip) -> Callable[[int], Tensor]:
+    """view -> features (n, D) on the model's device; the last one read is kept."""
+    kept: dict[int, Tensor] = {}
+
+    def view(number: int) -> Tensor:
+        if number not in kept:
+            kept.clear()
+            kept[number] = features.take(positions, number).to(clip.device)
+        return kept[number]
+
+    return view

@@ -1,0 +1,1 @@
+"""What is computed once: features of pictures and texts."""

@@ -1,0 +1,36 @@
+"""The command line: retrieval-prompts. Every command is a file in `commands`."""
+
+from __future__ import annotations
+
+import typer
+
+from retrieval_prompts.cli import console
+from retrieval_prompts.cli.commands.beir import beir
+from retrieval_prompts.cli.commands.compare import compare
+from retrieval_prompts.cli.commands.convert import convert
+from retrieval_prompts.cli.commands.evaluate import evaluate
+from retrieval_prompts.cli.commands.export import export
+from retrieval_prompts.cli.commands.index import index
+from retrieval_prompts.cli.commands.pull import pull
+from retrieval_prompts.cli.commands.push import push
+from retrieval_prompts.cli.commands.search import search
+from retrieval_prompts.cli.commands.tune import tune
+
+app = typer.Typer(
+    help="Soft prompts for frozen retrievers: tune a few kilobytes, keep the document index.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (tune, evaluate, beir, compare, index, search, export, convert, push, pull):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; see `console.run`."""
+    console.run(app)
+
+
+if __name__ == "__main__":
+    main()

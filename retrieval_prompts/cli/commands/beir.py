@@ -1,0 +1,131 @@
+"""retrieval-prompts beir."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retrieval_prompts.cli import console
+from retrieval_prompts.cli.options import Cache, Device, JsonFile, Model, Overwrite, Report, Trust
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.training.settings import TuneSettings
+
+BASELINES = "bm25, linear, lora, nudge, rrf; or none"
+
+
+def beir(
+    datasets: Annotated[str, typer.Option(help="names of BEIR, or of folders in --data-dir, with commas; or all")],
+    out: Annotated[Path, typer.Option(help="the folder of results; what it holds already is not run again")],
+    data_dir: Annotated[Path, typer.Option(help="where data sets lie, and are fetched to")] = Path("datasets"),
+    model: Model = None,
+    prompts: Annotated[str | None, typer.Option(help="a prompt folder; {} stands for the data set's name")] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="tune query prompts on each data set's training queries")
+    ] = False,
+    kind: Annotated[str | None, typer.Option(help="of --tune's prompts: input or prefix  [default: input]")] = None,
+    baselines: Annotated[str, typer.Option(help=BASELINES)] = "bm25",
+    factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
+    nprobe: Annotated[int | None, typer.Option(help="lists that an IVF index visits")] = None,
+    ef_search: Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")] = None,
+    split: Annotated[str | None, typer.Option(help="the split to score  [default: dev of msmarco, else test]")] = None,
+    precision: Annotated[str, typer.Option(help="of the documents' encoding: float32, or bfloat16")] = "float32",
+    seed: Annotated[int, typer.Option(help="of --tune and of the baselines")] = 0,
+    report: Report = None,
+    json_file: JsonFile = None,
+    cache: Cache = None,
+    device: Device = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Evaluate on BEIR data sets: frozen model, prompts and baselines; results.json, TREC runs, tables, a page."""
+    from retrieval_prompts.data.beir_sets import expand, folder_of
+    from retrieval_prompts.experiments.benchmark import run
+    from retrieval_prompts.experiments.benchmark_dataset import BenchmarkSettings
+    from retrieval_prompts.files import check_output
+
+    say = console.printer(json_file)
+    console.check_json(json_file, overwrite)
+    if report is not None:
+        check_output(report, overwrite=overwrite)
+    if kind is not None and not tune:
+        raise UserError("--kind is that of prompts which are tuned; pass --tune as well")
+    settings = BenchmarkSettings(
+        systems=_systems(baselines, prompts is not None or tune),
+        prompts=prompts,
+        tune=TuneSettings.of(kind=kind, seed=seed) if tune else None,
+        factory=factory,
+        nprobe=nprobe,
+        ef_search=ef_search,
+        split=split,
+        precision=precision,
+        seed=seed,
+    )
+    names = [name.strip() for name in datasets.split(",") if name.strip()]
+    for name in expand(names):  # what is missing is said, or fetched, before anything is run
+        folder_of(name, data_dir)
+    from retrieval_prompts.biencoder import BiEncoder
+
+    def on_system(name: str, system: str, found: dict[str, float]) -> None:
+        say(f"{name}, {system}: nDCG@10 {found['ndcg@10']:.4f}, recall@100 {found['recall@100']:.4f}")
+
+    biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
+    result = run(biencoder, names, data_dir, out, settings, cache=cache, overwrite=overwrite, on_system=on_system)
+    if report is not None:
+        from retrieval_prompts.report.assemble import benchmark_report
+        from retrieval_prompts.report.page import write_report
+
+        write_report(report, benchmark_report(result, out, data_dir, biencoder, cache), overwrite=overwrite)
+    if json_file is not None:
+        console.write_result(json_file, result)
+    _say(say, result)
+    say(f"\n{out / 'results.json'}, {out / 'table.md'} (.csv, .tex)" + (f", {report}" if report else ""))
+
+
+def _systems(baselines: str, tuned: bool) -> tuple[str, ...]:
+    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS
+
+    given = [name.strip() for name in baselines.split(",") if name.strip() and name.strip() != "none"]
+    if odd := [name for name in given if name not in SYSTEMS]:
+        raise UserError(f"--baselines: expected {BASELINES}, got {odd[0]!r}")
+    wanted = {"frozen", *given}
+    if tuned:
+        wanted |= {"tuned"} | ({"rrf-tuned"} if "rrf" in given else set())
+    return tuple(system for system in SYSTEMS if system in wanted)
+
+
+def _say(say: Any, result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from retrieval_prompts.data.beir_sets import for_average
+    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS, TITLES
+
+    datasets = for_average({name: found["systems"] for name, found in result["datasets"].items()})
+    average = result["average"]["systems"] if len(datasets) > 1 else {}
+    table = Table("nDCG@10 x 100")
+    for name in [*datasets, *([f"average of {result['average']['datasets']}"] if average else [])]:
+        table.add_column(name, justify="right")
+    for system in SYSTEMS:
+        columns = [*datasets.values(), *([average] if average else [])]
+        if any(system in found for found in columns):
+            cells = (f"{100 * found[system]['ndcg@10']:.1f}" if system in found else "-" for found in columns)
+            table.add_row(TITLES[system], *cells)
+    say(table)
+    for name, found in result["datasets"].items():
+        for test_name, test in found["tests"].items():
+            system, _, rest = test_name.partition("_vs_")
+            baseline, _, unseen = rest.partition("_")
+            low, high = test["ci95"]
+            direction = "better" if test["difference"] > 0 else "worse"
+            p_value = test.get("p_adjusted", test["p_value"])
+            count = test["helped"] + test["hurt"] + test["unchanged"]
+            say(
+                f"{name}: {TITLES[system]} against {TITLES[baseline]}"
+                + (f" on the {count} queries whose documents no training query has" if unseen else "")
+                + f" {100 * test['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p = {test['p_value']:.4f}"
+                + (f" ({p_value:.4f} adjusted for the number of systems)" if "p_adjusted" in test else "")
+                + (f": significantly {direction}" if p_value < 0.05 else ": within noise")
+            )
+        for system, why in found["left_out"].items():
+            say(f"{name}: {TITLES[system]} left out: {why}")

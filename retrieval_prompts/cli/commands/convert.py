@@ -1,0 +1,59 @@
+"""retrieval-prompts convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval_prompts.cli.options import Device, Overwrite, Trust
+from retrieval_prompts.errors import UserError
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="a PEFT adapter, a prompt folder, or a checkpoint that `export` has written")
+    ],
+    out: Annotated[Path, typer.Option(help="the folder to write; of a checkpoint the ONNX file")],
+    model: Annotated[str | None, typer.Option(help="the base model  [default: as the source says]")] = None,
+    side: Annotated[str | None, typer.Option(help="query or document  [default: query, or the only one]")] = None,
+    device: Device = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert a PEFT adapter to prompts, prompts to a PEFT adapter, or an exported checkpoint to ONNX."""
+    from retrieval_prompts.files import check_output
+
+    if (source / "adapter_config.json").is_file():
+        check_output(out, overwrite=overwrite, holds="prompt.json")
+        from retrieval_prompts.interop.peft import read_adapter, read_config
+        from retrieval_prompts.prompts.folder import save_prompts
+        from retrieval_prompts.towers.text import load_tower
+
+        given, model = model, model or read_config(source).get("base_model_name_or_path")
+        if not model:
+            raise UserError(f"{source} does not say which model it belongs to: pass --model")
+        if trust_remote_code and not given:
+            raise UserError("an adapter does not choose whose code runs: with --trust-remote-code pass --model too")
+        tower = load_tower(str(model), device=device, trust_remote_code=trust_remote_code)
+        prompts = read_adapter(source, tower, side or "query")
+        save_prompts(out, prompts, overwrite=overwrite)
+        print(f"{out}: {prompts.kind} prompts for the {side or 'query'} side of {tower.name}")
+    elif (source / "modules.json").is_file():
+        check_output(out, overwrite=overwrite)
+        from retrieval_prompts.interop.onnx import export_onnx
+
+        export_onnx(source, out, overwrite=overwrite)
+        print(f"{out}: input_ids and attention_mask -> sentence_embedding, compared with {source} on sample texts")
+    else:
+        check_output(out, overwrite=overwrite, holds="adapter_config.json")
+        from retrieval_prompts.biencoder import BiEncoder
+        from retrieval_prompts.interop.peft import write_adapter
+        from retrieval_prompts.prompts.folder import read_description
+
+        read_description(source)
+        biencoder = BiEncoder.load(model, source, device=device, trust_remote_code=trust_remote_code)
+        write_adapter(biencoder, out, side, overwrite=overwrite)
+        print(f"{out}: a PEFT adapter")
+        print(f'next: peft.PeftModel.from_pretrained(AutoModel.from_pretrained("{biencoder.tower.name}"), "{out}")')

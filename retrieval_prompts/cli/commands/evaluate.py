@@ -1,0 +1,75 @@
+"""retrieval-prompts evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval_prompts.cli import console
+from retrieval_prompts.cli.options import (
+    Cache,
+    DataFolder,
+    Device,
+    JsonFile,
+    Model,
+    Overwrite,
+    Prompts,
+    Report,
+    Strength,
+    Trust,
+    check_strength,
+)
+from retrieval_prompts.cli.results import say_results
+
+
+def evaluate(
+    data: DataFolder,
+    model: Model = None,
+    prompts: Prompts = None,
+    split: Annotated[str, typer.Option(help="the split to evaluate on")] = "test",
+    strength: Strength = None,
+    report: Report = None,
+    json_file: JsonFile = None,
+    run: Annotated[Path | None, typer.Option(help="write the ranking here as a TREC run")] = None,
+    bm25: Annotated[bool, typer.Option(help="with BM25 beside it")] = True,
+    cache: Cache = None,
+    device: Device = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare frozen, tuned and BM25 on a split, with a paired test. --run takes the tuned ranking, else the frozen."""
+    from retrieval_prompts.files import check_output
+
+    console.check_json(json_file, overwrite)
+    if report is not None:
+        check_output(report, overwrite=overwrite)
+    if run is not None:
+        check_output(run, overwrite=overwrite)
+    from retrieval_prompts.biencoder import BiEncoder
+    from retrieval_prompts.data.beir_folder import load
+    from retrieval_prompts.evaluation.trec_runs import write_run
+    from retrieval_prompts.experiments import retrieval
+
+    check_strength(strength, prompts)
+    dataset = load(data)
+    queries, _ = dataset.split(split)
+    say = console.printer(json_file)
+    say(f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries")
+    biencoder = BiEncoder.load(model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code)
+    found = retrieval.evaluate(biencoder, dataset, split, cache=cache, bm25=bm25)
+    if json_file is not None:
+        console.write_result(json_file, found.result)
+    if report is not None:
+        from retrieval_prompts.report.assemble import experiment_report
+        from retrieval_prompts.report.page import write_report
+
+        page = experiment_report(found, biencoder, dataset, cache)
+        write_report(report, page, overwrite=overwrite)
+        say(f"report: {report}")
+    if run is not None:
+        system = "tuned" if prompts is not None else "frozen"
+        write_run(run, found.runs[system], system)
+        say(f"{system} run: {run}")
+    say_results(say, found)

@@ -1,0 +1,36 @@
+"""retrieval-prompts export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval_prompts.cli.options import Device, Overwrite, Strength, Trust
+
+
+def export(
+    prompts: Annotated[Path, typer.Argument(help="a prompt folder of input prompts")],
+    out: Annotated[Path, typer.Option(help="the checkpoint folder to write")],
+    model: Annotated[str | None, typer.Option(help="the base model, when it has moved  [default: as saved]")] = None,
+    strength: Strength = None,
+    device: Device = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a stock sentence-transformers checkpoint that every tool loads."""
+    from retrieval_prompts.files import check_output
+
+    check_output(out, overwrite=overwrite, holds="modules.json")
+    from retrieval_prompts.interop.export import check_exportable
+    from retrieval_prompts.prompts.folder import read_description
+
+    saved = read_description(prompts)
+    check_exportable(saved["kind"], saved["strength"] if strength is None else strength)
+    from retrieval_prompts.biencoder import BiEncoder
+
+    biencoder = BiEncoder.load(model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code)
+    biencoder.export(out, overwrite=overwrite)
+    print(f"{out}: a stock sentence-transformers checkpoint, compared with these prompts on sample texts")
+    print(f'next: SentenceTransformer("{out}").encode_query("a question")')

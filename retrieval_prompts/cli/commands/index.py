@@ -1,0 +1,164 @@
+"""retrieval-prompts index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval_prompts.cli import console
+from retrieval_prompts.cli.options import Cache, Device, JsonFile, Model, Overwrite, Trust
+from retrieval_prompts.errors import UserError
+
+
+def index(
+    data: Annotated[Path, typer.Argument(help="BEIR folder; without --compare only its corpus is read")],
+    out: Annotated[Path | None, typer.Option(help="the index folder to write")] = None,
+    model: Model = None,
+    prompts: Annotated[Path | None, typer.Option(help="a prompt folder, when its document side is tuned")] = None,
+    factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
+    train_size: Annotated[
+        int | None, typer.Option(min=1, help="vectors to train on  [default: 256 for each centroid]")
+    ] = None,
+    ef_construction: Annotated[
+        int | None, typer.Option(min=1, help="candidates kept while HNSW is built  [default: 40]")
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="write no index, compare types: Flat,HNSW32 or 'Flat;IVF256,SQ8' (';' where a type has commas)"
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="--compare: the split whose queries search")] = "test",
+    k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="--compare: recall at this many documents")] = 10,
+    json_file: JsonFile = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="--compare: recall against queries a second, .svg, .png or .pdf")
+    ] = None,
+    cache: Cache = None,
+    device: Device = None,
+    trust_remote_code: Trust = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Encode a corpus and build a FAISS index, or compare index types (--compare). With prompts for the query side
+    alone the index is that of the frozen model; --compare then searches it with frozen and with tuned queries."""
+    if compare:
+        if out is not None:
+            raise UserError(
+                "--compare writes no index: leave out --out, then index again with the --factory you choose"
+            )
+        if ef_construction is not None:
+            raise UserError("--ef-construction belongs to --out; --compare builds HNSW with FAISS's default")
+        _compare(
+            data,
+            compare,
+            model,
+            prompts,
+            train_size,
+            split,
+            k,
+            json_file,
+            picture,
+            cache,
+            device,
+            trust_remote_code,
+            overwrite,
+        )
+        return
+    if out is None:
+        raise UserError("pass --out, the index folder to write, or --compare, index types to compare")
+    if json_file is not None or picture is not None:
+        raise UserError("--json and --picture belong to --compare")
+    from retrieval_prompts.files import check_output
+
+    check_output(out, overwrite=overwrite, holds="manifest.json")
+    from retrieval_prompts.biencoder import BiEncoder
+    from retrieval_prompts.data.beir_folder import load_corpus
+    from retrieval_prompts.vectors import faiss_index
+    from retrieval_prompts.vectors.index import Index
+
+    corpus = load_corpus(data)
+    biencoder = BiEncoder.load(model, prompts, device=device, trust_remote_code=trust_remote_code)
+    faiss_index.check(factory, biencoder.tower.dimension)
+    documents = biencoder.encode_corpus(corpus, cache)
+    built = Index.build(
+        documents,
+        corpus,
+        corpus.ids,
+        factory=factory,
+        encoder=biencoder.identity(),
+        train_size=train_size,
+        ef_construction=ef_construction,
+        gpu=device != "cpu",
+    )
+    built.save(out, overwrite=overwrite)
+    print(f"{out}: {len(built):,} documents, {factory}; {documents.encoded:,} encoded now, the rest found in the cache")
+    print(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
+
+
+def _compare(
+    data: Path,
+    texts: list[str],
+    model: str | None,
+    prompts: Path | None,
+    train_size: int | None,
+    split: str,
+    k: int,
+    json_file: Path | None,
+    picture: Path | None,
+    cache: Path | None,
+    device: str | None,
+    trust_remote_code: bool,
+    overwrite: bool,
+) -> None:
+    from retrieval_prompts.experiments import index_tradeoffs as tradeoffs
+
+    console.check_json(json_file, overwrite)
+    if picture is not None:
+        tradeoffs.check_picture(picture, overwrite=overwrite)
+    from retrieval_prompts.biencoder import BiEncoder
+    from retrieval_prompts.data.beir_folder import load
+    from retrieval_prompts.experiments.index_types import compare_factories, parse_factories
+
+    dataset = load(data)
+    queries, qrels = dataset.split(split)
+    biencoder = BiEncoder.load(model, prompts, device=device, trust_remote_code=trust_remote_code)
+    frozen = BiEncoder(biencoder.tower)
+    if biencoder.identity() != frozen.identity():
+        raise UserError(f"{prompts} has a document prompt; --compare searches an index of frozen documents")
+    factories = parse_factories(texts, biencoder.tower.dimension)
+    say = console.printer(json_file)
+    say(f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries")
+    encoders = {"frozen": frozen, "tuned": biencoder} if biencoder.prompts else {"frozen": frozen}
+    vectors = {
+        name: encoder.tower.comparable(encoder.encode_query(list(queries.values())))
+        for name, encoder in encoders.items()
+    }
+    rows = compare_factories(
+        frozen.encode_corpus(dataset.corpus, cache),
+        dataset.corpus.ids,
+        vectors,
+        factories,
+        query_ids=list(queries),
+        qrels=qrels,
+        k=k,
+        train_size=train_size,
+        gpu=device != "cpu",
+    )
+    if json_file is not None:
+        result = {
+            "dataset": dataset.name,
+            "split": split,
+            "model": biencoder.tower.name,
+            "documents": len(dataset.corpus),
+        }
+        result |= {"query_count": len(queries), "prompts": str(prompts) if prompts else None, "rows": rows}
+        console.write_result(json_file, result)
+    say(tradeoffs.table(rows))
+    say("* best trade-offs: no other is as good in recall, speed and size, and better in one")
+    if picture is not None:
+        tradeoffs.picture(
+            rows, picture, title=f"{dataset.name}, {len(dataset.corpus):,} documents", overwrite=overwrite
+        )
+        say(f"picture: {picture}")

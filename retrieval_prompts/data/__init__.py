@@ -1,0 +1,1 @@
+"""What is read: BEIR folders, judgements, data sets by name."""

@@ -1,0 +1,303 @@
+"""BEIR folders, read strictly and lazily: corpus.jsonl, queries.jsonl, qrels/<split>.tsv. Knows no model and no metric.
+
+Each file may be gzipped (.gz); the plain one is preferred. Documents keep the order of the file. A file is read once
+from end to end and every line is checked; whatever cannot be trusted raises UserError with `file:line`. Format: Thakur
+et al. 2021, "BEIR".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval_prompts.data.judgements import GRADE, QRELS_HEADER, Qrels
+from retrieval_prompts.data.lines import read_at, read_lines
+from retrieval_prompts.errors import DataWarning, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    id: str
+    title: str
+    text: str
+
+    @property
+    def content(self) -> str:
+        """Title and text as one string, as BEIR encodes them."""
+        return f"{self.title} {self.text}".strip()
+
+
+class Corpus:
+    """The documents of one corpus.jsonl in file order: the ids in memory, the texts on disk until they are asked for.
+
+    A plain file is read again at each access, at byte offsets; the texts of a .gz, which cannot be entered in the
+    middle, stay in memory. `fingerprint` is a sha256 over the ids, titles and texts.
+    """
+
+    def __init__(self, path: Path, ids: list[str], fingerprint: str, texts: np.ndarray | Sequence[Document]) -> None:
+        """Trusts the parts; `open` makes and checks them. `texts`: byte offsets, int64 (n,), or the documents."""
+        self.path, self.ids, self.fingerprint = path, ids, fingerprint
+        self._texts = texts
+
+    @classmethod
+    def open(cls, path: Path | str) -> Corpus:
+        """Read and check every line of corpus.jsonl or corpus.jsonl.gz, once.
+
+        A document with neither title nor text is kept, so that ids stay valid, and counted in one DataWarning.
+        Raises UserError with file and line for anything malformed, and for an id that comes twice.
+        """
+        path = Path(path)
+        in_memory = path.suffix == ".gz"
+        documents: list[Document] = []
+        offsets: list[int] = []
+        lines: dict[str, int] = {}  # id -> line
+        empty: list[str] = []
+        digest = hashlib.sha256()
+        for number, offset, line in read_at(path):
+            document = _document(line, f"{path}:{number}")
+            first = lines.setdefault(document.id, number)
+            if first != number:
+                raise UserError(f"{path}:{number}: document id {document.id!r} was used on line {first} already")
+            digest.update(frame(document))
+            if not document.content:
+                empty.append(document.id)
+            if in_memory:
+                documents.append(document)
+            else:
+                offsets.append(offset)
+        if not lines:
+            raise UserError(f"{path} holds no documents")
+        if empty:
+            message = f"{path}: {len(empty)} of {len(lines)} documents have neither title nor text ({_few(empty)})"
+            warnings.warn(message, DataWarning, stacklevel=2)
+        texts = documents if in_memory else np.array(offsets, dtype=np.int64)
+        return cls(path, list(lines), digest.hexdigest(), texts)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> Document:
+        start = range(len(self))[position]  # as in a list: negative counts from the end, IndexError outside
+        return next(self._read(start, start + 1))
+
+    def __iter__(self) -> Iterator[Document]:
+        return self._read(0, len(self))
+
+    def contents(self, start: int, stop: int) -> list[str]:
+        """The `content` of the documents start <= position < stop, clipped as a slice is."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        return [document.content for document in self._read(start, stop)]
+
+    def position(self, id: str) -> int:
+        """Where the document stands in the file, from 0. Raises UserError for an unknown id."""
+        try:
+            return self._positions[id]
+        except KeyError:
+            raise UserError(f"{self.path} has no document {id!r}") from None
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {id: position for position, id in enumerate(self.ids)}
+
+    def _read(self, start: int, stop: int) -> Iterator[Document]:
+        if not isinstance(self._texts, np.ndarray):
+            yield from self._texts[start:stop]
+        elif start < stop:
+            try:
+                with self.path.open("rb") as file:
+                    file.seek(int(self._texts[start]))
+                    lines = (line for line in file if line.strip())
+                    for position in range(start, stop):
+                        document = _document(next(lines, b"").decode(), f"{self.path}, document {position}")
+                        if document.id != self.ids[position]:
+                            raise ValueError(f"found {document.id!r} where {self.ids[position]!r} was")
+                        yield document
+            except (OSError, ValueError) as error:
+                raise UserError(f"{self.path} changed after it was opened; open it again ({error})") from None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str
+    folder: Path
+    corpus: Corpus
+    queries: dict[str, str]
+    qrels: dict[str, Qrels]  # split -> its judgements, without unknown queries and documents
+
+    def split(self, name: str) -> tuple[dict[str, str], Qrels]:
+        """The queries of a split that have a relevant document (grade > 0), in the order of its qrels file, and
+        their judgements, grade 0 included. Raises UserError if there is no such split or no such query."""
+        if name not in self.qrels:
+            there = f"it has {', '.join(self.qrels)}" if self.qrels else "its qrels folder is empty"
+            raise UserError(f"{self.folder} has no split {name!r}; {there}")
+        qrels = {query: grades for query, grades in self.qrels[name].items() if max(grades.values()) > 0}
+        if not qrels:
+            raise UserError(f"split {name!r} of {self.folder} has no query with a relevant document")
+        return {query: self.queries[query] for query in qrels}, qrels
+
+
+def load(folder: Path | str) -> Dataset:
+    """Read a BEIR folder. A qrels folder without files gives no splits: enough to index, not to train.
+
+    Raises UserError for what is missing or malformed. Judgements of unknown queries or documents are dropped, and
+    counted in one DataWarning for each split.
+    """
+    folder = _existing_folder(folder)
+    corpus, queries = load_corpus(folder), _read_queries(_find(folder, "queries.jsonl"))
+    if not (folder / "qrels").is_dir():
+        raise UserError(f"{folder} has no folder qrels; expected qrels/<split>.tsv, for example qrels/test.tsv")
+    splits: dict[str, Path] = {}
+    for suffix in (".tsv.gz", ".tsv"):  # the plain file last: it wins
+        for path in sorted((folder / "qrels").glob(f"[!.]*{suffix}")):
+            splits[path.name.removesuffix(suffix)] = path
+    qrels = {name: _read_qrels(splits[name], queries, corpus) for name in sorted(splits)}
+    return Dataset(folder.resolve().name, folder, corpus, queries, qrels)
+
+
+def load_corpus(folder: Path | str) -> Corpus:
+    """Read only the corpus of a BEIR folder; queries and qrels may be absent. Raises UserError."""
+    return Corpus.open(_find(_existing_folder(folder), "corpus.jsonl"))
+
+
+def hold_out(qrels: Qrels, fraction: float, seed: int) -> tuple[Qrels, Qrels]:
+    """Split judgements by query into (train, dev), both in the order of `qrels`.
+
+    dev gets round(fraction * n) of the n queries, but at least one and at most n - 1, so neither side is empty. Who
+    goes is decided by a hash of seed and query id: the same on every machine, whatever the order of the file, and a
+    larger fraction only adds queries. Raises UserError if fraction is not within (0, 1) or there are under two queries.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"the held-out fraction must lie between 0 and 1, got {fraction}")
+    if len(qrels) < 2:
+        raise UserError(f"holding out queries needs at least 2 of them, got {len(qrels)}")
+    count = min(max(round(fraction * len(qrels)), 1), len(qrels) - 1)
+    shuffled = sorted(qrels, key=lambda query: hashlib.sha256(f"{seed}:{query}".encode()).digest())
+    held_out = set(shuffled[:count])
+    train = {query: grades for query, grades in qrels.items() if query not in held_out}
+    dev = {query: grades for query, grades in qrels.items() if query in held_out}
+    return train, dev
+
+
+def frame(document: Document) -> bytes:
+    """The document as bytes in which every part is preceded by its length: what fingerprints are taken over."""
+    parts = (document.id.encode(), document.title.encode(), document.text.encode())
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", error)
+        raise UserError(f"{where}: expected a JSON object, got malformed JSON ({reason})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__} {row!r:.40}")
+    return row
+
+
+def _string(row: dict[str, Any], key: str, where: str) -> str:
+    if key not in row:
+        raise UserError(f'{where}: expected the field "{key}", got only {", ".join(row)[:80] or "an empty object"}')
+    value = row[key]
+    if not isinstance(value, str):
+        hint = f'; write "{key}": "{value}"' if type(value) is int else ""
+        raise UserError(f'{where}: "{key}" must be a string, got {type(value).__name__} {value!r:.40}{hint}')
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f'{where}: "{key}" holds half of a surrogate pair, which is no character') from None
+    return value
+
+
+def _id(row: dict[str, Any], where: str) -> str:
+    value = _string(row, "_id", where)
+    if not value:
+        raise UserError(f'{where}: "_id" must not be empty')
+    return value
+
+
+def _document(line: str, where: str) -> Document:
+    row = _row(line, where)
+    title = "" if row.get("title") is None else _string(row, "title", where)
+    return Document(_id(row, where), title, _string(row, "text", where))
+
+
+def _read_queries(path: Path) -> dict[str, str]:
+    queries: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for number, line in read_lines(path):
+        where = f"{path}:{number}"
+        row = _row(line, where)
+        id, text = _id(row, where), _string(row, "text", where)
+        if id in queries:
+            raise UserError(f"{where}: query id {id!r} was used on line {lines[id]} already")
+        if not text.strip():
+            raise UserError(f"{where}: the text of query {id!r} is empty; write it or remove the line")
+        queries[id], lines[id] = text, number
+    return queries
+
+
+def _read_qrels(path: Path, queries: dict[str, str], corpus: Corpus) -> Qrels:
+    rows = ((number, line.rstrip("\r\n").split("\t")) for number, line in read_lines(path))
+    number, header = next(rows, (1, ["an empty file"]))
+    if header != QRELS_HEADER:
+        expected, came = r"\t".join(QRELS_HEADER), r"\t".join(header)[:80]
+        raise UserError(f"{path}:{number}: expected the header {expected}, got {came}")
+    qrels: Qrels = {}
+    no_query: list[str] = []
+    no_document: list[str] = []
+    for number, row in rows:
+        if len(row) != 3:
+            raise UserError(
+                f"{path}:{number}: expected 3 columns with tabs between ({', '.join(QRELS_HEADER)}), got {len(row)}"
+            )
+        query, document, score = row
+        if not GRADE.fullmatch(score):
+            raise UserError(f"{path}:{number}: expected an integer score of at most 4 digits, got {score!r}")
+        if query not in queries:
+            no_query.append(query)
+        elif document not in corpus._positions:
+            no_document.append(document)
+        elif qrels.setdefault(query, {}).setdefault(document, int(score)) != int(score):
+            raise UserError(
+                f"{path}:{number}: query {query!r} and document {document!r} have the score {int(score)} here"
+                f" and {qrels[query][document]} on an earlier line"
+            )
+    dropped = [
+        f"{len(names)} with an unknown {kind} ({_few(names)})"
+        for kind, names in (("query", no_query), ("document", no_document))
+        if names
+    ]
+    if dropped:
+        warnings.warn(f"{path}: dropped judgements: {', '.join(dropped)}", DataWarning, stacklevel=3)
+    return qrels
+
+
+def _existing_folder(folder: Path | str) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        came = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {came}; expected a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv)")
+    return folder
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise UserError(f"{folder} has neither {name} nor {name}.gz")
+
+
+def _few(names: list[str]) -> str:
+    """At most three different names, then how many more."""
+    different = list(dict.fromkeys(names))
+    more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+    return ", ".join(different[:3]) + more

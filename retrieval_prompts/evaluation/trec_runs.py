@@ -1,0 +1,64 @@
+"""TREC run files, written and read."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+
+from retrieval_prompts.data.judgements import Run
+from retrieval_prompts.data.lines import read_lines
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.metrics import best_first, check_finite
+from retrieval_prompts.files import write_bytes
+
+
+def write_run(path: Path | str, run: Run, tag: str) -> None:
+    """Write a TREC run file, atomically: lines "query Q0 document rank score tag", gzipped if the name ends in .gz.
+
+    Queries keep their order, documents are sorted as trec_eval sorts them; scores are written in full. A query
+    without documents leaves no line. Raises UserError for an id or tag that is empty or holds white space (the columns
+    are divided by it), and for a score that is not a finite number.
+    """
+    path = Path(path)
+    check_finite(run)
+    for name in {tag, *run, *(id for scores in run.values() for id in scores)}:
+        if name.split() != [name]:
+            raise UserError(f"{path}: a TREC run cannot hold the id or tag {name!r}: it is empty or has white space")
+    blocks = []  # a query each: millions of lines would be as many objects
+    for query, scores in run.items():
+        ranked = enumerate(best_first(scores), 1)
+        lines = (f"{query} Q0 {id} {rank} {float(score)!r} {tag}\n" for rank, (id, score) in ranked)
+        blocks.append("".join(lines).encode())
+    content = b"".join(blocks)
+    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def read_run(path: Path | str) -> Run:
+    """Read a TREC run file, gzipped if it ends in .gz. The rank and tag columns are not used: scores decide.
+
+    Raises UserError with file and line for a line without 6 columns, a score that is not a finite number, and a
+    document that comes twice for a query.
+    """
+    run: Run = {}
+    for number, line in read_lines(Path(path)):
+        columns = line.split()
+        if len(columns) != 6:
+            raise UserError(
+                f'{path}:{number}: expected 6 columns "query Q0 document rank score tag", got {len(columns)}'
+            )
+        query, _, document, _, score, _ = columns
+        value = _number(score)
+        if not math.isfinite(value):
+            raise UserError(f"{path}:{number}: expected a finite number as the score, got {score!r}")
+        if document in run.setdefault(query, {}):
+            raise UserError(f"{path}:{number}: document {document!r} came for query {query!r} already")
+        run[query][document] = value
+    return run
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

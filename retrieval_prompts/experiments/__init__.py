@@ -1,0 +1,1 @@
+"""Whole experiments, with results that have types."""

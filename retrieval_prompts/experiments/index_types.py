@@ -1,0 +1,220 @@
+"""FAISS index types measured side by side, at several search settings. Knows no model; `tradeoffs` shows the result."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from retrieval_prompts.data.judgements import Qrels, Run
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.metrics import drop_identical, per_query
+from retrieval_prompts.vectors import faiss_index
+from retrieval_prompts.vectors.faiss_index import Rows
+
+METRIC = "ndcg@10"
+DEPTH = 10  # documents that METRIC looks at
+SWEEP = {"nprobe": (1, 4, 16, 64), "ef_search": (16, 64, 256), "k_factor": (1, 4, 16)}
+BATCH = 1000  # queries of a timed search, at least
+LEAST_SECONDS = 0.2  # a setting is timed for at least so long
+
+
+def compare_factories(
+    vectors: np.ndarray | Rows,
+    ids: Sequence[str],
+    queries: np.ndarray | Mapping[str, np.ndarray],
+    factories: Iterable[str],
+    *,
+    query_ids: Sequence[str] | None = None,
+    qrels: Qrels | None = None,
+    k: int = 10,
+    repeats: int = 3,
+    train_size: int | None = None,
+    gpu: bool = True,
+    progress: Callable[[str], object] | None = None,
+    each_query: bool = False,
+) -> list[dict[str, Any]]:
+    """Build an index of each type over the same document vectors, and search it with the same queries.
+
+    Args:
+        vectors: (n, dimension), or blocks with `rows` (`VectorBlocks`); `ids` are theirs.
+        queries: (q, dimension), or several such matrices by name: the vectors of two query encoders, for instance.
+        factories: FAISS index factory strings.
+        query_ids: of each query; needed with qrels, over which `per_query` averages.
+        k: recall@k is the share of the k documents that an exact search of the same query vectors finds; a document
+            whose exact score equals the k-th counts too.
+        repeats: a search of all queries in one batch is timed so often (and for 0.2 s at least), after a warm-up. Fewer
+            than BATCH queries are repeated to make as many: FAISS treats small batches in another, slower way.
+        train_size, gpu: see `faiss_index.build`.
+        progress: called with what comes next.
+        each_query: add "each_query": the recall of every query as a list, its nDCG and exact nDCG by id.
+
+    Returns one row for each factory, setting and name of queries: "factory", "setting" (parameter -> value, of SWEEP,
+    as far as the index has them), "queries", "recall" in [0, 1], "k", "queries_per_second", "threads", "gpu",
+    "build_seconds", "train_size", "bytes_per_vector" (of the index as a file, without ids and texts), and with qrels
+    "ndcg@10" and "exact_ndcg@10". Raises UserError for what does not fit together, and as `faiss_index.build` does.
+    """
+    import faiss
+
+    named = {"queries": queries} if isinstance(queries, np.ndarray) else dict(queries)
+    named = {name: faiss_index.matrix(each, "queries") for name, each in named.items()}
+    count, ids = len(vectors), list(ids)
+    if len(ids) != count:
+        raise UserError(f"expected one id for each vector, got {count} vectors and {len(ids)} ids")
+    if k < 1 or not named or any(len(each) == 0 for each in named.values()):
+        raise UserError(
+            f"expected queries and a k of at least 1, got k = {k} and {sum(map(len, named.values()))} queries"
+        )
+    if qrels is not None and (query_ids is None or any(len(each) != len(query_ids) for each in named.values())):
+        raise UserError("nDCG needs the id of each query: pass query_ids, one for each query vector")
+    names = list(query_ids or [])
+    depth = min(count, max(k, DEPTH) + bool(set(names) & set(ids)) if qrels is not None else k)
+
+    if progress is not None:
+        progress("exact search")
+    flat, record = faiss_index.build(vectors, "Flat", gpu=gpu)
+    exact = {
+        name: faiss_index.search(flat, each, depth, factory="Flat", gpu=record["gpu"]) for name, each in named.items()
+    }
+    del flat
+
+    def ndcg(positions: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+        assert qrels is not None
+        run: Run = {
+            query: {ids[at]: float(score) for at, score in zip(row, row_scores, strict=True) if at >= 0}
+            for query, row, row_scores in zip(names, positions, scores, strict=True)
+        }
+        return per_query(qrels, drop_identical(run), [METRIC])[METRIC]
+
+    exact_ndcg = {} if qrels is None else {name: ndcg(exact[name][1], exact[name][0]) for name in named}
+    rows: list[dict[str, Any]] = []
+    for factory in factories:
+        if progress is not None:
+            progress(factory)
+        start = time.perf_counter()
+        index, record = faiss_index.build(vectors, factory, train_size=train_size, gpu=gpu)
+        common = {"factory": factory, "build_seconds": time.perf_counter() - start, "train_size": record["train_size"]}
+        common |= {"bytes_per_vector": size(faiss_index.to_cpu(index, record["gpu"])) / count, "gpu": record["gpu"]}
+        for setting in settings(faiss_index.accepted(index, record["gpu"]), record["lists"]):
+            options: dict[str, Any] = {"factory": factory, "gpu": record["gpu"], **setting}
+            for name, each in named.items():
+                scores, positions = faiss_index.search(index, each, depth, **options)
+                recall = _recall(vectors, each, positions[:, :k], exact[name][1][:, :k], exact[name][0][:, :k])
+                row = {**common, "setting": setting, "queries": name, "k": k, "recall": float(recall.mean())}
+                detail: dict[str, Any] = {"recall": recall.tolist()}
+                if qrels is not None:
+                    detail |= {METRIC: ndcg(positions, scores), f"exact_{METRIC}": exact_ndcg[name]}
+                    row[METRIC] = statistics.fmean(detail[METRIC].values())
+                    row[f"exact_{METRIC}"] = statistics.fmean(exact_ndcg[name].values())
+                batch = np.resize(each, (max(BATCH, len(each)), each.shape[1]))
+                search = functools.partial(faiss_index.search, index, batch, depth, **options)
+                row["queries_per_second"] = len(batch) / _seconds(search, repeats)
+                row["threads"] = faiss.omp_get_max_threads()
+                rows.append({**row, "each_query": detail} if each_query else row)
+    return rows
+
+
+def settings(parameters: Sequence[str], lists: int | None) -> list[dict[str, int]]:
+    """Every combination in SWEEP of an index's search parameters; of nprobe no more than the index has lists."""
+    sweep = {name: SWEEP[name] for name in parameters}
+    if lists is not None:
+        sweep["nprobe"] = tuple(value for value in SWEEP["nprobe"] if value <= lists)
+        sweep.pop("ef_search", None)  # of the graph over the centroids, which is not what takes the time
+    return [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
+
+
+def size(index: Any) -> int:
+    """The bytes of a faiss.Index on the CPU as a file, which is not written."""
+    faiss: Any = importlib.import_module("faiss")  # its type stubs lack the writer
+    sizes: list[int] = []
+    faiss.write_index(index, faiss.PyCallbackIOWriter(lambda block: sizes.append(len(block))))
+    return sum(sizes)
+
+
+def parse_factories(texts: Iterable[str], dimension: int) -> list[str]:
+    """Lists of factory strings -> factory strings, in order, each once. A factory string may have commas itself.
+
+    "Flat;IVF256,SQ8": semicolons separate, and what is between them is taken as it is, in "HNSW32,SQ8;" for instance.
+    Without one, commas separate where every part alone is a factory ("Flat,HNSW32"), and where there is only one way
+    to put the parts together to factories ("Flat,IVF256,SQ8"). Raises UserError for anything else.
+    """
+    found: list[str] = []
+    for text in texts:
+        if ";" in text:
+            chosen = [part.strip() for part in text.split(";") if part.strip()]
+            for factory in chosen:
+                faiss_index.make(factory, dimension)
+        else:
+            chosen = _by_commas([part.strip() for part in text.split(",")], text, dimension)
+        found += chosen
+    if not found:
+        raise UserError("expected index types to compare, such as Flat,HNSW32 or 'Flat;IVF256,SQ8', got none")
+    return list(dict.fromkeys(found))
+
+
+def _by_commas(parts: list[str], text: str, dimension: int) -> list[str]:
+    @functools.cache
+    def valid(factory: str) -> bool:
+        try:
+            faiss_index.make(factory, dimension)
+        except UserError:
+            return False
+        return True
+
+    @functools.cache
+    def ways(start: int) -> list[list[str]]:
+        """Up to two ways to put the parts from `start` together."""
+        if start == len(parts):
+            return [[]]
+        heads = ((",".join(parts[start:stop]), stop) for stop in range(start + 1, min(start + 4, len(parts)) + 1))
+        return [[head, *rest] for head, stop in heads if valid(head) for rest in ways(stop)][:2]
+
+    if all(map(valid, parts)):
+        return parts
+    found = ways(0)
+    if not found:
+        if len(parts) == 1:
+            faiss_index.make(text, dimension)  # raises, with FAISS's reason
+        raise UserError(
+            f"{text!r} is no list of FAISS index types for vectors of dimension {dimension}; "
+            "separate them by ';' to see which one is not, as in 'Flat;IVF256,SQ8'"
+        )
+    if len(found) > 1:
+        one, other = (" and ".join(way) for way in found)
+        raise UserError(f"{text!r} may mean {one}, or {other}; separate index types by ';', as in 'Flat;IVF256,SQ8'")
+    return found[0]
+
+
+def _recall(
+    vectors: np.ndarray | Rows, queries: np.ndarray, found: np.ndarray, exact: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    """(q,) the share of the exact best that was found. found, exact: positions (q, k); scores: of the exact ones."""
+    hits = (found[:, :, None] == exact[:, None, :]).any(axis=2)
+    query, place = np.nonzero(~hits & (found >= 0))
+    if len(query):
+        last = scores[query, -1]
+        for start in range(0, len(query), faiss_index.BLOCK):  # others that tie with the last exact one, up to rounding
+            part = slice(start, start + faiss_index.BLOCK)
+            positions = found[query[part], place[part]]
+            rows = vectors[positions] if isinstance(vectors, np.ndarray) else vectors.rows(positions)
+            true = np.einsum("nd,nd->n", queries[query[part]], rows)
+            hits[query[part], place[part]] = true >= last[part] - 1e-6 * np.abs(last[part])
+    share: np.ndarray = hits.sum(axis=1) / exact.shape[1]
+    return share
+
+
+def _seconds(search: Callable[[], object], repeats: int) -> float:
+    """The median time of a search."""
+    search()
+    times: list[float] = []
+    while len(times) < repeats or sum(times) < LEAST_SECONDS:
+        start = time.perf_counter()
+        search()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -1,0 +1,1 @@
+"""What stays frozen: a text tower, and where prompts enter it."""

@@ -1,0 +1,294 @@
+"""Where soft-prompt vectors enter a frozen tower: as input rows, or as keys and values before every layer's own.
+
+Input prompts stand after the leading special tokens ([CLS]) and before the text, and take positions as words would:
+a vocabulary with the vectors as added rows gives the same vectors, which is what a stock export relies on.
+A prefix (Li and Liang 2021; P-tuning v2, Liu et al. 2022) is attended to by every token and takes no position.
+
+The prefix reaches each attention module as a keyword argument of the model's forward, through the attention
+interface of transformers. A probe verifies on the model at hand what this file promises (see `verify`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.text import TextTower
+
+ATTENTION = "retrieval_prompts_sdpa"
+SHORT = 128  # tokens
+PROBE_TEXTS = (
+    "heat",
+    "A soft prompt steers a frozen model, and leaves its knowledge intact.",
+    "Which of the two documents answers the question, and does the shorter one say anything of use at all?",
+)
+
+
+@dataclass
+class Prefix:
+    """Per-layer keys and values on their way through a model's forward.
+
+    Args:
+        vectors: (layers, length, 2 * heads * head_dim), keys first; None records instead of inserting.
+        modules: the position of each attention module in the model, by identity.
+    """
+
+    vectors: Tensor | None
+    modules: dict[int, int] = field(default_factory=dict)
+    seen: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
+
+    def layer(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The keys and values (batch, heads, length, head_dim) before this module's own; None: nothing to add."""
+        if self.vectors is None:
+            self.seen.append((module, key, value))
+            return None
+        L, P, W = self.vectors.shape
+        if P == 0:
+            return None
+        B, heads, _, head_dim = key.shape
+        both = self.vectors[self.modules[id(module)]].view(P, 2, heads, head_dim).permute(1, 2, 0, 3)
+        both = both.unsqueeze(1).expand(2, B, heads, P, head_dim).to(key.dtype)  # (2, B, heads, P, head_dim)
+        return both[0], both[1]
+
+
+def embed(tower: TextTower, ids: list[list[int]], side: str, kind: str, vectors: Tensor | None) -> Tensor:
+    """Token ids of a few texts -> vectors (batch, dimension), with gradients only to `vectors`.
+
+    Args:
+        ids: one list a text, from `tower.tokenize(texts, side, prompt=length)` for input prompts, and with
+            `prompt=0` for prefixes; any padding is added here.
+        kind: "input" (vectors of shape (1, length, width)) or "prefix" ((layers, length, 2 * heads * head_dim)).
+        vectors: None is the frozen model.
+    """
+    training = torch.is_grad_enabled() and vectors is not None and vectors.requires_grad
+    with attention_kernel(plain=training and max(map(len, ids)) <= SHORT):
+        if vectors is None or kind == "input":
+            return _embed_input(tower, ids, side, vectors)
+        return _embed_prefix(tower, ids, side, vectors)
+
+
+@contextmanager
+def attention_kernel(plain: bool) -> Iterator[None]:
+    """On a CPU, torch's fused attention takes several times longer backwards than plain products on short texts."""
+    if not plain:
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        yield
+
+
+def prompt_room(kind: str, vectors: Tensor | None) -> int:
+    """How many token positions the prompt takes from `tower.tokenize`."""
+    return vectors.shape[1] if kind == "input" and vectors is not None else 0
+
+
+def prompt_shape(tower: TextTower, kind: str, length: int) -> tuple[int, int, int]:
+    """(layers, length, width) of a prompt of this kind on this tower."""
+    if kind == "input":
+        return 1, length, tower.width
+    layers, _, width = record_prefix(tower, tower.tokenizer(PROBE_TEXTS[0])["input_ids"]).shape
+    return layers, length, width
+
+
+def _embed_input(tower: TextTower, ids: list[list[int]], side: str, vectors: Tensor | None) -> Tensor:
+    tokens, mask = _pad(tower, ids)
+    features: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
+    P = 0
+    if vectors is not None:
+        P, lead = vectors.shape[1], tower.lead
+        embedded = tower.embeddings(tokens)  # (B, T, H)
+        prompt = vectors[0].to(embedded.dtype) * getattr(tower.embeddings, "embed_scale", 1.0)
+        prompt = prompt.expand(len(ids), P, -1)
+        embedded = torch.cat([embedded[:, :lead], prompt, embedded[:, lead:]], dim=1)  # (B, P + T, H)
+        features = {"inputs_embeds": embedded, "attention_mask": nn.functional.pad(mask, (P, 0), value=1)}
+    if not tower.pools_prompt and (P or tower.text_prompt(side)):
+        features["prompt_length"] = tower.text_prompt_tokens(side) + P
+    return tower.pool(features)
+
+
+def _embed_prefix(tower: TextTower, ids: list[list[int]], side: str, vectors: Tensor) -> Tensor:
+    tokens, mask = _pad(tower, ids)
+    features: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
+    if not tower.pools_prompt and tower.text_prompt(side):
+        features["prompt_length"] = tower.text_prompt_tokens(side)
+    modules = attention_modules(tower)
+    with _prefixed(tower, Prefix(vectors, modules)) as arguments:
+        return tower.pool(features, **arguments)
+
+
+def record_prefix(tower: TextTower, tokens: list[int]) -> Tensor:
+    """The keys and values that the frozen model itself makes of a token sequence.
+
+    Returns (layers, tokens, 2 * heads * head_dim) in float32, keys first. A sequence longer than the model reads is
+    run in pieces. Raises UserError where the model does not let prefixes in.
+    """
+    size = tower.text_length("query")
+    pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+    rows = []
+    for piece in pieces:
+        seen = _run_and_record(tower, piece)
+        layers = [
+            torch.cat([part[0].transpose(0, 1).flatten(1) for part in (key, value)], dim=1) for _, key, value in seen
+        ]
+        rows.append(torch.stack(layers))  # (layers, tokens, width)
+    return torch.cat(rows, dim=1).float()
+
+
+def _run_and_record(tower: TextTower, tokens: list[int]) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    prefix = Prefix(None)
+    padded, mask = _pad(tower, [tokens])
+    with torch.no_grad(), _prefixed(tower, prefix) as arguments:
+        tower.pool({"input_ids": padded, "attention_mask": mask}, **arguments)
+
+    def refuse(reason: str) -> None:
+        raise UserError(f"model {tower.name} takes no prefix: {reason}; use --kind input")
+
+    if not prefix.seen:
+        refuse(f"{type(tower.model).__name__} does not hand attention arguments to its layers")
+    if len({id(module) for module, _, _ in prefix.seen}) != len(prefix.seen):
+        refuse("its layers share one attention module")
+    if len({key.shape for _, key, _ in prefix.seen} | {value.shape for _, _, value in prefix.seen}) > 1:
+        refuse("its layers' keys and values differ in shape")
+    return prefix.seen
+
+
+def attention_modules(tower: TextTower) -> dict[int, int]:
+    """The order in which the model calls its attention modules, by identity; found once by running the model."""
+    if tower.attention_modules is None:
+        seen = _run_and_record(tower, tower.tokenizer(PROBE_TEXTS[0])["input_ids"])
+        tower.attention_modules = {id(module): layer for layer, (module, _, _) in enumerate(seen)}
+    return tower.attention_modules
+
+
+@contextmanager
+def _prefixed(tower: TextTower, prefix: Prefix) -> Iterator[dict[str, Any]]:
+    """Yield the keyword arguments that carry `prefix` through the model's forward."""
+    if tower.model.config.model_type == "mpnet":
+        _prepare_mpnet(tower.model)
+        token = _mpnet_prefix.set(prefix)
+        try:
+            yield {}
+        finally:
+            _mpnet_prefix.reset(token)
+        return
+    _prepare_attention(tower)
+    yield {"prompt_prefix": prefix}
+
+
+def _prepare_attention(tower: TextTower) -> None:
+    config = tower.model.config
+    if config._attn_implementation == ATTENTION:
+        return
+    if config._attn_implementation != "sdpa":
+        raise UserError(
+            f"model {tower.name} takes no prefix: its attention is {config._attn_implementation!r}, expected "
+            "'sdpa'; load it with attn_implementation='sdpa' or use --kind input"
+        )
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    tower.model.set_attn_implementation(ATTENTION)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    prompt_prefix: Prefix | None = None,
+    **arguments: Any,
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention with a prefix; without one, exactly that of transformers."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    extra = prompt_prefix.layer(module, key, value) if prompt_prefix is not None else None
+    if extra is not None:
+        causal = arguments.get("is_causal")
+        causal = getattr(module, "is_causal", True) if causal is None else causal
+        q_length = query.shape[2]
+        if attention_mask is None and causal and q_length > 1:
+            # The mask was left out because it is plainly causal; with keys in front it no longer is
+            attention_mask = torch.ones(q_length, q_length, dtype=torch.bool, device=key.device).tril()[None, None]
+        attention_mask = _widen(attention_mask, extra[0].shape[2])
+        if arguments.get("position_bias") is not None:  # of T5; a prefix has no position
+            arguments["position_bias"] = nn.functional.pad(arguments["position_bias"], (extra[0].shape[2], 0))
+        arguments["is_causal"] = False
+        key, value = torch.cat([extra[0], key], dim=2), torch.cat([extra[1], value], dim=2)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
+
+
+def _widen(mask: Tensor | None, length: int) -> Tensor | None:
+    """Let every query position see `length` more keys in front: (..., keys) -> (..., length + keys)."""
+    if mask is None:
+        return None
+    return nn.functional.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
+
+
+# MPNet's attention adds a relative position bias and passes no keyword arguments on, so its forward is replaced.
+_mpnet_prefix: ContextVar[Prefix | None] = ContextVar("mpnet_prefix", default=None)
+
+
+def _prepare_mpnet(model: nn.Module) -> None:
+    for module in model.modules():
+        if type(module).__name__ == "MPNetSelfAttention" and not hasattr(module, "_frozen_forward"):
+            module._frozen_forward = module.forward  # type: ignore[assignment]
+            module.forward = _mpnet_forward(module)
+
+
+def _mpnet_forward(module: Any) -> Callable[..., tuple[Tensor, ...]]:
+    def forward(
+        hidden: Tensor,
+        attention_mask: Tensor | None = None,
+        position_bias: Tensor | None = None,
+        output_attentions: bool = False,
+        **arguments: Any,
+    ) -> tuple[Tensor, ...]:
+        prefix = _mpnet_prefix.get()
+        extra = None
+        if prefix is not None:
+            shape = (*hidden.shape[:-1], -1, module.attention_head_size)
+            key = module.k(hidden).view(shape).transpose(1, 2)
+            value = module.v(hidden).view(shape).transpose(1, 2)
+            extra = prefix.layer(module, key, value)
+        if extra is None:
+            return module._frozen_forward(hidden, attention_mask, position_bias, output_attentions, **arguments)
+        P = extra[0].shape[2]
+        query = module.q(hidden).view(shape).transpose(1, 2)
+        key, value = torch.cat([extra[0], key], dim=2), torch.cat([extra[1], value], dim=2)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(module.attention_head_size)
+        for bias in (position_bias, attention_mask):
+            if bias is not None:
+                scores = scores + nn.functional.pad(bias, (P, 0))
+        context = module.dropout(scores.softmax(dim=-1)) @ value  # (B, heads, T, head_dim)
+        return (module.o(context.transpose(1, 2).flatten(2)),)
+
+    return forward
+
+
+def _pad(tower: TextTower, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of token ids -> ids and mask (batch, longest row).
+
+    Padded on the right, whatever the tokenizer does: positions then count from a text's first token, as they do when
+    the text stands alone, and a prefix is equally far from each text of a batch.
+    """
+    longest = max(len(row) for row in rows)
+    pad = tower.tokenizer.pad_token_id or 0
+    tokens = torch.full((len(rows), longest), pad, dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[index, : len(row)] = 1
+    return tokens.to(tower.device), mask.to(tower.device)

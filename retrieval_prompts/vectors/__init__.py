@@ -1,0 +1,1 @@
+"""What is computed once: vectors of texts, and indexes of them."""

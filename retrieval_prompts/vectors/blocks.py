@@ -1,0 +1,133 @@
+"""A corpus's vectors in blocks on disk that no run computes twice."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from retrieval_prompts.files import write_bytes
+from retrieval_prompts.towers.text import Floats, TextTower
+from retrieval_prompts.vectors.encode import BLOCK, encode_texts
+
+
+class VectorBlocks:
+    """Vectors of a corpus in blocks, in the corpus's order; on disk they are memory-mapped.
+
+    Iterating gives blocks (n, dimension) in float32; `array()` puts them into one array.
+
+    Args:
+        encoded: how many texts were encoded now, not found in the cache.
+        transform: applied to vectors whenever they are read.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Floats],
+        dimension: int,
+        encoded: int,
+        transform: Callable[[Floats], Floats] | None = None,
+    ) -> None:
+        self.blocks = list(blocks)
+        self.dimension = dimension
+        self.encoded = encoded
+        self.transform: Callable[[Floats], Floats] = transform or (lambda vectors: vectors)
+        self.starts = np.cumsum([0, *(len(block) for block in self.blocks)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __iter__(self) -> Iterator[Floats]:
+        return (self.transform(block) for block in self.blocks)
+
+    @property
+    def nbytes(self) -> int:
+        return len(self) * self.dimension * 4
+
+    def array(self) -> Floats:
+        """All vectors (corpus, dimension) in memory."""
+        if not self.blocks:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        return np.concatenate(list(self))
+
+    def rows(self, positions: NDArray[np.int64]) -> Floats:
+        """The vectors at these positions (n, dimension), read from their blocks alone."""
+        result = np.empty((len(positions), self.dimension), dtype=np.float32)
+        owners = np.searchsorted(self.starts, positions, side="right") - 1
+        for owner in np.unique(owners):
+            chosen = owners == owner
+            result[chosen] = self.transform(self.blocks[owner][positions[chosen] - self.starts[owner]])
+        return result
+
+
+def encode_blocks(
+    tower: TextTower,
+    count: int,
+    read: Callable[[int, int], list[str]],
+    side: str,
+    kind: str = "input",
+    vectors: Tensor | None = None,
+    *,
+    encoder: str,
+    cache: Path | None,
+    transform: Callable[[Floats], Floats] | None = None,
+    precision: str = "float32",
+) -> VectorBlocks:
+    """Encode `count` texts in blocks, taking from `cache` what is there and keeping there what was not.
+
+    Args:
+        read: (start, stop) -> texts; only one block of them is held at a time.
+        encoder: names the encoder: its fingerprint, side and prompt. Part of each block's file name.
+        cache: a folder, or None to keep all blocks in memory.
+        transform: see `VectorBlocks`; the cache holds vectors as the model gives them.
+        precision: see `encode_texts`. The cache keeps vectors of different precisions apart.
+    """
+    if precision != "float32":
+        encoder = hashlib.sha256(f"{encoder}|{precision}".encode()).hexdigest()
+    blocks: list[Floats] = []
+    encoded = 0
+    bar: tqdm[None] | None = None
+    for start in range(0, count, BLOCK):
+        texts = read(start, min(start + BLOCK, count))
+        path = cache / encoder[:16] / f"{_digest(encoder, texts)}.npy" if cache is not None else None
+        found = _load(path, (len(texts), tower.dimension)) if path is not None else None
+        if found is None:
+            if bar is None:
+                bar = tqdm(total=count, initial=start, desc=f"encode {side}s", unit="text", delay=1, mininterval=0.5)
+            found = encode_texts(tower, texts, side, kind, vectors, precision=precision, progress=bar.update)
+            encoded += len(texts)
+            if path is not None:
+                buffer = io.BytesIO()
+                np.save(buffer, found, allow_pickle=False)
+                write_bytes(path, buffer.getvalue())
+                found = _load(path, found.shape)
+                assert found is not None
+        elif bar is not None:
+            bar.update(len(texts))
+        blocks.append(found)
+    if bar is not None:
+        bar.close()
+    return VectorBlocks(blocks, tower.dimension, encoded, transform)
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> Floats | None:
+    try:
+        block: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return block if block.shape == shape and block.dtype == np.float32 else None
+
+
+def _digest(encoder: str, texts: list[str]) -> str:
+    digest = hashlib.sha256(encoder.encode())
+    for text in texts:
+        content = text.encode("utf-8", "surrogatepass")
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()

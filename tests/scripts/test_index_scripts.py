@@ -1,0 +1,90 @@
+"""The scripts of eval/ on index types: sentences with judgements that follow them, and the paired tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import tiny
+
+from retrieval_prompts import UserError, load
+from retrieval_prompts.data.beir_folder import Document
+
+EVAL = Path(__file__).resolve().parents[2] / "eval"
+
+
+def script(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(name, EVAL / f"{name}.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+make, sentences, units = (getattr(script("sentences"), name) for name in ("make", "sentences", "units"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One here. Two there! Is it? Yes.", ["One here.", "Two there!", "Is it?", "Yes."]),
+        ("Seen, e.g. in mice, at 3.5 mg. Not so.", ["Seen, e.g. in mice, at 3.5 mg.", "Not so."]),
+        ("spaced as of old . and so on . the end .", ["spaced as of old .", "and so on .", "the end ."]),
+        ("def f(x):\n    return x\n\n\nf(1)", ["def f(x):", "return x", "f(1)"]),
+        ("  ", []),
+        ("...", []),
+    ],
+)
+def test_sentences_by_hand(text: str, expected: list[str]) -> None:
+    assert sentences(text) == expected
+
+
+def test_long_sentences_are_cut_into_equal_parts() -> None:
+    words = [f"w{number}" for number in range(50)]
+    assert [len(part.split()) for part in sentences(f"Short one. {' '.join(words).capitalize()}.")] == [2, 25, 25]
+    pieces = sentences(" ".join(words))  # no sentences at all: about 12 words each
+    assert [len(part.split()) for part in pieces] == [10] * 5
+    assert " ".join(pieces).split() == words
+
+
+def test_a_document_has_at_least_one_unit() -> None:
+    assert units(Document("d", "A  title", "One. Two.")) == ["A title", "One.", "Two."]
+    assert units(Document("d", "", "...")) == ["..."]
+    assert units(Document("d", "", "")) == [""]
+
+
+def test_a_folder_of_two_data_sets(tmp_path: Path) -> None:
+    first = tiny.write_data(tmp_path / "first")
+    second = tiny.write_data(tmp_path / "second", dev=True)
+    (second / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": f"d{n}", "title": "", "text": f"Number {n}. End."}) + "\n" for n in range(40))
+    )
+    assert make([first, second], tmp_path / "out") == {"first": 80, "second": 80}
+    made, source = load(tmp_path / "out"), load(second)
+    assert len(made.corpus) == 160 and made.corpus.ids[80:82] == ["second/d0-0", "second/d0-1"]
+    assert list(made.corpus)[82].text == "Number 1."
+    assert made.qrels.keys() == {"train", "test", "dev"}
+    assert made.queries["second/q3"] == source.queries["q3"]
+    for split, judged in source.qrels.items():
+        for query, grades in judged.items():
+            expected = {f"second/{doc}-{n}": grade for doc, grade in grades.items() for n in (0, 1)}
+            assert made.qrels[split][f"second/{query}"] == expected
+    with pytest.raises(UserError, match="two data sets are called first; rename one of the folders"):
+        make([first, first], tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
+
+
+def test_paired_tests_of_tuned_against_frozen_queries() -> None:
+    def row(queries: str, recall: list[float], ndcg: list[float], exact: list[float]) -> dict[str, object]:
+        each = {"recall": recall, "ndcg@10": dict(zip("ab", ndcg, strict=True))}
+        each["exact_ndcg@10"] = dict(zip("ab", exact, strict=True))
+        return {"factory": "SQ8", "setting": {}, "queries": queries, "each_query": each}
+
+    rows = [row("frozen", [1, 0.5], [0.5, 0.5], [0.5, 0.75]), row("tuned", [0.5, 0.5], [1, 0.5], [1, 1])]
+    (found,) = script("compare_indexes").paired(rows, ["a", "b"])
+    assert (found["factory"], found["setting"], found["queries"]) == ("SQ8", {}, "tuned")
+    # recall -1/2 and 0; gains here 1/2 and 0, with exact search 1/2 and 1/4
+    assert [found[name]["difference"] for name in ("recall", "gain", "gain_lost")] == [-0.25, 0.25, -0.125]

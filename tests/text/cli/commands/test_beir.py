@@ -1,0 +1,176 @@
+"""`retrieval-prompts beir` and the pages of `beir`, `tune` and `evaluate`, in this process on tiny data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from command_line import Command, command_line
+
+from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.cli import app as cli
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Command:
+    monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(cache))
+    return command_line("retrieval-prompts", cli.main, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("datasets")
+    tiny.write_data(folder / "one", dev=True)
+    tiny.write_data(folder / "two", seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("prompts") / "query"
+    BiEncoder.load(model, device="cpu").attach("query", length=3).save(folder)
+    return folder
+
+
+def test_beir_prints_a_table_writes_everything_and_goes_on(
+    command: Command, model: Path, data_dir: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    given = ["beir", "--datasets", "one,two", "--data-dir", data_dir, "--model", model, "--out", out, "--device", "cpu"]
+    done = command(*given, "--prompts", prompts, "--baselines", "bm25,rrf", "--report", out / "r.html")
+    assert done.code == 0, done.err
+    result = json.loads((out / "results.json").read_text())
+    shown = f"{100 * result['datasets']['two']['systems']['tuned']['ndcg@10']:.1f}"
+    row = next(line for line in done.out.splitlines() if "soft prompts  " in line)
+    assert row.split("│")[3].strip() == shown
+    assert "one: soft prompts against frozen model " in done.out
+    names = {f"{data}.{system}.trec" for data in ("one", "two") for system in result["datasets"]["one"]["systems"]}
+    assert {path.name for path in out.iterdir()} == names | {
+        "results.json",
+        "table.md",
+        "table.csv",
+        "table.tex",
+        "r.html",
+    }
+    page = (out / "r.html").read_text()
+    assert "one" in page
+    assert "0 documents encoded again for the prompts" in page
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.trec")}
+    done = command(*given, "--prompts", prompts, "--baselines", "bm25,rrf")
+    assert done.code == 0
+    assert "one, frozen: nDCG@10" not in done.out  # nothing was run again
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.trec")} == before
+
+
+def test_a_page_that_exists_is_refused_before_anything_is_run(
+    command: Command, model: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "r.html").write_text("mine")
+    given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
+    done = command(*given, "--report", tmp_path / "r.html")
+    assert done.code == 2
+    assert "r.html exists already" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--baselines", "bm52"], "--baselines: expected bm25, linear, lora, nudge, rrf; or none, got 'bm52'"),
+        (["--datasets", "three"], "no data set of BEIR is called 'three'"),
+        (["--precision", "float8"], "--precision must be float32 or bfloat16, got 'float8'"),
+        (["--prompts", "nowhere", "--tune"], "pass --prompts or --tune, not both"),
+        (["--kind", "prefix"], "--kind is that of prompts which are tuned; pass --tune as well"),
+        (["--factory", "Flatt"], "cannot build the index 'Flatt'"),
+        (["--nprobe", "4"], "an index of type Flat has no nprobe; leave it out"),
+    ],
+)
+def test_mistakes_are_one_line(
+    command: Command, model: Path, data_dir: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
+    done = command(*given, "--cache", tmp_path / "cache", *options)
+    assert done.code == 2
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "cache").exists(), "nothing was encoded for it"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_page_of_bfloat16_documents_encodes_none_again(
+    command: Command, model: Path, data_dir: Path, prompts: Path, tmp_path: Path
+) -> None:
+    given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
+    given += ["--prompts", prompts, "--baselines", "none", "--precision", "bfloat16", "--cache", tmp_path / "cache"]
+    assert command(*given).code == 0
+    before = sorted(tmp_path.glob("cache/**/*.npy"))
+    assert before
+    assert command(*given, "--report", tmp_path / "r.html").code == 0
+    assert sorted(tmp_path.glob("cache/**/*.npy")) == before
+    assert "strength" in (tmp_path / "r.html").read_text()
+
+
+def test_a_page_of_the_frozen_model_alone(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
+    given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
+    done = command(*given, "--baselines", "none", "--report", tmp_path / "r.html")
+    assert done.code == 0, done.err
+    assert "frozen" in (tmp_path / "r.html").read_text()
+
+
+def test_tune_refuses_a_page_that_would_be_empty(command: Command, model: Path, tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data", dev=True)
+    (data / "qrels" / "test.tsv").unlink()
+    done = command("tune", data, "--out", tmp_path / "p", "--model", model, "--report", tmp_path / "r.html")
+    assert done.code == 2
+    assert "--report shows an evaluation" in done.err
+    assert not (tmp_path / "p").exists()
+
+
+def test_json_goes_to_standard_output_alone(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
+    given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
+    done = command(*given, "--baselines", "none", "--json", "-")
+    assert done.code == 0, done.err
+    assert list(json.loads(done.out)["datasets"]["one"]["systems"]) == ["frozen"]
+
+
+def test_tune_and_evaluate_write_a_page(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
+    quick = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--device", "cpu"]
+    out, first, second = tmp_path / "prompts", tmp_path / "tune.html", tmp_path / "evaluate.html"
+    done = command("tune", data_dir / "one", "--out", out, "--model", model, "--report", first, *quick)
+    assert done.code == 0, done.err
+    assert f"report: {first}" in done.out
+    done = command("evaluate", data_dir / "one", "--prompts", out, "--model", model, "--report", second)
+    assert done.code == 0, done.err
+    for page in (first.read_text(), second.read_text()):
+        assert "Training" in page  # the curves were kept with the prompts
+        assert "strength" in page
+    third = tmp_path / "frozen.html"
+    assert command("evaluate", data_dir / "one", "--model", model, "--report", third).code == 0
+    assert "frozen model" in third.read_text()
+
+
+def test_the_script_is_the_command(model: Path, data_dir: Path, tmp_path: Path) -> None:
+    script = Path(__file__).parents[4] / "eval" / "run_beir.py"
+    given = ["--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, script, *map(str, given), "--cache", tmp_path / "cache", "--baselines", "none"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "one, frozen: nDCG@10" in done.stdout
+    assert (tmp_path / "out" / "one.frozen.trec").is_file()

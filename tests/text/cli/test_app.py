@@ -1,0 +1,779 @@
+"""The command line as a user meets it: machine output, bad input, outputs that exist, a kill in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import typer
+from command_line import Command, Done, command_line
+
+from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.cli import app as cli
+from retrieval_prompts.data.beir_folder import load
+from retrieval_prompts.evaluation.metrics import METRICS, means, per_query
+from retrieval_prompts.evaluation.trec_runs import read_run
+from retrieval_prompts.training import retrieval as tuning
+from retrieval_prompts.training.losses import info_nce
+
+QUICK = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--device", "cpu"]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Command:
+    monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(cache))
+    return command_line("retrieval-prompts", cli.main, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_data(tmp_path_factory.mktemp("tiny") / "data", dev=True)
+
+
+def prompts(folder: Path, model: Path, side: str, kind: str) -> Path:
+    BiEncoder.load(model, device="cpu").attach(side, kind=kind, length=3).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def query_prompts(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    return prompts(tmp_path_factory.mktemp("prompts") / "query", model, "query", "input")
+
+
+@pytest.fixture(scope="module")
+def both_prompts(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    return prompts(tmp_path_factory.mktemp("prompts") / "both", model, "both", "prefix")
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_model(tmp_path_factory.mktemp("other"), seed=1)
+
+
+@pytest.fixture
+def index(command: Command, model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index") / "index"
+    assert command("index", data, "--out", folder, "--model", model).code == 0
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def refused(done: Done, message: str, status: int = 2) -> None:
+    """One line on standard error."""
+    assert done.code == status
+    assert done.err.count("\n") == 1
+    assert done.err.endswith("\n")
+    assert done.err.startswith("error: ")
+    assert re.search(message, done.err), f"{done.err!r} is not like {message!r}"
+
+
+# --- tune and evaluate --------------------------------------------------------------------------------------------
+
+RESULT = {
+    "dataset": str,
+    "split": str,
+    "model": str,
+    "systems": dict,
+    "tests": dict,
+    "documents_encoded": int,
+    "documents_reencoded": int,
+    "seconds": dict,
+    "settings": dict,
+}
+TEST = {
+    "metric": str,
+    "difference": float,
+    "ci95": list,
+    "p_value": float,
+    "helped": int,
+    "hurt": int,
+    "unchanged": int,
+}
+
+
+def check_result(result: dict[str, Any], model: Path, systems: list[str]) -> None:
+    assert {name: type(value) for name, value in result.items()} == RESULT
+    assert (result["dataset"], result["split"], result["model"]) == ("data", "test", str(model))
+    assert list(result["systems"]) == systems
+    for scores in result["systems"].values():
+        assert list(scores) == list(METRICS) == ["ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100"]
+        assert all(0 <= value <= 1 for value in scores.values())
+    if "tuned" in systems:
+        test = result["tests"]["tuned_vs_frozen"]
+        assert {name: type(value) for name, value in test.items()} == TEST
+        low, high = test["ci95"]
+        assert low <= test["difference"] <= high
+        assert test["helped"] + test["hurt"] + test["unchanged"] == 10
+    else:
+        assert result["tests"] == {}
+    assert result["seconds"].keys() >= {"encode documents", "search"}
+
+
+def test_tune_then_evaluate(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    out, json_file, run = tmp_path / "out" / "prompts", tmp_path / "result.json", tmp_path / "run.trec"
+    done = command("tune", data, "--out", out, "--model", model, "--json", json_file, *QUICK, "--kind", "prefix")
+    assert done.code == 0
+    tuned = json.loads(json_file.read_text())
+    check_result(tuned, model, ["frozen", "tuned", "bm25"])
+    assert tuned["settings"]["kind"] == "prefix"
+    assert tuned["settings"]["learning_rate"] == 0.05
+    assert [path.name for path in out.parent.iterdir()] == ["prompts"]
+    assert "data: 40 documents; queries: 30 train, 8 dev, 10 test\n" in done.out
+    for words in ("frozen", "tuned", "bm25", "ndcg@10", f"{100 * tuned['systems']['tuned']['ndcg@10']:.1f}"):
+        assert words in done.out
+    assert f"prompt folder: {out} (" in done.out
+    assert "documents re-encoded: 0\n" in done.out
+    assert f'retrieval-prompts search INDEX "a question" --prompts {out}' in done.out
+    assert re.search(r"step \d+: dev nDCG@10 0\.\d{4}", done.err)  # the progress
+    assert tuned["systems"]["tuned"] != tuned["systems"]["frozen"]
+
+    done = command(
+        *("evaluate", data, "--model", model, "--prompts", out),
+        *("--json", tmp_path / "evaluated.json", "--run", run, "--device", "cpu"),
+    )
+    assert (done.code, done.err) == (0, "")
+    evaluated = json.loads((tmp_path / "evaluated.json").read_text())
+    check_result(evaluated, model, ["frozen", "tuned", "bm25"])
+    assert evaluated["systems"] == tuned["systems"]
+    assert evaluated["tests"] == tuned["tests"]
+    assert evaluated["documents_encoded"] == 0
+    assert means(per_query(load(data).split("test")[1], read_run(run))) == evaluated["systems"]["tuned"]
+    assert re.match(r"q30 Q0 d\d+ 1 [0-9.]+ tuned\n", run.read_text())
+
+
+def test_without_prompts_the_frozen_model_is_evaluated(
+    command: Command, model: Path, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run.trec.gz"
+    done = command("evaluate", data, "--model", model, "--json", "-", "--run", run, "--no-bm25")
+    assert done.code == 0
+    result = json.loads(done.out)  # nothing else stands on standard output
+    check_result(result, model, ["frozen"])
+    assert means(per_query(load(data).split("test")[1], read_run(run))) == result["systems"]["frozen"]
+    assert "frozen" in done.err
+    done = command("evaluate", data, "--model", model, "--split", "dev", "--json", "-")
+    assert json.loads(done.out)["split"] == "dev"
+
+
+def test_tune_says_what_it_holds_out_and_what_is_not_there(command: Command, model: Path, tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    (data / "qrels" / "test.tsv").unlink()
+    done = command("tune", data, "--out", tmp_path / "out", "--model", model, "--json", "-", *QUICK)
+    assert done.code == 0
+    assert "queries: 27 train, 3 dev (no dev split: held out of train), no test split\n" in done.err
+    result = json.loads(done.out)
+    assert (result["split"], result["systems"], result["tests"]) == (None, {}, {})
+    assert result["settings"]["dev_held_out_of_train"] is True
+
+
+def test_tune_can_be_evaluated_on_dev(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = command("tune", data, "--out", out, "--model", model, "--split", "dev", "--json", "-", *QUICK)
+    assert done.code == 0
+    result = json.loads(done.out)
+    assert result["split"] == "dev"
+    dev = result["settings"]["dev"]
+    assert dev["metric"] == "ndcg@10"
+    assert dev["frozen"] == result["systems"]["frozen"]["ndcg@10"]
+    assert f"dev nDCG@10: frozen {dev['frozen']:.4f}, tuned {dev['tuned']:.4f}\n" in done.err
+
+
+def test_tune_says_that_no_prompt_was_better(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    # By dev, each query's relevant document is what the frozen model finds first
+    mine = tmp_path / "data"
+    shutil.copytree(data, mine)
+    dataset, biencoder = load(mine), BiEncoder.load(model, device="cpu")
+    queries = [f"q{number}" for number in tiny.DEV]
+    documents = biencoder.encode_document(dataset.corpus.contents(0, 40))
+    best = (biencoder.encode_query([dataset.queries[query] for query in queries]) @ documents.T).argmax(axis=1)
+    lines = [f"{query}\td{position}\t1" for query, position in zip(queries, best, strict=True)]
+    tiny.write_lines(mine / "qrels" / "dev.tsv", ["query-id\tcorpus-id\tscore", *lines])
+    done = command("tune", mine, "--out", tmp_path / "out", "--model", model, "--json", tmp_path / "result", *QUICK)
+    assert done.code == 0
+    assert "no prompt beat the frozen model on dev: the saved one has strength 0, which is the frozen model" in done.out
+    result = json.loads((tmp_path / "result").read_text())
+    assert result["settings"]["strength"] == 0
+    assert result["systems"]["tuned"] == result["systems"]["frozen"]
+    assert result["tests"]["tuned_vs_frozen"]["difference"] == 0
+
+
+def test_unknown_judgements_are_a_warning(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    path = tmp_path / "data" / "qrels" / "test.tsv"
+    path.write_text(path.read_text() + "q30\tnowhere\t1\nnobody\td1\t1\n")
+    done = command("evaluate", tmp_path / "data", "--model", model, "--no-bm25", "--device", "cpu")
+    assert done.code == 0
+    message = "dropped judgements: 1 with an unknown query (nobody), 1 with an unknown document (nowhere)"
+    assert done.err == f"warning: {path}: {message}\n"
+
+
+@pytest.mark.parametrize("side", ["document", "both"])
+def test_a_document_prompt_is_tuned_and_reported(
+    command: Command, model: Path, data: Path, tmp_path: Path, side: str
+) -> None:
+    json_file = tmp_path / "result.json"
+    options = ["--model", model, "--side", side, "--negatives", "in-batch", "--symmetric", "--init", "gaussian"]
+    done = command("tune", data, "--out", tmp_path / "out", "--json", json_file, *options, *QUICK)
+    assert done.code == 0
+    result = json.loads(json_file.read_text())
+    check_result(result, model, ["frozen", "tuned", "bm25"])
+    kept = "document" in result["settings"]["sides"]
+    assert kept or (side == "both" and "the document prompt was dropped: on dev it changes nDCG@10 by" in done.out)
+    used = kept and result["settings"]["strength"] == 1
+    assert result["documents_reencoded"] == (40 if used else 0)
+    # The index needs a document prompt too
+    assert (f"--prompts {tmp_path / 'out'}\n  retrieval-prompts search INDEX" in done.out) == kept
+
+
+# --- index and search ---------------------------------------------------------------------------------------------
+
+
+def test_search_finds_an_obvious_document(command: Command, index: Path, data: Path) -> None:
+    document = json.loads((data / "corpus.jsonl").read_text().splitlines()[7])
+    question = f"{document['title']} {document['text']}"
+    done = command("search", index, question, "--json", "-k", "3", "--device", "cpu")
+    assert (done.code, done.err) == (0, "")
+    hits = json.loads(done.out)
+    assert [list(hit) for hit in hits] == [["id", "score", "title", "text"]] * 3
+    assert hits[0] == {"id": "d7", "score": hits[0]["score"], "title": document["title"], "text": document["text"]}
+    assert hits[0]["score"] == pytest.approx(1)
+    assert hits[0]["score"] > hits[1]["score"] > hits[2]["score"]
+    assert all(type(hit["score"]) is float for hit in hits)
+
+    done = command("search", index, question, "-k", "3")
+    lines = done.out.splitlines()
+    assert len(lines) == 6
+    assert lines[0].split() == ["1.", "1.0000", *document["title"].split()]
+    assert lines[1].strip() == f"[d7] {document['text']}"
+
+
+def test_k_beyond_the_corpus_gives_every_document_once(command: Command, index: Path) -> None:
+    done = command("search", index, "copper", "--json", "-k", "1000")
+    hits = json.loads(done.out)
+    assert sorted(hit["id"] for hit in hits) == sorted(f"d{number}" for number in range(40))
+    scores = [hit["score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_query_prompts_search_an_index_of_frozen_documents(
+    command: Command, index: Path, query_prompts: Path, model: Path
+) -> None:
+    def hits(*options: object) -> Any:
+        done = command("search", index, "what does the evidence show about copper", "--json", *options)
+        assert done.code == 0
+        return [(hit["id"], hit["score"]) for hit in json.loads(done.out)]
+
+    biencoder = BiEncoder.load(model, query_prompts, device="cpu")
+    documents = BiEncoder(biencoder.tower).encode_document(load_contents(index))
+    scores = biencoder.encode_query("what does the evidence show about copper") @ documents.T
+    assert [id for id, _ in hits("--prompts", query_prompts)] == [f"d{n}" for n in np.argsort(-scores)[:10]]
+    assert hits("--prompts", query_prompts) != hits()
+    assert hits("--prompts", query_prompts, "--strength", "0") == hits()
+    assert hits("--prompts", query_prompts, "--strength", "0.5") not in (hits(), hits("--prompts", query_prompts))
+
+
+def load_contents(index: Path) -> list[str]:
+    rows = [json.loads(line) for line in (index / "documents.jsonl").read_text().splitlines()]
+    return [f"{row['title']} {row['text']}" for row in rows]
+
+
+def test_an_index_and_a_search_must_share_the_document_prompt(
+    command: Command, index: Path, model: Path, data: Path, both_prompts: Path, tmp_path: Path
+) -> None:
+    before = "this index was made with no document prompt, got the document prompt [0-9a-f]{12}; index the documents"
+    refused(command("search", index, "copper", "--prompts", both_prompts), before)
+    tuned = tmp_path / "index"
+    assert command("index", data, "--out", tuned, "--model", model, "--prompts", both_prompts).code == 0
+    assert len(json.loads(command("search", tuned, "copper", "--prompts", both_prompts, "--json").out)) == 10
+    message = "this index was made with the document prompt [0-9a-f]{12}, got no document prompt; index the documents"
+    refused(command("search", tuned, "copper"), message)
+    refused(command("search", tuned, "copper", "--prompts", both_prompts, "--strength", "0"), message)
+
+
+def test_prompts_of_another_model_are_refused(
+    command: Command, index: Path, other_model: Path, model: Path, data: Path, query_prompts: Path, tmp_path: Path
+) -> None:
+    alien = prompts(tmp_path / "alien", other_model, "query", "input")
+    belong = rf"{alien} belong to {other_model} \(fingerprint [0-9a-f]{{12}}, dimension 32\), not to {model} \("
+    refused(command("search", index, "copper", "--prompts", alien), belong)
+    refused(command("evaluate", data, "--model", model, "--prompts", alien), belong)
+    refused(command("index", data, "--model", model, "--prompts", alien, "--out", tmp_path / "index"), belong)
+    refused(
+        command("search", index, "copper", "--model", other_model, "--prompts", alien),
+        "this index was made by another document encoder: .*; index the documents again, or use the model that made",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["alien"]
+
+
+def test_index_counts_what_it_encodes(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    for expected in (40, 0):
+        done = command(
+            *("index", data, "--out", tmp_path / f"index{expected}", "--model", model),
+            *("--cache", tmp_path / "cache", "--factory", "HNSW16"),
+        )
+        assert done.out.startswith(f"{tmp_path / f'index{expected}'}: 40 documents, HNSW16; {expected} encoded now,")
+    assert command("search", tmp_path / "index0", "copper", "--ef-search", "50").code == 0
+
+
+# --- export -------------------------------------------------------------------------------------------------------
+
+
+def test_export_writes_a_stock_checkpoint(command: Command, model: Path, query_prompts: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    done = command("export", query_prompts, "--out", tmp_path / "out", "--device", "cpu")
+    assert done.code == 0
+    assert f'SentenceTransformer("{tmp_path / "out"}").encode_query("a question")' in done.out
+    theirs = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    ours = BiEncoder.load(model, query_prompts, device="cpu")
+    texts = ["what does the evidence show about copper", "falcon"]
+    assert np.abs(theirs.encode_query(texts) - ours.encode_query(texts)).max() < 1e-6
+    assert np.abs(theirs.encode_document(texts) - ours.encode_document(texts)).max() < 1e-6
+
+
+def test_prefixes_cannot_be_exported_and_the_message_says_why(
+    command: Command, both_prompts: Path, query_prompts: Path, tmp_path: Path
+) -> None:
+    message = r"a prefix is keys and values inside every layer, and no stock .* BiEncoder.as_sentence_transformer\(\)$"
+    refused(command("export", both_prompts, "--out", tmp_path / "out"), message)
+    refused(command("export", query_prompts, "--out", tmp_path / "out", "--strength", "0.5"), "pass --strength 1")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+def append(name: str, line: str) -> Callable[[Path], None]:
+    def change(data: Path) -> None:
+        path = data / name
+        path.write_text(path.read_text() + line + "\n")
+
+    return change
+
+
+def put(name: str, content: bytes) -> Callable[[Path], None]:
+    def change(data: Path) -> None:
+        (data / name).write_bytes(content)
+
+    return change
+
+
+def one_train_query(data: Path) -> None:
+    (data / "qrels" / "train.tsv").write_bytes(HEADER + b"q0\td0\t1\n")
+    (data / "qrels" / "dev.tsv").unlink()
+
+
+HEADER = b"query-id\tcorpus-id\tscore\n"
+CORPUS_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "malformed JSON": (
+        append("corpus.jsonl", '{"_id": "x", "text": '),
+        r"corpus.jsonl:41: expected a JSON object, got ma",
+    ),
+    "no object": (append("corpus.jsonl", "[1]"), r"corpus.jsonl:41: expected a JSON object, got list"),
+    "missing field": (
+        append("corpus.jsonl", '{"_id": "x"}'),
+        r'corpus.jsonl:41: expected the field "text", got only _id',
+    ),
+    "missing id": (
+        append("corpus.jsonl", '{"text": "x"}'),
+        r'corpus.jsonl:41: expected the field "_id", got only text',
+    ),
+    "duplicate id": (
+        append("corpus.jsonl", '{"_id": "d3", "text": "x"}'),
+        r"corpus.jsonl:41: document id 'd3' was used on line 4 already",
+    ),
+    "not UTF-8": (
+        put("corpus.jsonl", b'\n{"_id": "x", "text": "caf\xe9"}\n'),
+        r"corpus.jsonl:2: expected UTF-8, got byte",
+    ),
+    "empty corpus": (put("corpus.jsonl", b""), r"corpus.jsonl holds no documents"),
+    "no corpus": (lambda data: (data / "corpus.jsonl").unlink(), r"has neither corpus.jsonl nor corpus.jsonl.gz"),
+    "no folder": (lambda data: shutil.rmtree(data), r"does not exist; expected a BEIR folder"),
+}
+DATA_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    **CORPUS_FAULTS,
+    "malformed query": (append("queries.jsonl", "{"), r"queries.jsonl:49: expected a JSON object, got malformed JSON"),
+    "query without text": (append("queries.jsonl", '{"_id": "x"}'), r'queries.jsonl:49: expected the field "text"'),
+    "empty query": (
+        append("queries.jsonl", '{"_id": "x", "text": " "}'),
+        r"queries.jsonl:49: the text of query 'x' is emp",
+    ),
+    "duplicate query": (
+        append("queries.jsonl", '{"_id": "q0", "text": "x"}'),
+        r"queries.jsonl:49: query id 'q0' was used on line 1 already",
+    ),
+    "wrong header": (
+        put("qrels/test.tsv", b"query\tdoc\tgrade\n"),
+        r"test.tsv:1: expected the header query-id\\tcorpus",
+    ),
+    "no header": (put("qrels/test.tsv", b"q30\td30\t1\n"), r"test.tsv:1: expected the header"),
+    "wrong grade": (put("qrels/test.tsv", HEADER + b"q30\td30\tyes\n"), r"test.tsv:2: expected an integer score"),
+    "two columns": (put("qrels/test.tsv", HEADER + b"q30\td30\n"), r"test.tsv:2: expected 3 columns"),
+    "empty test": (put("qrels/test.tsv", HEADER), r"split 'test' of \S+ has no query with a relevant document"),
+    "no qrels": (lambda data: shutil.rmtree(data / "qrels"), r"has no folder qrels; expected qrels/<split>.tsv"),
+}
+TUNE_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "empty train": (put("qrels/train.tsv", HEADER), r"split 'train' of \S+ has no query with a relevant document"),
+    "nothing relevant": (put("qrels/train.tsv", HEADER + b"q0\td0\t0\n"), r"split 'train' of \S+ has no query with"),
+    "no train": (lambda data: (data / "qrels" / "train.tsv").unlink(), r"has no split 'train'; it has dev, test"),
+    "one train query": (one_train_query, r"holding out queries needs at least 2 of them, got 1"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *(("index", fault) for fault in CORPUS_FAULTS),
+        *(("evaluate", fault) for fault in DATA_FAULTS),
+        *(("tune", fault) for fault in {**DATA_FAULTS, **TUNE_FAULTS}),
+    ],
+)
+def test_bad_data(command: Command, model: Path, data: Path, tmp_path: Path, name: str, fault: str) -> None:
+    change, message = {**DATA_FAULTS, **TUNE_FAULTS}[fault]
+    shutil.copytree(data, tmp_path / "data")
+    change(tmp_path / "data")
+    before = tree(tmp_path)
+    outputs = {
+        "index": ["--out", tmp_path / "out"],
+        "evaluate": ["--json", tmp_path / "result.json", "--run", tmp_path / "run"],
+        "tune": ["--out", tmp_path / "out", "--json", tmp_path / "result.json"],
+    }
+    refused(command(name, tmp_path / "data", "--model", model, *outputs[name]), message)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--side", "left"], "--side must be query, document or both, got 'left'"),
+        (["--kind", "suffix"], "--kind must be input or prefix, got 'suffix'"),
+        (["--encoder", "gru"], "--encoder must be table, mlp or lstm, got 'gru'"),
+        (["--negatives", "hard"], "--negatives must be corpus, in-batch or mined, got 'hard'"),
+        (["--init", "zeros"], "--init must be text:WORDS, vocab or gaussian, got 'zeros'"),
+        (["--init", "text:"], "--init 'text:' has no words"),
+        (["--common"], "a common part needs prompts on both sides: pass --side both"),
+        (["--length", "0"], "length must be above 0, got 0"),
+        (["--length", "57"], "a query prompt of 57 leaves 7 of 40 tokens to the text; use a smaller --length"),
+        (["--epochs", "0"], "epochs must be above 0, got 0"),
+        (["--lr", "0"], "learning_rate must be above 0, got 0.0"),
+        (["--lr", "nan"], "learning_rate must be above 0, got nan"),
+        (["--batch-size", "-1"], "batch_size must be above 0, got -1"),
+        (["--temperature", "0"], "temperature must be above 0, got 0.0"),
+        (["--patience", "0"], "patience must be above 0, got 0"),
+        (["--seed", "-1"], "seed must be from 0 to"),
+        (["--split", "tset"], "has no split 'tset'; it has dev, test, train"),
+        (["--model", "no/model/here"], "there is no model folder no/model/here; give a folder, a name on the hub"),
+    ],
+    ids=str,
+)
+def test_bad_options_of_tune(
+    command: Command, model: Path, data: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    outputs = ["--out", tmp_path / "out", "--json", tmp_path / "result.json"]
+    refused(command("tune", data, "--model", model, *outputs, *options), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_strength_without_prompts(command: Command, model: Path, data: Path) -> None:
+    refused(command("evaluate", data, "--model", model, "--strength", "0.5"), "pass --prompts as well")
+
+
+def test_a_loss_that_is_not_finite(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    done = command("tune", data, "--model", model, "--out", tmp_path / "out", "--temperature", "1e-30", *QUICK)
+    assert done.code == 2
+    last = done.err.splitlines()[-1]  # after the progress
+    assert last.startswith("error: the loss is not finite (loss ")
+    assert last.endswith(f"; the last good prompt: {tmp_path / 'out.last-good'}")
+    assert "Traceback" not in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["out.last-good"]
+
+
+@pytest.mark.parametrize("name", ["tune", "evaluate", "index"])
+def test_a_model_that_is_none(command: Command, data: Path, tmp_path: Path, name: str) -> None:
+    out = [] if name == "evaluate" else ["--out", tmp_path / "out"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    before = tree(tmp_path)
+    for model, message in (
+        ("empty", "is no model folder: expected config.json or modules.json in it; give the folder of a "),
+        ("file", "is a file; expected a model folder or a model's name"),
+        ("missing", "there is no model folder"),
+        ("broken", "could not be loaded: expected a sentence-transformers or Hugging Face encoder"),
+    ):
+        refused(command(name, data, "--model", tmp_path / model, *out), message)
+    assert tree(tmp_path) == before
+
+
+def test_a_name_that_no_hub_gives_is_one_line_of_a_whole_process(data: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "retrieval_prompts.cli.app", "evaluate", str(data), "--model", "no-such-model"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+    )
+    refused(Done(done.returncode, done.stdout, done.stderr), "model no-such-model could not be loaded: expected a sent")
+
+
+def test_prompts_that_are_none(command: Command, model: Path, data: Path, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    before = tree(tmp_path)
+    for name in ("empty", "missing"):
+        path = tmp_path / name
+        message = f"{path} is no prompt folder: expected prompt.safetensors and prompt.json in it"
+        refused(command("evaluate", data, "--model", model, "--prompts", path), message)
+        refused(command("index", data, "--model", model, "--prompts", path, "--out", tmp_path / "out"), message)
+        refused(command("search", index, "copper", "--prompts", path), message)
+        refused(command("export", path, "--out", tmp_path / "out"), message)
+    assert tree(tmp_path) == before
+
+
+def test_bad_searches(command: Command, index: Path, data: Path, query_prompts: Path, tmp_path: Path) -> None:
+    for empty in ("", " \t"):
+        refused(command("search", index, empty), "the question is empty; write what you look for in quotes")
+    refused(command("search", tmp_path, "copper"), "is not an index folder: it has no manifest.json")
+    refused(command("search", data, "copper"), "is not an index folder: it has no manifest.json")
+    refused(command("search", index, "copper", "--nprobe", "3"), "an index of type Flat has no nprobe; leave it out")
+    too_much = ["--prompts", query_prompts, "--strength", "2"]
+    refused(command("search", index, "copper", *too_much), "strength must be from 0 .* to 1 .*, got 2.0")
+    for k in ("0", "-3", "many"):
+        done = command("search", index, "copper", "-k", k)
+        assert done.code == 2
+        assert "Invalid value for '-k' / '--top-k'" in done.err or "Invalid value for '--top-k' / '-k'" in done.err
+        assert "Traceback" not in done.err
+
+
+def test_bad_options_of_evaluate_and_index(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    refused(
+        command("evaluate", data, "--model", model, "--split", "tset"), "has no split 'tset'; it has dev, test, train"
+    )
+    out = tmp_path / "out"
+    message = "cannot build the index 'Nonsense' on vectors of dimension 32"
+    refused(command("index", data, "--model", model, "--out", out, "--factory", "Nonsense"), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- outputs that exist -------------------------------------------------------------------------------------------
+
+
+def test_outputs_that_exist_are_refused_before_any_work(
+    command: Command, model: Path, data: Path, query_prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("work before the check")
+
+    folder, file, new = tmp_path / "folder", tmp_path / "file", tmp_path / "new"
+    shutil.copytree(query_prompts, folder)
+    file.write_text("old")
+    before = tree(tmp_path)
+    monkeypatch.setattr("retrieval_prompts.data.beir_folder.load", work)
+    monkeypatch.setattr("retrieval_prompts.data.beir_folder.load_corpus", work)
+    monkeypatch.setattr(BiEncoder, "load", work)
+    for arguments in (
+        ["tune", data, "--out", folder],
+        ["tune", data, "--out", new, "--json", file],
+        ["evaluate", data, "--json", file],
+        ["evaluate", data, "--run", file],
+        ["index", data, "--out", folder],
+        ["export", query_prompts, "--out", folder],
+    ):
+        path = file if file in arguments else folder
+        refused(command(*arguments), f"{path} exists already; choose another name or pass --overwrite")
+    # What is no output of ours stays, whatever is passed
+    for arguments, path, holds in (
+        (["tune", data, "--out", data], data, "prompt.json"),
+        (["tune", data, "--out", file], file, "prompt.json"),
+        (["index", data, "--out", folder], folder, "manifest.json"),
+        (["export", query_prompts, "--out", folder], folder, "modules.json"),
+    ):
+        message = f"{path} is not replaced, for it is something else: it holds no {holds}; choose another name"
+        refused(command(*arguments, "--overwrite"), message)
+    for option in ("--json", "--run"):
+        refused(
+            command("evaluate", data, option, folder, "--overwrite"), f"{folder} is a folder; expected the name of a"
+        )
+    refused(command("tune", data, "--out", file / "out"), f"{file / 'out'} cannot be written: {file} is not a folder")
+    assert tree(tmp_path) == before
+
+
+def test_outputs_are_replaced_on_request(
+    command: Command, model: Path, data: Path, query_prompts: Path, index: Path, tmp_path: Path
+) -> None:
+    out, result, run, place, checkpoint = (tmp_path / name for name in ("out", "result", "run", "index", "checkpoint"))
+    shutil.copytree(query_prompts, out)
+    shutil.copytree(index, place)
+    checkpoint.mkdir()
+    (checkpoint / "modules.json").write_text("[]")
+    result.write_text("old")
+    run.write_text("old")
+    before = tree(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    for arguments in (
+        ["tune", data, "--model", model, "--out", out, "--json", result, "--seed", "1", *QUICK],
+        ["evaluate", data, "--model", model, "--run", run, "--json", result],
+        ["index", data, "--model", model, "--out", place, "--factory", "SQfp16"],
+        ["export", query_prompts, "--out", checkpoint],
+    ):
+        assert command(*arguments, "--overwrite").code == 0
+    after = tree(tmp_path)
+    for name in ("out/prompt.safetensors", "result", "run", "index/index.faiss", "checkpoint/modules.json"):
+        assert before[name] != after[name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names  # nothing lies beside them
+
+
+# --- interruptions ------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(
+    command: Command, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arguments(out: str) -> list[Any]:
+        return ["tune", data, "--out", tmp_path / out, "--model", model, *QUICK]
+
+    calls = 0
+
+    def interrupt(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return info_nce(*given)
+
+    assert command(*arguments("whole")).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "info_nce", interrupt)
+        done = command(*arguments("out"))
+    assert done.code == 130
+    assert done.err.endswith("\ninterrupted; the same command goes on from where it was\n")
+    assert "Traceback" not in done.err
+    assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".partial", ""]
+    assert command(*arguments("out")).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_killed_tune_goes_on_to_the_same_prompt(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    def arguments(out: str) -> list[Any]:
+        long = ["--epochs", "100", "--max-steps", "200", "--side", "both"]
+        return ["tune", data, "--out", tmp_path / out, "--model", model, *QUICK, *long]
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "retrieval_prompts.cli.app", *map(str, arguments("out"))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(_threads())},
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*.partial")):
+        assert process.poll() is None, "it ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [path.suffix for path in tmp_path.iterdir() if not path.name.startswith(".")] == [".partial"]
+    done = command(*arguments("out"))
+    assert done.code == 0
+    assert "before training" not in done.err  # it did not begin anew
+    assert command(*arguments("whole")).code == 0
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["out", "whole"]
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
+def test_what_the_system_refuses_is_one_line(
+    command: Command, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("retrieval_prompts.prompts.folder.write_bytes", fail)
+    done = command("tune", data, "--model", model, "--out", tmp_path / "out", *QUICK)
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == f"error: {error}"
+    assert "Traceback" not in done.err
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]  # the work is not lost
+
+
+# --- help ---------------------------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "tune": (
+        "--out --model --side --kind --encoder --length --init --epochs --lr --batch-size --temperature --negatives "
+        "--seed --json --overwrite"
+    ),
+    "evaluate": "--model --prompts --split --json --run --overwrite",
+    "beir": "--datasets --data-dir --out --baselines --report --overwrite",
+    "compare": "--qrels --datasets --metric --correction --json --report",
+    "index": "--out --model --prompts --compare --overwrite",
+    "search": "--prompts --top-k -k --json",
+    "export": "--out --overwrite",
+    "convert": "--out --side --overwrite",
+    "push": "--private --revision",
+    "pull": "--out --overwrite",
+}
+
+
+def test_help_lists_every_command_and_option(command: Command) -> None:
+    done = command("--help")
+    assert done.code == 0
+    group: Any = typer.main.get_command(cli.app)
+    assert set(group.commands) == set(OPTIONS)
+    for name, sub in group.commands.items():
+        assert re.search(rf"^ +{name} +\S", done.out, re.MULTILINE)
+        text = command(name, "--help").out
+        declared = {option for parameter in sub.params for option in parameter.opts if option.startswith("-")}
+        for option in declared | set(OPTIONS[name].split()):
+            assert re.search(rf"(^|[ ,]){option}\b", text, re.MULTILINE), (name, option)
+
+
+def test_without_a_command_there_is_help(command: Command) -> None:
+    done = command()
+    assert done.code in (0, 2)
+    assert "tune" in done.out + done.err
+    assert command("tune").code == 2
+
+
+def test_the_command_line_starts_without_heavy_libraries() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['retrieval-prompts', '--help']\n"
+        "from retrieval_prompts.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit:\n"
+        "    print({'torch', 'transformers', 'faiss', 'numpy', 'scipy', 'bm25s'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"

@@ -1,0 +1,74 @@
+"""Run files against what was written."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retrieval_prompts.data.judgements import Run
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation import trec_runs
+
+
+def test_run_files_are_sorted_and_round_trip(tmp_path: Path) -> None:
+    run: Run = {"q2": {"a": 0.1, "b": 1 / 3, "c": 0.1}, "q1": {"ä": -2e-9}}
+    path = tmp_path / "deep" / "run.trec"
+    trec_runs.write_run(path, run, "frozen")
+    assert path.read_text(encoding="utf-8").splitlines() == [
+        "q2 Q0 b 1 0.3333333333333333 frozen",
+        "q2 Q0 c 2 0.1 frozen",
+        "q2 Q0 a 3 0.1 frozen",
+        "q1 Q0 ä 1 -2e-09 frozen",
+    ]
+    assert trec_runs.read_run(path) == run
+    trec_runs.write_run(tmp_path / "run.trec.gz", run, "frozen")
+    assert gzip.decompress((tmp_path / "run.trec.gz").read_bytes()) == path.read_bytes()
+    assert trec_runs.read_run(str(tmp_path / "run.trec.gz")) == run
+    assert [file.name for file in path.parent.iterdir()] == ["run.trec"]  # nothing temporary is left
+
+
+def test_a_run_from_elsewhere_is_read_by_its_scores(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.write_text("q\tQ0\tb\t0\t1\tx\n\nq Q0 a 9 2.5 x\r\n")
+    assert trec_runs.read_run(path) == {"q": {"b": 1.0, "a": 2.5}}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("q Q0 b 2 1.0", "expected 6 columns .* got 5"),
+        ("q Q0 b 2 1.0 x y", "expected 6 columns .* got 7"),
+        ("q Q0 b 2 high x", "expected a finite number as the score, got 'high'"),
+        ("q Q0 b 2 nan x", "expected a finite number as the score, got 'nan'"),
+        ("q Q0 a 2 0.5 x", "document 'a' came for query 'q' already"),
+    ],
+)
+def test_a_bad_run_line_is_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "run"
+    path.write_text(f"q Q0 a 1 1.0 x\n{line}\n")
+    with pytest.raises(UserError, match=f"run:2: {message}"):
+        trec_runs.read_run(path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: trec_runs.write_run(path, {"a b": {"d": 1.0}}, "x"),
+        lambda path: trec_runs.write_run(path, {"q": {"a\tb": 1.0}}, "x"),
+        lambda path: trec_runs.write_run(path, {"q": {"": 1.0}}, "x"),
+        lambda path: trec_runs.write_run(path, {"q": {"d": 1.0}}, "my run"),
+    ],
+)
+def test_ids_that_would_break_the_columns_are_refused(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    with pytest.raises(UserError, match=r"a TREC run cannot hold the id or tag '.*': it is empty or has white space"):
+        write(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_with_a_score_that_is_no_number_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is inf, not a finite number"):
+        trec_runs.write_run(tmp_path / "run", {"q": {"d": math.inf}}, "x")

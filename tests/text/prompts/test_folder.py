@@ -1,0 +1,212 @@
+"""Prompt folders: what is written is read again bit for bit, and what is damaged is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts import folder as artifacts
+from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, read_description, save_prompts
+
+BASE = {"name": "toy", "fingerprint": "f" * 64, "dimension": 6, "width": 4}
+GENERATOR = torch.Generator().manual_seed(0)
+VECTORS = {side: torch.randn(2, 3, 4, generator=GENERATOR) for side in ("query", "document")}
+PROMPTS = PromptFolder("prefix", VECTORS, BASE, 0.5, {"epochs": 3, "scores": [0.1, 0.2]})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_prompts(tmp_path / "prompts", PROMPTS)
+    return tmp_path / "prompts"
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as error:
+        load_prompts(folder)
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
+
+
+def test_round_trip(folder: Path) -> None:
+    loaded = load_prompts(folder)
+    assert set(loaded.vectors) == set(VECTORS)
+    assert all(torch.equal(loaded.vectors[side], VECTORS[side]) for side in VECTORS)
+    assert (loaded.kind, loaded.base, loaded.strength, loaded.training) == ("prefix", BASE, 0.5, PROMPTS.training)
+    assert sorted(path.name for path in folder.iterdir()) == ["prompt.json", "prompt.safetensors"]
+
+
+def test_the_description_can_be_read_alone(folder: Path) -> None:
+    description = read_description(folder)
+    assert description == json.loads((folder / "prompt.json").read_text())
+    assert description["sides"]["query"] | {"fingerprint": ""} == {
+        "layers": 2,
+        "length": 3,
+        "width": 4,
+        "fingerprint": "",
+    }
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 1024), (12, 16, 2 * 384)])
+def test_a_folder_is_small(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    save_prompts(tmp_path / "prompts", PromptFolder("input", {"query": torch.randn(shape)}, BASE))
+    size = sum(path.stat().st_size for path in (tmp_path / "prompts").iterdir())
+    assert size < 4 * torch.Size(shape).numel() + 2000
+
+
+def test_vectors_on_any_device_and_of_any_type_are_saved_as_float32(tmp_path: Path) -> None:
+    vectors = torch.nn.Parameter(torch.arange(6, dtype=torch.bfloat16).view(1, 3, 2)).transpose(1, 2)
+    save_prompts(tmp_path / "prompts", PromptFolder("input", {"query": vectors}, BASE))
+    loaded = load_prompts(tmp_path / "prompts").vectors["query"]
+    assert loaded.dtype == torch.float32
+    assert loaded.tolist() == [[[0, 2, 4], [1, 3, 5]]]
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def test_an_existing_folder_is_kept(folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = PromptFolder("input", {"query": torch.ones(1, 2, 4)}, BASE)
+    with pytest.raises(UserError) as error:
+        save_prompts(folder, other)
+    assert str(error.value) == f"{folder} exists already; choose another name or pass --overwrite (overwrite=True)"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    save_prompts(folder, other, overwrite=True)
+    assert load_prompts(folder).kind == "input"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
+def test_a_failure_half_way_leaves_nothing(
+    overwrite: bool, failure: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "prompts"
+    if overwrite:
+        save_prompts(folder, PROMPTS)
+
+    def fail(path: Path, value: Any) -> None:
+        assert (path.parent / "prompt.safetensors").is_file(), "half of it is written"
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "write_json", fail)
+        with pytest.raises(failure):
+            save_prompts(folder, PromptFolder("input", {"query": torch.ones(1, 2, 4)}, BASE), overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == (["prompts"] if overwrite else [])
+    if overwrite:
+        assert load_prompts(folder).kind == "prefix"
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["prompt.json", "prompt.safetensors"])
+def test_a_missing_file(missing: str, folder: Path) -> None:
+    (folder / missing).unlink()
+    assert refusal(folder) == f"{folder} is no prompt folder: expected prompt.safetensors and prompt.json in it"
+
+
+def test_no_folder_at_all(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "missing", tmp_path / "file"):
+        assert refusal(folder) == f"{folder} is no prompt folder: expected prompt.safetensors and prompt.json in it"
+
+
+def test_bad_json(folder: Path) -> None:
+    (folder / "prompt.json").write_text('{"format": ')
+    assert refusal(folder) == (
+        f"{folder / 'prompt.json'} is not valid JSON (Expecting value: line 1 column 12 (char 11))"
+    )
+    (folder / "prompt.json").write_bytes(b"\xff\xfe")
+    assert refusal(folder).startswith(f"{folder / 'prompt.json'} is not valid JSON (")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"format": "retrieval-prompts/2"}, "expected format 'retrieval-prompts/1', got 'retrieval-prompts/2'; "),
+        ({"format": None}, "expected format 'retrieval-prompts/1', got None; update retrieval-prompts"),
+        ({"base": None}, "lacks or garbles a field ("),
+        ({"base": {"name": "toy"}}, "lacks or garbles a field ('fingerprint'); restore or train it again"),
+        ({"base": {**BASE, "dimension": "six"}}, "lacks or garbles a field ("),
+        ({"strength": "much"}, "lacks or garbles a field ("),
+        ({"sides": []}, "lacks or garbles a field ("),
+        ({"sides": {"query": {}}}, "lacks or garbles a field ('fingerprint'); "),
+        ({"training": "yes"}, "lacks or garbles a field ("),
+        ({"kind": "suffix"}, "expected a kind of ('input', 'prefix'), sides of ('query', 'document'), a strength from"),
+        ({"strength": 1.5}, "expected a kind of ('input', 'prefix'), sides of ('query', 'document'), a strength from"),
+        ({"strength": float("nan")}, "expected a kind of ('input', 'prefix'), sides of ('query', 'document'), a "),
+        ({"sides": {}}, "expected a kind of ('input', 'prefix'), sides of ('query', 'document'), a strength from"),
+    ],
+)
+def test_a_garbled_description(change: dict[str, Any], reason: str, folder: Path) -> None:
+    file = folder / "prompt.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert reason in refusal(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"text"'])
+def test_a_description_that_is_no_object(content: str, folder: Path) -> None:
+    (folder / "prompt.json").write_text(content)
+    kind = type(json.loads(content)).__name__
+    assert f"expected format 'retrieval-prompts/1', got '{kind}'" in refusal(folder)
+
+
+def test_a_lacking_field(folder: Path) -> None:
+    file = folder / "prompt.json"
+    description = json.loads(file.read_text())
+    for name in ("kind", "base", "strength", "sides"):
+        file.write_text(json.dumps({key: value for key, value in description.items() if key != name}))
+        assert refusal(folder) == f"{file} lacks or garbles a field ('{name}'); restore or train it again"
+
+
+def _nudge(vectors: dict[str, torch.Tensor]) -> None:
+    vectors["query"][0, 0, 0] += 1e-6
+
+
+def _swap(vectors: dict[str, torch.Tensor]) -> None:
+    vectors["query"], vectors["document"] = vectors["document"], vectors["query"]
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        _nudge,
+        _swap,
+        lambda vectors: vectors.pop("document"),
+        lambda vectors: vectors.update(other=torch.ones(1)),
+        lambda vectors: vectors.update(query=vectors["query"].view(1, 6, 4)),
+    ],
+    ids=["a changed number", "swapped sides", "a missing side", "another tensor", "another shape"],
+)
+def test_tampered_vectors(tamper: Callable[[dict[str, torch.Tensor]], Any], folder: Path) -> None:
+    vectors = load_file(folder / "prompt.safetensors")
+    tamper(vectors)
+    save_file(vectors, folder / "prompt.safetensors")
+    assert refusal(folder) == (
+        f"{folder}: prompt.safetensors and prompt.json do not belong together; restore or train it again"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x05pickle" * 20])
+def test_vectors_that_are_no_safetensors(content: bytes, folder: Path) -> None:
+    (folder / "prompt.safetensors").write_bytes(content)
+    assert refusal(folder).startswith(f"{folder / 'prompt.safetensors'} cannot be read as safetensors (")
+
+
+def test_a_folder_that_holds_other_things_is_not_replaced(tmp_path: Path) -> None:
+    save_prompts(tmp_path / "out", PROMPTS)
+    save_prompts(tmp_path / "out", PROMPTS, overwrite=True)
+    (tmp_path / "out" / "checkpoint-10").mkdir()
+    with pytest.raises(UserError, match=r"out is not replaced, for it holds other things \(checkpoint-10\)"):
+        save_prompts(tmp_path / "out", PROMPTS, overwrite=True)
+    assert (tmp_path / "out" / "checkpoint-10").is_dir()
