@@ -17,10 +17,10 @@ import numpy as np
 from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import best_first, drop_identical, means, parse_metric, per_query
-from retrieval_prompts.evaluation.significance import Comparison
+from retrieval_prompts.evaluation.significance import ALPHA, Comparison
 from retrieval_prompts.evaluation.significance import compare as sign_flips
 
-ALPHA, POWER = 0.05, 0.8
+POWER = 0.8
 ENOUGH_DATASETS = 6  # of 5 differences even the most extreme signs, all alike, have p = 2 / 2**5 > 0.05
 CORRECTIONS = ("holm", "bh", "none")
 TOP = 10  # documents of a query that `Ranking.judged` looks at

@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval_prompts.errors import UserError
 
+ALPHA = 0.05  # the p-value below which two systems are called different, everywhere
 BLOCK = 2_000_000  # resampled values at once: bounds the memory of the statistics
 
 

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from typing import Any
 
 from retrieval_prompts.evaluation.comparison import (
-    ALPHA,
     ENOUGH_DATASETS,
     TOP,
     Average,
@@ -21,6 +20,7 @@ from retrieval_prompts.evaluation.comparison import (
     queries_needed,
 )
 from retrieval_prompts.evaluation.metrics import parse_metric
+from retrieval_prompts.evaluation.significance import ALPHA
 from retrieval_prompts.evaluation.tables import Bold, Cell, Table
 
 FEW = 30  # queries under which a bootstrap interval is too narrow to prove that a difference is small
