@@ -30,6 +30,7 @@ from multimodal.training.classes import Positions, Task, logits, train
 from multimodal.training.settings import Settings
 from multimodal.vectors.features import image_features, pixels
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.prompts.strength import between, checked
 from retrieval_prompts.training.loop import Step
 
 if TYPE_CHECKING:
@@ -295,9 +296,7 @@ class PromptClassifier:
             saved.temperature,
             saved.training,
         )
-        classifier.strength = saved.strength if strength is None else strength
-        if not 0 <= classifier.strength <= 1:
-            raise UserError(f"--strength must be from 0 to 1, got {classifier.strength}")
+        classifier.strength = checked(saved.strength if strength is None else strength)
         return classifier
 
     def as_sentence_transformer(self) -> LiveModel:
@@ -432,8 +431,7 @@ def _predict(
 
 
 def _between(frozen: Tensor, tuned: Tensor, strength: float) -> Tensor:
-    """The unit-length point at `strength` on the way from frozen to tuned vectors."""
-    return tuned if strength == 1 else F.normalize((1 - strength) * frozen + strength * tuned, dim=-1)
+    return tuned if strength == 1 else between(frozen, tuned, strength)
 
 
 def _items(pictures: Iterable[Any]) -> list[Picture]:

@@ -17,6 +17,7 @@ from retrieval_prompts.files import default_cache
 from retrieval_prompts.prompts.encoders import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
 from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, save_prompts
 from retrieval_prompts.prompts.initialize import initial_vectors
+from retrieval_prompts.prompts.strength import between, checked
 from retrieval_prompts.towers import injection
 from retrieval_prompts.towers.probe import verify
 from retrieval_prompts.towers.text import DEFAULT_MODEL, Floats, TextTower, load_tower
@@ -69,9 +70,7 @@ class BiEncoder(nn.Module):
 
     @strength.setter
     def strength(self, value: float) -> None:
-        if not 0 <= value <= 1:
-            raise UserError(f"strength must be from 0 (the frozen model) to 1 (the whole prompt), got {value}")
-        self._strength = float(value)
+        self._strength = checked(value)
 
     @classmethod
     def load(
@@ -283,11 +282,12 @@ class BiEncoder(nn.Module):
             return self._encode([texts], side)[0]
         prompt = self.prompt(side)
         if prompt is None or self.strength == 0:
-            return encode_texts(self.tower, texts, side, self.kind, None)
+            return encode_texts(self.tower, texts, side)
         prompted = encode_texts(self.tower, texts, side, self.kind, prompt)
         if self.strength == 1:
             return prompted
-        return self.tower.between(encode_texts(self.tower, texts, side, self.kind, None), prompted, self.strength)
+        frozen = encode_texts(self.tower, texts, side)
+        return between(frozen, prompted, self.strength, unit=self.tower.unit_length)
 
     def _identity(self, side: str) -> str | None:
         prompt = self.prompt(side)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from multimodal.towers.text import TextTower
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.fingerprint import digest
 
 EMBEDDED = Path(__file__).parent.parent / "small_clip"
 EMBEDDED_NAME = "small_clip"
@@ -106,7 +107,7 @@ class Clip:
     def image_fingerprint(self) -> str:
         """SHA-256 of all that an image's features depend on: the image tower's weights and the preprocessing."""
         settings = [self._preprocessing, self.image_size, str(self.preprocess), _settings(self.visual)]
-        return _digest(self.visual.state_dict(), settings)
+        return digest(self.visual.state_dict(), before=_json(settings))
 
     @cached_property
     def text_fingerprint(self) -> str:
@@ -118,7 +119,7 @@ class Clip:
         modules = [[name, _settings(module)] for name, module in self.model.named_children() if name != "visual"]
         pooling = [getattr(self.model, name, None) for name in ("text_pool_type", "text_eos_id")]
         causal = getattr(self.text.inner, "attn_mask", None) is not None
-        return _digest(weights, [around, modules, pooling, causal])
+        return digest(weights, before=_json([around, modules, pooling, causal]))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -203,10 +204,5 @@ def _settings(module: nn.Module) -> list[Any]:
     ]
 
 
-def _digest(weights: dict[str, Tensor], settings: Any) -> str:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(weights.items()):
-        content = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {content.dtype} {tuple(content.shape)} ".encode())
-        digest.update(content.view(-1).view(torch.uint8).numpy().data if content.numel() else b"")
-    return digest.hexdigest()
+def _json(settings: Any) -> str:
+    return json.dumps(settings, sort_keys=True, default=str)

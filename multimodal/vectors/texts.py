@@ -19,6 +19,7 @@ from multimodal.data.splits import few
 from multimodal.prompts.contexts import Prompts
 from multimodal.towers.tokens import Rows
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.prompts.strength import between
 
 if TYPE_CHECKING:
     from multimodal.towers.clip import Clip
@@ -92,7 +93,7 @@ class Texts:
         if prompts is None or strength == 0:
             return self.frozen
         prompted = self._encoded(prompts)
-        return prompted if strength == 1 else F.normalize(torch.lerp(self.frozen, prompted, strength), dim=-1)
+        return prompted if strength == 1 else between(self.frozen, prompted, strength, lerp=True)
 
     def _encoded(self, prompts: Prompts) -> Tensor:
         rows = self.rows(prompts.context.shape[0])

@@ -30,7 +30,7 @@ from retrieval_prompts.data.beir_folder import Document, frame
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import write_bytes
-from retrieval_prompts.towers.text import Floats
+from retrieval_prompts.towers.text import Floats, unit_length
 from retrieval_prompts.vectors.index import Index
 
 BLOCK = 2048  # texts between two steps of a progress bar
@@ -83,7 +83,7 @@ class BeirModel:
         parts = [encode(texts[start : start + BLOCK]) for start in starts]
         vectors = np.concatenate(parts) if parts else np.empty((0, self.biencoder.tower.dimension), np.float32)
         if normalize_embeddings:
-            vectors = _unit(vectors)
+            vectors = unit_length(vectors)
         return torch.from_numpy(vectors) if convert_to_tensor else vectors
 
 
@@ -268,11 +268,7 @@ def _scored(vectors: Any, score_function: str) -> Floats:
     if isinstance(vectors, torch.Tensor):
         vectors = vectors.float().cpu().numpy()
     vectors = np.asarray(vectors, dtype=np.float32)
-    return _unit(vectors) if score_function == "cos_sim" else vectors
-
-
-def _unit(vectors: Floats) -> Floats:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return unit_length(vectors) if score_function == "cos_sim" else vectors
 
 
 def _best_others(run: Run, top_k: int) -> Run:

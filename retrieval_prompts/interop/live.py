@@ -26,6 +26,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import write_bytes
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable, fingerprint
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, load_prompts, save_prompts
+from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.towers.injection import embed
 
 if TYPE_CHECKING:
@@ -222,9 +223,7 @@ class PromptedTower(InputModule):
         if self._needs_frozen(side):
             rows = _rows(features["frozen_ids"], features["frozen_mask"])
             frozen = embed(tower, rows, side, self.biencoder.kind, None)
-            vectors = (1 - strength) * frozen + strength * vectors
-            if tower.unit_length:
-                vectors = torch.nn.functional.normalize(vectors, dim=1)
+            vectors = between(frozen, vectors, strength, unit=tower.unit_length)
         if self.training and torch.distributed.is_available() and torch.distributed.is_initialized():
             # Processes average gradients only if each forward pass makes use of each parameter
             vectors = vectors + 0 * sum(parameter.sum() for parameter in self.biencoder.parameters())

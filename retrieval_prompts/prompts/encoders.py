@@ -7,11 +7,12 @@ Every encoder starts exactly at its initial vectors and collapses to plain vecto
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from retrieval_prompts.towers.fingerprint import digest
 
 SIDES = ("query", "document")
 KINDS = ("input", "prefix")
@@ -88,10 +89,7 @@ ENCODERS: dict[str, Callable[[Tensor], nn.Module]] = {
 
 def fingerprint(kind: str, vectors: Tensor) -> str:
     """SHA-256 of a prompt's kind, shape and float32 vectors, as 64 hexadecimal digits."""
-    content = vectors.detach().to("cpu", torch.float32).contiguous()
-    digest = hashlib.sha256(f"{kind} {tuple(content.shape)} ".encode())
-    digest.update(content.numpy().tobytes())
-    return digest.hexdigest()
+    return digest({kind: vectors.to(torch.float32)}, types=False)
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -102,6 +102,7 @@ def strength_curve(
     """
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.experiments.retrieval import TOP
+    from retrieval_prompts.prompts.strength import between
 
     if "query" not in biencoder.prompts or "document" in biencoder.prompts:
         return None
@@ -112,7 +113,7 @@ def strength_curve(
     prompted = BiEncoder(tower, biencoder.kind, dict(biencoder.prompts)).encode_query(texts)
     points = []
     for strength in at:
-        vectors = tower.comparable(tower.between(frozen, prompted, strength))
+        vectors = tower.comparable(between(frozen, prompted, strength, unit=tower.unit_length))
         run = index.rank(list(queries), vectors, TOP)
         points.append((float(strength), means(per_query(qrels, run, [metric]))[metric]))
     return Curve(metric, points)

@@ -6,7 +6,6 @@ text, how long a text may be, where its positions end, what its weights are.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.fingerprint import digest
 
 Floats: TypeAlias = NDArray[np.float32]
 Vectors = TypeVar("Vectors", Tensor, Floats)
@@ -127,36 +127,18 @@ class TextTower:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that a vector depends on: weights, module settings, tokenizer, lengths."""
-        digest = hashlib.sha256()
         # Where a checkpoint lacks the head that pooling does not read, transformers makes a random one at each load
         headless = self.transformer.module_output_name == "token_embeddings"
-        for name, tensor in sorted(self.sentence_transformer.state_dict().items()):
-            if headless and ".pooler." in name:
-                continue
-            content = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {content.dtype} {tuple(content.shape)} ".encode())
-            digest.update(content.view(-1).view(torch.uint8).numpy().data if content.numel() else b"")
+        weights = self.sentence_transformer.state_dict()
+        weights = {name: value for name, value in weights.items() if not (headless and ".pooler." in name)}
         modules = [[type(module).__name__, _settings(module)] for module in list(self.sentence_transformer)[1:]]
         lengths = {side: [self.text_length(side), self.text_prompt(side)] for side in ("query", "document")}
-        compared = [self.similarity, self.dimension]
-        digest.update(json.dumps([modules, lengths, compared], sort_keys=True, default=str).encode())
-        digest.update(json.dumps(_tokenizer_settings(self.tokenizer), sort_keys=True).encode())
-        return digest.hexdigest()
+        settings = json.dumps([modules, lengths, [self.similarity, self.dimension]], sort_keys=True, default=str)
+        return digest(weights, after=settings + json.dumps(_tokenizer_settings(self.tokenizer), sort_keys=True))
 
     def comparable(self, vectors: Vectors) -> Vectors:
         """Vectors as the model's similarity wants them for an inner product: unit length where it is the cosine."""
-        if not self.normalizes_for_search:
-            return vectors
-        if isinstance(vectors, Tensor):
-            return nn.functional.normalize(vectors, dim=-1)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-    def between(self, frozen: Floats, prompted: Floats, strength: float) -> Floats:
-        """The point at `strength` on the way from one set of vectors to another, at unit length if both are."""
-        mixed = (1 - strength) * frozen + strength * prompted
-        if self.unit_length:
-            mixed /= np.maximum(np.linalg.norm(mixed, axis=-1, keepdims=True), 1e-12)
-        return mixed.astype(np.float32)
+        return unit_length(vectors) if self.normalizes_for_search else vectors
 
     def pool(self, features: dict[str, Any], **model_arguments: Any) -> Tensor:
         """Model features (`inputs_embeds` or `input_ids`, `attention_mask`) -> vectors (batch, dimension)."""
@@ -164,6 +146,13 @@ class TextTower:
         for module in list(self.sentence_transformer)[1:]:
             features = module(features)
         return features["sentence_embedding"][:, : self.dimension]
+
+
+def unit_length(vectors: Vectors) -> Vectors:
+    """Vectors (..., dimension) at length 1; one of length 0 stays."""
+    if isinstance(vectors, Tensor):
+        return nn.functional.normalize(vectors, dim=-1)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def load_tower(

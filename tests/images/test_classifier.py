@@ -227,7 +227,7 @@ def test_settings_that_do_not_fit_the_weights(coop: PromptClassifier, tmp_path: 
 @pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
 def test_strengths_that_cannot_be(coop: PromptClassifier, tmp_path: Path, strength: float) -> None:
     coop.save(tmp_path / "prompts")
-    with pytest.raises(UserError, match=f"--strength must be from 0 to 1, got {strength}"):
+    with pytest.raises(UserError, match=rf"strength must be from 0 \(the frozen model\) to 1 \(the whole prompt\), got {strength}"):
         PromptClassifier.load(tmp_path / "prompts", coop.clip, strength=strength)
 
 

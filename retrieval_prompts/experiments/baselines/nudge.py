@@ -16,7 +16,7 @@ import numpy as np
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.baselines.task import Retriever, Task, Training, dev_mean
-from retrieval_prompts.towers.text import Floats
+from retrieval_prompts.towers.text import Floats, unit_length
 from retrieval_prompts.training.retrieval import DEV_METRIC, Positions
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.blocks import VectorBlocks
@@ -38,7 +38,7 @@ def nudge_m(documents: Floats, pulls: Floats, gamma: float) -> Floats:
 
     Returns (n, dimension), to be compared by inner product, for lengths change.
     """
-    return documents + gamma * _norm(documents) * _unit(pulls)
+    return documents + gamma * _norm(documents) * unit_length(pulls)
 
 
 def nudge_n(documents: Floats, pulls: Floats, gamma: float) -> Floats:
@@ -52,9 +52,9 @@ def nudge_n(documents: Floats, pulls: Floats, gamma: float) -> Floats:
 
     Returns (n, dimension).
     """
-    unit, goal = _unit(documents), _unit(pulls)
+    unit, goal = unit_length(documents), unit_length(pulls)
     along = (unit * goal).sum(axis=1, keepdims=True)  # the cosine of the whole way
-    turned = (1 - gamma / 2) * unit + math.sqrt(gamma * (4 - gamma)) / 2 * _unit(goal - along * unit)
+    turned = (1 - gamma / 2) * unit + math.sqrt(gamma * (4 - gamma)) / 2 * unit_length(goal - along * unit)
     moved = np.where(along >= 1 - gamma / 2, goal, turned)
     return np.where(along <= 0, documents, _norm(documents) * moved)
 
@@ -152,9 +152,3 @@ def _parts(documents: VectorBlocks, moving: Positions) -> Iterator[tuple[Floats,
 
 def _norm(vectors: Floats) -> Floats:
     return np.asarray(np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
-
-
-def _unit(vectors: Floats) -> Floats:
-    """At length 1; a vector of length 0 stays."""
-    norms: Floats = np.maximum(_norm(vectors), 1e-12)
-    return vectors / norms

@@ -554,7 +554,7 @@ MISTAKES = [
         "the class name 'o o .*; shorten the name or use a shorter",
     ),
     (f"classify PROMPTS {BLUE} --classes a,b --class-file x", "give either --classes or --class-file, not both"),
-    (f"classify PROMPTS {BLUE} --strength 2", "--strength must be from 0 to 1, got 2.0"),
+    (f"classify PROMPTS {BLUE} --strength 2", r"strength must be from 0 \(the frozen model\) to 1 \(the whole prompt\), got 2.0"),
     ("evaluate NOWHERE --model MODEL", "NOWHERE does not exist; expected an image folder"),
     ("evaluate PICTURES --prompts TEXTS", TEXTS_GIVEN),
     ("evaluate PICTURES --model MODEL --protocol zero", "there is no protocol 'zero'; the protocols are few-shot, bas"),

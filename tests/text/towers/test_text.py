@@ -186,13 +186,6 @@ def test_comparable_vectors(toy: Toy) -> None:
         assert torch.allclose(tower.comparable(torch.tensor(vectors)), torch.tensor(expected))
 
 
-def test_between_two_vectors(toy: Toy) -> None:
-    one, other = np.array([[1, 0]], dtype=np.float32), np.array([[0, 1]], dtype=np.float32)
-    assert load_tower(toy("bert", normalize=False)).between(one, other, 0.25) == pytest.approx(np.array([[0.75, 0.25]]))
-    unit = np.array([[0.75, 0.25]]) / np.sqrt(0.75**2 + 0.25**2)
-    assert load_tower(toy("bert")).between(one, other, 0.25) == pytest.approx(unit)
-
-
 # --- the fingerprint ------------------------------------------------------------------------------------------------
 
 
