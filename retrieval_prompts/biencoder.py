@@ -92,11 +92,14 @@ class BiEncoder(nn.Module):
 
         Raises UserError when the model or the folder cannot be read, or do not belong together.
         """
+        folder = None
         if str(prompts).startswith("hf:"):
-            from retrieval_prompts.interop.hub import check_trust
+            from retrieval_prompts.interop.hub import check_trust, located
 
             check_trust(model, trust_remote_code)
-        folder = load_prompts(prompts) if prompts is not None else None
+            folder = load_prompts(located(str(prompts)))
+        elif prompts is not None:
+            folder = load_prompts(prompts)
         if model is None:
             model = folder.base["name"] if folder is not None else DEFAULT_MODEL
         tower = load_tower(model, device=device, trust_remote_code=trust_remote_code)

@@ -120,6 +120,12 @@ def fetch(repo_id: str, *, revision: str | None = None, token: str | None = None
     return folder
 
 
+def located(prompts: Path | str) -> Path:
+    """A prompt folder's path; of "hf:user/name" or "hf:user/name@revision" the path in the cache of the hub."""
+    name = str(prompts)
+    return fetch(name.removeprefix("hf:")) if name.startswith("hf:") else Path(name)
+
+
 def check_trust(model: object, trust_remote_code: bool) -> None:
     """Raises UserError where prompts from the hub would choose the model whose code runs."""
     if trust_remote_code and model is None:

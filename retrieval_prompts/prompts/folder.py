@@ -1,10 +1,13 @@
-"""A prompt folder: `prompt.safetensors` (the vectors) and `prompt.json` (what they are and what they belong to).
+"""A prompt folder: `prompt.safetensors` (what was learned) and `prompt.json` (what it is and what it belongs to).
 
-Knows no model: `BiEncoder.load` compares what is read here with the model at hand.
+One format for prompts of texts and of CLIP; the two older ones are still read. Knows no model: who loads prompts
+compares what is read here with the model at hand.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +18,18 @@ from torch import Tensor
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import new_folder, read_json, write_bytes, write_json
 from retrieval_prompts.prompts.encoders import KINDS, SIDES, fingerprint
+from retrieval_prompts.prompts.strength import checked
+from retrieval_prompts.towers.fingerprint import digest
 
-FORMAT = "retrieval-prompts/1"
+FORMAT, OLD_TEXT, OLD_CLIP = "soft-prompts/2", "retrieval-prompts/1", "multimodal-prompts/1"
+TARGETS = {"text": ("texts", "retrieval-prompts"), "clip": ("CLIP", "multimodal-prompts")}  # and who reads them
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
 OWN = {VECTORS, DESCRIPTION, "README.md", "prompt_encoder.safetensors"}  # what is made here, in live.py and in hub.py
 
 
 @dataclass(frozen=True)
 class PromptFolder:
-    """What a prompt folder holds.
+    """Prompts for a text tower.
 
     Args:
         kind: "input" or "prefix".
@@ -41,7 +47,38 @@ class PromptFolder:
 
 
 def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool = False) -> None:
-    """Write a prompt folder atomically.
+    """Write a prompt folder; see `write`."""
+    about = {"kind": prompts.kind, "base": prompts.base, "strength": prompts.strength, "training": prompts.training}
+    write(folder, "text", prompts.vectors, about, overwrite=overwrite)
+
+
+def read_description(folder: Path | str) -> dict[str, Any]:
+    """The contents of `prompt.json`. Raises UserError when it is not that of prompts for texts, of a known format."""
+    about, file = describe(folder, "text"), Path(folder) / DESCRIPTION
+    with strictly(file):
+        kind = about["kind"]
+        about["base"]["dimension"] = int(about["base"]["dimension"])
+    if kind not in KINDS or not about["tensors"] or not set(about["tensors"]) <= set(SIDES):
+        raise UserError(f"{file}: expected a kind of {KINDS}, and sides of {SIDES}")
+    return about
+
+
+def load_prompts(folder: Path | str) -> PromptFolder:
+    """Read a prompt folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
+    about = read_description(folder)
+    return PromptFolder(about["kind"], read(folder, about), about["base"], about["strength"], about["training"])
+
+
+def write(
+    folder: Path | str, target: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any], *, overwrite: bool
+) -> None:
+    """Write the folder of any prompts atomically.
+
+    Args:
+        target: "text" or "clip".
+        tensors: what was learned, by name; kept in float32.
+        about: "base" (with the "name" and "fingerprint" of the frozen model), "strength", "training", and what else
+            such prompts have; their "kind" is in the fingerprint.
 
     Raises UserError when it exists, unless `overwrite`, and even then where it holds anything else, such as the
     checkpoints of a trainer.
@@ -49,87 +86,97 @@ def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool =
     from safetensors.torch import save
 
     folder = Path(folder)
-    if overwrite and folder.is_dir() and (others := {file.name for file in folder.iterdir()} - OWN):
+    if overwrite and (folder / DESCRIPTION).is_file() and (others := {file.name for file in folder.iterdir()} - OWN):
         raise UserError(f"{folder} is not replaced, for it holds other things ({min(others)}); choose another name")
-
-    vectors = {side: value.detach().to("cpu", torch.float32).contiguous() for side, value in prompts.vectors.items()}
+    kept = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in tensors.items()}
     description = {
         "format": FORMAT,
-        "kind": prompts.kind,
-        "base": prompts.base,
-        "strength": prompts.strength,
-        "sides": {
-            side: {
-                "layers": value.shape[0],
-                "length": value.shape[1],
-                "width": value.shape[2],
-                "fingerprint": fingerprint(prompts.kind, value),
-            }
-            for side, value in vectors.items()
-        },
-        "training": prompts.training,
+        "for": target,
+        **about,
+        "tensors": {name: list(value.shape) for name, value in kept.items()},
+        "fingerprint": digest(kept, before=about.get("kind", "")),
     }
-    with new_folder(Path(folder), holds=DESCRIPTION, overwrite=overwrite) as temporary:
-        write_bytes(temporary / VECTORS, save(vectors))
+    with new_folder(folder, holds=DESCRIPTION, overwrite=overwrite) as temporary:
+        write_bytes(temporary / VECTORS, save(kept))
         write_json(temporary / DESCRIPTION, description)
 
 
-def read_description(folder: Path | str) -> dict[str, Any]:
-    """The contents of `prompt.json`. Raises UserError when it is not that of a prompt folder of a known format."""
-    path = _located(folder)
-    if not (path / DESCRIPTION).is_file() or not (path / VECTORS).is_file():
+def describe(folder: Path | str, target: str) -> dict[str, Any]:
+    """The contents of `prompt.json`, in which what all prompts have is checked; an old format is put into the new one.
+
+    Raises UserError when there is none, when it is for another target, and when a part is missing or malformed.
+    """
+    path = Path(folder)
+    file = path / DESCRIPTION
+    if not file.is_file() or not (path / VECTORS).is_file():
         raise UserError(f"{path} is no prompt folder: expected {VECTORS} and {DESCRIPTION} in it")
-    description = read_json(path / DESCRIPTION)
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        came = description.get("format") if isinstance(description, dict) else type(description).__name__
-        other = isinstance(came, str) and came.startswith("multimodal-prompts/")
-        hint = "these prompts are for CLIP: use multimodal-prompts" if other else "update retrieval-prompts"
-        raise UserError(f"{path / DESCRIPTION}: expected format {FORMAT!r}, got {came!r}; {hint}")
+    about = read_json(file)
+    came = about.get("format") if isinstance(about, dict) else type(about).__name__
+    if came not in (FORMAT, OLD_TEXT, OLD_CLIP):
+        raise UserError(f"{file}: expected format {FORMAT!r}, got {came!r}; update {TARGETS[target][1]}")
+    with strictly(file):
+        if came != FORMAT:
+            about = _renewed(about)
+        what, reader = TARGETS[about["for"]]
+        if about["for"] != target:
+            raise UserError(f"{file}: expected prompts for {TARGETS[target][0]}, got prompts for {what}; use {reader}")
+        base = dict(about["base"])
+        base |= {name: str(base[name]) for name in ("name", "fingerprint")}
+        strength, training, _ = float(about["strength"]), dict(about["training"]), about["fingerprint"]
+        about |= {"base": base, "strength": strength, "training": training, "tensors": dict(about["tensors"])}
     try:
-        kind, base, strength = description["kind"], dict(description["base"]), float(description["strength"])
-        base |= {
-            "name": str(base["name"]),
-            "fingerprint": str(base["fingerprint"]),
-            "dimension": int(base["dimension"]),
-        }
-        stated = {side: str(part["fingerprint"]) for side, part in description["sides"].items()}
-        training = dict(description.get("training") or {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path / DESCRIPTION} lacks or garbles a field ({error}); restore or train it again"
-        ) from error
-    if kind not in KINDS or not stated or not set(stated) <= set(SIDES) or not 0 <= strength <= 1:
-        raise UserError(f"{path / DESCRIPTION}: expected a kind of {KINDS}, sides of {SIDES}, a strength from 0 to 1")
-    return {**description, "base": base, "strength": strength, "training": training}
+        checked(strength)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return about
 
 
-def load_prompts(folder: Path | str) -> PromptFolder:
-    """Read a prompt folder, or "hf:user/name" on the hub, strictly.
+def read(folder: Path | str, about: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a folder that was described, in the order in which they were saved.
 
-    Raises UserError when a part is missing, malformed or does not fit the rest.
+    Raises UserError when they cannot be read, or are not those that the description is of.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = _located(folder)
-    description = read_description(path)
+    file = Path(folder) / VECTORS
     try:
-        vectors = load_file(path / VECTORS)
+        tensors = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path / VECTORS} cannot be read as safetensors ({error}); restore or train it again"
-        ) from error
-    kind, stated = description["kind"], {side: part["fingerprint"] for side, part in description["sides"].items()}
-    if stated != {side: fingerprint(kind, value) for side, value in vectors.items()}:
-        raise UserError(f"{path}: {VECTORS} and {DESCRIPTION} do not belong together; restore or train it again")
-    vectors = {side: vectors[side] for side in stated}  # in the order in which they were saved
-    return PromptFolder(kind, vectors, description["base"], description["strength"], description["training"])
+        raise UserError(f"{file} cannot be read as safetensors ({error}); restore or train it again") from error
+    found: Any
+    if about["format"] == OLD_TEXT:
+        found = {side: fingerprint(about["kind"], value) for side, value in tensors.items()}
+    elif about["format"] == OLD_CLIP:
+        found = digest(tensors, types=False)
+    else:
+        found = digest(tensors, before=about.get("kind", ""))
+    shapes = {name: list(value.shape) for name, value in tensors.items()}
+    if found != about["fingerprint"] or (about["format"] != OLD_CLIP and shapes != about["tensors"]):
+        raise UserError(f"{folder}: {VECTORS} and {DESCRIPTION} do not belong together; restore or train it again")
+    return {name: tensors[name] for name in about["tensors"] or tensors}
 
 
-def _located(folder: Path | str) -> Path:
-    """A folder's path; of "hf:user/name" or "hf:user/name@revision" the path in the cache of the hub."""
-    if not str(folder).startswith("hf:"):
-        return Path(folder)
-    from retrieval_prompts.interop.hub import fetch
+@contextmanager
+def strictly(file: Path) -> Iterator[None]:
+    """Raise a UserError of one line where a field of a description is missing or malformed."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} lacks or garbles a field ({error}); restore or train it again") from error
 
-    return fetch(str(folder).removeprefix("hf:"))
+
+def _renewed(about: dict[str, Any]) -> dict[str, Any]:
+    """A description of an old format, in the fields of the present one; its fingerprint is still the old one."""
+    if about["format"] == OLD_CLIP:
+        return {**about, "for": "clip", "tensors": {}, "fingerprint": about["state"]}
+    sides = about["sides"]
+    return {
+        "training": {},
+        **about,
+        "for": "text",
+        "tensors": {side: [part[name] for name in ("layers", "length", "width")] for side, part in sides.items()},
+        "fingerprint": {side: part["fingerprint"] for side, part in sides.items()},
+    }

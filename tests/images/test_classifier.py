@@ -227,7 +227,7 @@ def test_settings_that_do_not_fit_the_weights(coop: PromptClassifier, tmp_path: 
 @pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
 def test_strengths_that_cannot_be(coop: PromptClassifier, tmp_path: Path, strength: float) -> None:
     coop.save(tmp_path / "prompts")
-    with pytest.raises(UserError, match=rf"strength must be from 0 \(the frozen model\) to 1 \(the whole prompt\), got {strength}"):
+    with pytest.raises(UserError, match=rf"strength must be from 0 .* to 1 .*, got {strength}"):
         PromptClassifier.load(tmp_path / "prompts", coop.clip, strength=strength)
 
 
@@ -548,3 +548,11 @@ def test_what_is_not_exported(fitted: dict[str, PromptClassifier], tmp_path: Pat
         fitted["coop"].export(tmp_path / "export")
     fitted["coop"].export(tmp_path / "export", OTHERS, overwrite=True)
     assert json.loads((tmp_path / "export" / "classes.json").read_text())["names"] == list(OTHERS)
+
+
+def test_a_folder_of_the_first_format_still_gives_its_logits() -> None:
+    classifier = PromptClassifier.load(Path(__file__).parents[1] / "data" / "clip_prompts_1", device="cpu")
+    assert (classifier.classes, classifier.strength, classifier.temperature) == (("dog", "red car"), 0.75, 1.25)
+    features = torch.linspace(-1, 1, 2 * 256).view(2, 256)
+    recorded = [[0.9209524989128113, -0.6208972930908203], [-0.21159982681274414, -0.9551755785942078]]
+    assert classifier.logits(features) == pytest.approx(np.array(recorded), abs=1e-5)

@@ -49,10 +49,11 @@ def convert(
     else:
         check_output(out, overwrite=overwrite, holds="adapter_config.json")
         from retrieval_prompts.biencoder import BiEncoder
+        from retrieval_prompts.interop.hub import located
         from retrieval_prompts.interop.peft import write_adapter
         from retrieval_prompts.prompts.folder import read_description
 
-        read_description(source)
+        read_description(located(source))
         biencoder = BiEncoder.load(model, source, device=device, trust_remote_code=trust_remote_code)
         write_adapter(biencoder, out, side, overwrite=overwrite)
         print(f"{out}: a PEFT adapter")

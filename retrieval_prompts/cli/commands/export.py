@@ -24,9 +24,10 @@ def export(
 
     check_output(out, overwrite=overwrite, holds="modules.json")
     from retrieval_prompts.interop.export import check_exportable
+    from retrieval_prompts.interop.hub import located
     from retrieval_prompts.prompts.folder import read_description
 
-    saved = read_description(prompts)
+    saved = read_description(located(prompts))
     check_exportable(saved["kind"], saved["strength"] if strength is None else strength)
     from retrieval_prompts.biencoder import BiEncoder
 

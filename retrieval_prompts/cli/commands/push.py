@@ -27,10 +27,10 @@ def push(
     trust_remote_code: Trust = False,
 ) -> None:
     """Upload a prompt folder with a model card to the Hugging Face Hub."""
-    from retrieval_prompts.interop.hub import push
+    from retrieval_prompts.interop.hub import located, push
     from retrieval_prompts.prompts.folder import load_prompts
 
-    saved = load_prompts(prompts)
+    saved = load_prompts(located(prompts))
     export = None
     if exported:
         from retrieval_prompts.biencoder import BiEncoder

@@ -507,7 +507,7 @@ def test_outputs_that_exist_are_refused(
 TUNE = "tune PICTURES --out NEW --shots 2 --model MODEL"
 CAPTIONS = "CAPTIONS/captions.csv"
 BLUE = "PICTURES/test/blue/0.png"
-TEXTS_GIVEN = "TEXTS/prompt.json: .* got 'retrieval-prompts/1'; prompts for texts are read by retrieval-prompts"
+TEXTS_GIVEN = "TEXTS/prompt.json: expected prompts for CLIP, got prompts for texts; use retrieval-prompts"
 MISTAKES = [
     ("tune NOWHERE --out NEW", "NOWHERE does not exist; expected an image folder"),
     ("tune NOWHERE.jsonl --out NEW", "NOWHERE.jsonl is no file; expected captions"),
@@ -554,7 +554,10 @@ MISTAKES = [
         "the class name 'o o .*; shorten the name or use a shorter",
     ),
     (f"classify PROMPTS {BLUE} --classes a,b --class-file x", "give either --classes or --class-file, not both"),
-    (f"classify PROMPTS {BLUE} --strength 2", r"strength must be from 0 \(the frozen model\) to 1 \(the whole prompt\), got 2.0"),
+    (
+        f"classify PROMPTS {BLUE} --strength 2",
+        r"strength must be from 0 .* to 1 .*, got 2.0",
+    ),
     ("evaluate NOWHERE --model MODEL", "NOWHERE does not exist; expected an image folder"),
     ("evaluate PICTURES --prompts TEXTS", TEXTS_GIVEN),
     ("evaluate PICTURES --model MODEL --protocol zero", "there is no protocol 'zero'; the protocols are few-shot, bas"),
@@ -627,7 +630,7 @@ def test_what_the_system_refuses_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("multimodal.prompts.folder.write_bytes", fail)
+    monkeypatch.setattr("retrieval_prompts.prompts.folder.write_bytes", fail)
     tune = ["tune", picture_folder, "--model", clip_folder, "--out", tmp_path / "out", "--shots", "1", *QUICK]
     refused(command(*tune), "No space left on device")
     assert [path.suffix for path in tmp_path.iterdir()] == [".partial"], "the work is not lost"

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from multimodal.prompts.folder import DESCRIPTION, FORMAT, STATE, Saved, load, save
+from multimodal.prompts.folder import Saved, load, save
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, save_prompts
+from retrieval_prompts.prompts.folder import DESCRIPTION, FORMAT, VECTORS, PromptFolder, load_prompts, save_prompts
 
 BASE = {"name": "ViT-B-32", "pretrained": "openai", "fingerprint": "ab" * 32}
 
@@ -46,7 +46,7 @@ def refused(folder: Path, message: str) -> None:
 
 
 def test_a_folder_holds_what_was_saved(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == [DESCRIPTION, STATE]
+    assert sorted(path.name for path in folder.iterdir()) == [DESCRIPTION, VECTORS]
     expected, found = saved(), load(folder)
     assert {name: value.tolist() for name, value in found.state.items()} == {
         name: value.tolist() for name, value in expected.state.items()
@@ -59,7 +59,7 @@ def test_a_folder_holds_what_was_saved(folder: Path) -> None:
 
 def test_the_same_prompts_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "again", saved())
-    for name in (DESCRIPTION, STATE):
+    for name in (DESCRIPTION, VECTORS):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
@@ -84,28 +84,28 @@ def test_an_existing_folder_is_replaced_only_when_told_to(folder: Path, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "prompts"]
 
 
-@pytest.mark.parametrize("name", [DESCRIPTION, STATE])
+@pytest.mark.parametrize("name", [DESCRIPTION, VECTORS])
 def test_a_part_is_missing(folder: Path, name: str) -> None:
     (folder / name).unlink()
     refused(folder, r"prompts is no prompt folder: expected prompt.safetensors and prompt.json in it")
 
 
 def damage_weights(folder: Path) -> None:
-    state = load_file(folder / STATE)
+    state = load_file(folder / VECTORS)
     state["meta.0.bias"][0] += 1e-6
-    save_file(state, folder / STATE)
+    save_file(state, folder / VECTORS)
 
 
 def rename_weights(folder: Path) -> None:
-    save_file({f"x.{name}": value for name, value in load_file(folder / STATE).items()}, folder / STATE)
+    save_file({f"x.{name}": value for name, value in load_file(folder / VECTORS).items()}, folder / VECTORS)
 
 
 def cut_weights(folder: Path) -> None:
-    (folder / STATE).write_bytes((folder / STATE).read_bytes()[:-4])
+    (folder / VECTORS).write_bytes((folder / VECTORS).read_bytes()[:-4])
 
 
 def halve_weights(folder: Path) -> None:
-    save_file({name: value.bfloat16() for name, value in load_file(folder / STATE).items()}, folder / STATE)
+    save_file({name: value.bfloat16() for name, value in load_file(folder / VECTORS).items()}, folder / VECTORS)
 
 
 def described(**fields: Any) -> Callable[[Path], None]:
@@ -124,24 +124,34 @@ def described(**fields: Any) -> Callable[[Path], None]:
     [
         (damage_weights, "prompt.safetensors and prompt.json do not belong together; restore or train it again"),
         (rename_weights, "prompt.safetensors and prompt.json do not belong together; restore or train it again"),
-        (cut_weights, r"lacks or garbles a part \(.*\); restore or train it again"),
-        (halve_weights, r"lacks or garbles a part \(.*\); restore or train it again"),
+        (cut_weights, r"prompt.safetensors cannot be read as safetensors \(.*\); restore or train it again"),
+        (halve_weights, "prompt.safetensors and prompt.json do not belong together; restore or train it again"),
         *(
-            (described(**{name: None}), f"lacks or garbles a part \\('{name}'\\); restore or train it again")
-            for name in ("settings", "base", "classes", "strength", "temperature", "training", "state")
+            (described(**{name: None}), f"lacks or garbles a field \\('{name}'\\); restore or train it again")
+            for name in (
+                "settings",
+                "base",
+                "classes",
+                "strength",
+                "temperature",
+                "training",
+                "for",
+                "tensors",
+                "fingerprint",
+            )
         ),
-        (described(base={"name": "a", "pretrained": None}), r"garbles a part \('fingerprint'\)"),
-        (described(classes=3), "lacks or garbles a part"),
-        (described(strength="much"), "lacks or garbles a part"),
-        (described(strength=1.5), "expected a strength from 0 to 1 and a temperature above 0"),
-        (described(temperature=0), "expected a strength from 0 to 1 and a temperature above 0"),
-        (described(temperature=float("inf")), "expected a strength from 0 to 1 and a temperature above 0"),
-        (described(temperature=float("nan")), "expected a strength from 0 to 1 and a temperature above 0"),
+        (described(base={"name": "a", "pretrained": None}), r"garbles a field \('fingerprint'\)"),
+        (described(classes=3), "lacks or garbles a field"),
+        (described(strength="much"), "lacks or garbles a field"),
+        (described(strength=1.5), r"prompt.json: strength must be from 0 \(the frozen model\) to 1 .*, got 1.5"),
+        (described(temperature=0), "expected a temperature above 0, got "),
+        (described(temperature=float("inf")), "expected a temperature above 0, got "),
+        (described(temperature=float("nan")), "expected a temperature above 0, got "),
         (
             described(format="multimodal-prompts/2"),
-            "expected format 'multimodal-prompts/1', got 'multimodal-prompts/2'",
+            "expected format 'soft-prompts/2', got 'multimodal-prompts/2'",
         ),
-        (lambda folder: (folder / DESCRIPTION).write_text("[]"), "expected format 'multimodal-prompts/1', got 'list'"),
+        (lambda folder: (folder / DESCRIPTION).write_text("[]"), "expected format 'soft-prompts/2', got 'list'"),
         (lambda folder: (folder / DESCRIPTION).write_text("{"), "prompt.json is not valid JSON"),
     ],
 )
@@ -152,17 +162,30 @@ def test_a_damaged_folder_is_refused(folder: Path, change: Callable[[Path], None
 
 def test_parts_of_two_folders_do_not_go_together(folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "other", saved(state={"encoder.vectors": torch.ones(1, 3, 4)}))
-    shutil.copy(tmp_path / "other" / STATE, folder / STATE)
+    shutil.copy(tmp_path / "other" / VECTORS, folder / VECTORS)
     refused(folder, "prompts: prompt.safetensors and prompt.json do not belong together")
 
 
 def test_prompts_for_texts_are_another_programs(folder: Path, tmp_path: Path) -> None:
     base = {"name": "bert", "fingerprint": "0" * 64, "dimension": 4, "width": 4}
     save_prompts(tmp_path / "texts", PromptFolder("input", {"query": torch.ones(1, 2, 4)}, base))
-    refused(tmp_path / "texts", "got 'retrieval-prompts/1'; prompts for texts are read by retrieval-prompts$")
-    with pytest.raises(UserError, match="expected format 'retrieval-prompts/1', got 'multimodal-prompts/1'"):
+    refused(tmp_path / "texts", "expected prompts for CLIP, got prompts for texts; use retrieval-prompts$")
+    with pytest.raises(UserError, match=r"expected prompts for texts, got prompts for CLIP; use multimodal-prompts$"):
         load_prompts(folder)
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "nowhere is no prompt folder: expected prompt.safetensors and prompt.json in it")
+
+
+def test_the_first_format_is_read_and_written_anew_bit_for_bit(tmp_path: Path) -> None:
+    first = Path(__file__).parents[2] / "data" / "clip_prompts_1"
+    old = load(first)
+    assert old.classes == ("dog", "red car") and old.temperature == 1.25
+    save(tmp_path / "new", old)
+    assert (tmp_path / "new" / VECTORS).read_bytes() == (first / VECTORS).read_bytes()
+    assert str(load(tmp_path / "new")) == str(old)
+    shutil.copytree(first, tmp_path / "old")
+    damage = load_file(first / VECTORS)
+    save_file({name: value + 1e-3 for name, value in damage.items()}, tmp_path / "old" / VECTORS)
+    refused(tmp_path / "old", "do not belong together")

@@ -252,6 +252,11 @@ def prints(folder: Path) -> tuple[str, str, str]:
     return clip.image_fingerprint, clip.text_fingerprint, clip.fingerprint
 
 
+def test_the_fingerprint_of_the_small_clip() -> None:
+    """It stands in every prompt folder that was tuned on it."""
+    assert load_clip(device="cpu").fingerprint == "44ce11b93d4ee2f5d7fb2ebd2cb9534c953767bda052556459ad9100c9e9b558"
+
+
 def test_fingerprints_are_of_the_model_wherever_it_lies(clip_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(clip_folder, tmp_path / "elsewhere")
     image, text, both = prints(clip_folder)

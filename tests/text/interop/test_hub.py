@@ -24,7 +24,7 @@ from retrieval_prompts.cli.commands.pull import pull
 from retrieval_prompts.cli.commands.push import push as push_command
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import compare
-from retrieval_prompts.interop.hub import fetch, hub_name, push
+from retrieval_prompts.interop.hub import fetch, hub_name, located, push
 from retrieval_prompts.interop.model_card import model_card
 from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, read_description, save_prompts
 from retrieval_prompts.towers.text import TextTower
@@ -71,7 +71,7 @@ def test_what_is_pushed_is_fetched(kind: str, hub: FakeHub, toy_tower: ToyTower)
     assert np.array_equal(loaded.encode_query(TEXTS), model.encode_query(TEXTS))
     assert loaded.training_record == {"dataset": "toys"}
     assert tower.name not in str(hub.files), "no path of this machine is published"
-    assert load_prompts("hf:me/toy-prompts").base["name"] == "some/bert"
+    assert load_prompts(located("hf:me/toy-prompts")).base["name"] == "some/bert"
 
 
 def test_with_a_stock_checkpoint(hub: FakeHub, toy_tower: ToyTower) -> None:
@@ -106,8 +106,8 @@ def test_revisions(hub: FakeHub) -> None:
     assert fetch(f"me/toy@{first}").name == fetch("me/toy", revision=first).name == first
     push(replace(PROMPTS, strength=0.5), "me/toy", commit_message="Half")
     assert hub.messages == ["Upload soft prompts", "Half"]
-    assert read_description("hf:me/toy")["strength"] == 0.5
-    assert read_description(f"hf:me/toy@{first}")["strength"] == 1
+    assert read_description(located("hf:me/toy"))["strength"] == 0.5
+    assert read_description(located(f"hf:me/toy@{first}"))["strength"] == 1
 
 
 def test_a_private_repository(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,9 +172,9 @@ def test_only_known_files_are_fetched(hub: FakeHub) -> None:
 def test_changed_vectors_are_refused(hub: FakeHub) -> None:
     push(PROMPTS, "me/toy")
     hub.files["me/toy"]["prompt.safetensors"] = save({"query": torch.zeros(1, 3, 4)})
-    assert "prompt.safetensors and prompt.json do not belong together" in refusal(load_prompts, "hf:me/toy")
+    assert "prompt.safetensors and prompt.json do not belong together" in refusal(load_prompts, fetch("me/toy"))
     hub.files["me/toy"]["prompt.safetensors"] = b"\x80\x05pickle"
-    assert "cannot be read as safetensors" in refusal(load_prompts, "hf:me/toy")
+    assert "cannot be read as safetensors" in refusal(load_prompts, fetch("me/toy"))
 
 
 @pytest.mark.parametrize("name", ["/etc", "../model", "a/b/c"])
@@ -183,7 +183,7 @@ def test_a_path_as_a_base_model_is_refused(name: str, hub: FakeHub) -> None:
     description = json.loads(hub.files["me/toy"]["prompt.json"])
     description["base"]["name"] = name
     hub.files["me/toy"]["prompt.json"] = json.dumps(description).encode()
-    assert refusal(load_prompts, "hf:me/toy") == (
+    assert refusal(located, "hf:me/toy") == (
         f"me/toy on the hub names {name!r} as its base model; expected the name of a model on the hub"
     )
 

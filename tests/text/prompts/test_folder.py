@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts import folder as artifacts
-from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, read_description, save_prompts
+from retrieval_prompts.prompts.folder import FORMAT, PromptFolder, load_prompts, read_description, save_prompts
 
 BASE = {"name": "toy", "fingerprint": "f" * 64, "dimension": 6, "width": 4}
 GENERATOR = torch.Generator().manual_seed(0)
@@ -47,12 +48,8 @@ def test_round_trip(folder: Path) -> None:
 def test_the_description_can_be_read_alone(folder: Path) -> None:
     description = read_description(folder)
     assert description == json.loads((folder / "prompt.json").read_text())
-    assert description["sides"]["query"] | {"fingerprint": ""} == {
-        "layers": 2,
-        "length": 3,
-        "width": 4,
-        "fingerprint": "",
-    }
+    assert (description["format"], description["for"]) == (FORMAT, "text")
+    assert description["tensors"] == {"query": [2, 3, 4], "document": [2, 3, 4]}
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 1024), (12, 16, 2 * 384)])
@@ -133,19 +130,23 @@ def test_bad_json(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format": "retrieval-prompts/2"}, "expected format 'retrieval-prompts/1', got 'retrieval-prompts/2'; "),
-        ({"format": None}, "expected format 'retrieval-prompts/1', got None; update retrieval-prompts"),
+        ({"format": "retrieval-prompts/2"}, "expected format 'soft-prompts/2', got 'retrieval-prompts/2'; "),
+        ({"format": None}, "expected format 'soft-prompts/2', got None; update retrieval-prompts"),
         ({"base": None}, "lacks or garbles a field ("),
         ({"base": {"name": "toy"}}, "lacks or garbles a field ('fingerprint'); restore or train it again"),
         ({"base": {**BASE, "dimension": "six"}}, "lacks or garbles a field ("),
         ({"strength": "much"}, "lacks or garbles a field ("),
-        ({"sides": []}, "lacks or garbles a field ("),
-        ({"sides": {"query": {}}}, "lacks or garbles a field ('fingerprint'); "),
+        ({"tensors": 3}, "lacks or garbles a field ("),
+        ({"tensors": {"query": [2, 3, 4]}}, "do not belong together"),
+        ({"tensors": {"query": [2, 3, 4], "document": [6, 4]}}, "do not belong together"),
+        ({"kind": "input"}, "do not belong together"),
+        ({"for": "speech"}, "lacks or garbles a field ('speech')"),
         ({"training": "yes"}, "lacks or garbles a field ("),
-        ({"kind": "suffix"}, "expected a kind of ('input', 'prefix'), sides of ('query', 'document'), a strength from"),
-        ({"strength": 1.5}, "expected a kind of ('input', 'prefix'), sides of ('query', 'document'), a strength from"),
-        ({"strength": float("nan")}, "expected a kind of ('input', 'prefix'), sides of ('query', 'document'), a "),
-        ({"sides": {}}, "expected a kind of ('input', 'prefix'), sides of ('query', 'document'), a strength from"),
+        ({"kind": "suffix"}, "expected a kind of ('input', 'prefix'), and sides of ('query', 'document')"),
+        ({"strength": 1.5}, "prompt.json: strength must be from 0 (the frozen model) to 1 (the whole prompt), got 1.5"),
+        ({"strength": float("nan")}, "strength must be from 0 (the frozen model) to 1 (the whole prompt), got nan"),
+        ({"tensors": {}}, "expected a kind of ('input', 'prefix'), and sides of ('query', 'document')"),
+        ({"tensors": {"title": [1]}}, "expected a kind of ('input', 'prefix'), and sides of ('query', 'document')"),
     ],
 )
 def test_a_garbled_description(change: dict[str, Any], reason: str, folder: Path) -> None:
@@ -158,13 +159,13 @@ def test_a_garbled_description(change: dict[str, Any], reason: str, folder: Path
 def test_a_description_that_is_no_object(content: str, folder: Path) -> None:
     (folder / "prompt.json").write_text(content)
     kind = type(json.loads(content)).__name__
-    assert f"expected format 'retrieval-prompts/1', got '{kind}'" in refusal(folder)
+    assert f"expected format 'soft-prompts/2', got '{kind}'" in refusal(folder)
 
 
 def test_a_lacking_field(folder: Path) -> None:
     file = folder / "prompt.json"
     description = json.loads(file.read_text())
-    for name in ("kind", "base", "strength", "sides"):
+    for name in ("kind", "for", "base", "strength", "training", "tensors", "fingerprint"):
         file.write_text(json.dumps({key: value for key, value in description.items() if key != name}))
         assert refusal(folder) == f"{file} lacks or garbles a field ('{name}'); restore or train it again"
 
@@ -210,3 +211,33 @@ def test_a_folder_that_holds_other_things_is_not_replaced(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"out is not replaced, for it holds other things \(checkpoint-10\)"):
         save_prompts(tmp_path / "out", PROMPTS, overwrite=True)
     assert (tmp_path / "out" / "checkpoint-10").is_dir()
+
+
+# --- the first format -----------------------------------------------------------------------------------------------
+
+FIRST = Path(__file__).parents[2] / "data" / "text_prompts_1"
+
+
+def test_the_first_format_is_read_and_written_anew_bit_for_bit(tmp_path: Path) -> None:
+    old = load_prompts(FIRST)
+    assert (old.kind, list(old.vectors), old.strength) == ("input", ["query", "document"], 0.5)
+    save_prompts(tmp_path / "new", old)
+    assert (tmp_path / "new" / "prompt.safetensors").read_bytes() == (FIRST / "prompt.safetensors").read_bytes()
+    new = load_prompts(tmp_path / "new")
+    assert (new.kind, new.base, new.strength, new.training) == (old.kind, old.base, old.strength, old.training)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"kind": "prefix"}, "do not belong together"),
+        ({"sides": []}, "lacks or garbles a field ("),
+        ({"sides": {"query": {}}}, "lacks or garbles a field ("),
+        ({"strength": 2}, "strength must be from 0"),
+    ],
+)
+def test_a_damaged_folder_of_the_first_format(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    shutil.copytree(FIRST, tmp_path / "old")
+    file = tmp_path / "old" / "prompt.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert reason in refusal(tmp_path / "old")

@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from toys import LONG
 
 from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.towers.probe import verify
 from retrieval_prompts.towers.text import TextTower, load_tower
 
@@ -68,3 +69,14 @@ def test_other_models_that_are_there(kind: str) -> None:
         verify(tower, kind)
         expected = tower.sentence_transformer.encode_query(TEXTS)
         assert np.abs(BiEncoder(tower).encode_query(TEXTS) - expected).max() < 1e-5
+
+
+def test_a_folder_of_the_first_format_still_gives_its_vectors(minilm: TextTower) -> None:
+    model = BiEncoder.with_prompts(minilm, load_prompts(Path(__file__).parents[2] / "data" / "text_prompts_1"))
+    assert model.strength == 0.5 and set(model.prompts) == {"query", "document"}
+    query, document = (
+        [-0.00455021345987916, 0.015600156038999557, 0.061940327286720276, 0.03647565841674805],
+        [0.06125377491116524, 0.026179496198892593, 0.1080206111073494, 0.04287799075245857],
+    )
+    assert model.encode_query("why is the sky blue?")[:4] == pytest.approx(query, abs=1e-6)
+    assert model.encode_document("Blue light is scattered most.")[:4] == pytest.approx(document, abs=1e-6)
