@@ -31,7 +31,7 @@ from multimodal.evaluation import rankings as runs
 from multimodal.evaluation.rankings import Rankings
 from multimodal.experiments.protocols import evaluate, mean_scores, over_seeds, table
 from multimodal.experiments.systems import Part
-from multimodal.prompts.methods import METHODS
+from multimodal.prompts.settings import METHODS
 from multimodal.report import sections as report
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings

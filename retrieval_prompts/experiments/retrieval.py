@@ -107,15 +107,7 @@ def tune(
     watch = Stopwatch()
     training, dev, held_out = dev_split(dataset)
     with watch("tune"):
-        biencoder.attach(
-            settings.side,
-            kind=settings.kind,
-            length=settings.length,
-            encoder=settings.encoder,
-            init=settings.init,
-            common=settings.common,
-            seed=settings.seed,
-        )
+        biencoder.attach(settings)
     if documents is None:
         with watch("encode documents"):
             documents = BiEncoder(biencoder.tower).encode_corpus(dataset.corpus, cache)

@@ -22,7 +22,7 @@ from multimodal import classifier as module
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData
 from multimodal.evaluation.metrics import fit_temperature
-from multimodal.prompts.methods import METHODS
+from multimodal.prompts.settings import METHODS
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import DataWarning, UserError

@@ -49,9 +49,7 @@ def settings(**given: Any) -> TuneSettings:
 
 
 def attached(model: Path, chosen: TuneSettings) -> BiEncoder:
-    biencoder = BiEncoder.load(model, device="cpu")
-    keys = ("side", "kind", "length", "encoder", "init", "common", "seed")
-    return biencoder.attach(**{key: getattr(chosen, key) for key in keys})
+    return BiEncoder.load(model, device="cpu").attach(chosen)
 
 
 def steps(biencoder: BiEncoder, dataset: Dataset, chosen: TuneSettings, **changes: Qrels) -> Iterator[Step]:
