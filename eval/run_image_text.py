@@ -38,7 +38,7 @@ from multimodal.training.settings import Settings
 from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.report.content import Report
 

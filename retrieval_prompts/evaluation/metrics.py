@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100")
+HEADLINE = METRICS[0]  # chooses prompts, and decides between systems
 TREC_EVAL = {  # our name -> theirs
     "ndcg": "ndcg_cut",
     "map": "map_cut",
