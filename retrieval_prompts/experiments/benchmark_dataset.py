@@ -21,9 +21,8 @@ from retrieval_prompts.data.beir_folder import Dataset, hold_out, load
 from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.bm25 import bm25_run
-from retrieval_prompts.evaluation.comparison import adjust
 from retrieval_prompts.evaluation.metrics import drop_identical, means, per_query
-from retrieval_prompts.evaluation.significance import compare
+from retrieval_prompts.evaluation.significance import adjust, compare
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
 from retrieval_prompts.experiments.retrieval import DEV_FRACTION, Stopwatch, dev_split, tune, unseen_queries
 from retrieval_prompts.training.loop import Step
@@ -37,16 +36,6 @@ TOP = 1000  # documents kept of each ranking
 SYSTEMS = ("bm25", "frozen", "tuned", "linear", "lora", "nudge", "rrf", "rrf-tuned")
 TRAINED = ("linear", "lora", "nudge")
 FUSED = ("bm25", "frozen", "tuned")
-TITLES = {
-    "bm25": "BM25",
-    "frozen": "frozen model",
-    "tuned": "soft prompts",
-    "linear": "linear query adapter",
-    "lora": "LoRA, query side",
-    "nudge": "NUDGE, document vectors moved",
-    "rrf": "BM25 + frozen (RRF)",
-    "rrf-tuned": "BM25 + soft prompts (RRF)",
-}
 
 
 @dataclass(frozen=True)

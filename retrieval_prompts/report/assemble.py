@@ -55,7 +55,8 @@ def benchmark_report(
     from retrieval_prompts.data.beir_folder import load
     from retrieval_prompts.data.beir_sets import folder_of
     from retrieval_prompts.evaluation.trec_runs import read_run
-    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS, TITLES, run_file, tuned_folder
+    from retrieval_prompts.evaluation.words import system_title
+    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS, run_file, tuned_folder
 
     sections = []
     settings = result["settings"]
@@ -64,7 +65,7 @@ def benchmark_report(
         dataset = load(folder_of(name, data_dir))
         systems = [system for system in SYSTEMS if system in found["systems"]]
         parts: dict[str, Any] = {}
-        facts = [f"{TITLES[system]} left out: {why}" for system, why in found["left_out"].items()]
+        facts = [f"{system_title(system)} left out: {why}" for system, why in found["left_out"].items()]
         if "tuned" in systems:
             facts.append(f"{found['documents_reencoded']:,} documents encoded again for the prompts")
             folder = tuned_folder(out, name, settings["prompts"])

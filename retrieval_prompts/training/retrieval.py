@@ -26,7 +26,7 @@ from retrieval_prompts.data.beir_folder import Corpus
 from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import drop_identical, means, per_query
-from retrieval_prompts.evaluation.significance import compare
+from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
 from retrieval_prompts.towers.text import Floats
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
@@ -37,7 +37,6 @@ from retrieval_prompts.vectors.index import Index
 
 DEV_METRIC = "ndcg@10"
 ROUNDS = 10  # dev evaluations of a training; half as many where each one encodes documents
-SIGNIFICANT = 0.05  # the p-value below which a document prompt is kept
 MINED = 50  # wrong answers a query that hard negatives are drawn from
 RANDOM = 2048  # random documents a step where the corpus is beyond the memory budget
 DEV_POOL_TOKENS = 60_000  # documents that a dev evaluation encodes anew, in tokens
@@ -118,7 +117,7 @@ def train(
     earned = None
     if len(stages) == 2:
         earned = compare(task.dev_scores(alone, True), task.dev_scores(biencoder, True), DEV_METRIC)
-        if not (earned.difference > 0 and earned.p_value < SIGNIFICANT):
+        if not (earned.difference > 0 and earned.p_value < ALPHA):
             biencoder.prompts = alone.prompts
     fresh = "document" in biencoder.prompts
     frozen, tuned = (task.dev_mean(each, fresh) for each in (task.frozen, biencoder))
