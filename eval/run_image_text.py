@@ -38,9 +38,9 @@ from multimodal.training.settings import Settings
 from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.report.content import Report
+from retrieval_prompts.stopwatch import Stopwatch
 
 Prompted = tuple[nn.Module, float, dict[str, Any]]  # prompter, strength, and what is recorded of the training
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.data.judgements import GRADE, QRELS_HEADER, Qrels
+from retrieval_prompts.data.judgements import Qrels, parse_qrels
 from retrieval_prompts.data.lines import read_at, read_lines
 from retrieval_prompts.errors import DataWarning, UserError
 
@@ -246,31 +246,19 @@ def _read_queries(path: Path) -> dict[str, str]:
 
 
 def _read_qrels(path: Path, queries: dict[str, str], corpus: Corpus) -> Qrels:
-    rows = ((number, line.rstrip("\r\n").split("\t")) for number, line in read_lines(path))
-    number, header = next(rows, (1, ["an empty file"]))
-    if header != QRELS_HEADER:
-        expected, came = r"\t".join(QRELS_HEADER), r"\t".join(header)[:80]
-        raise UserError(f"{path}:{number}: expected the header {expected}, got {came}")
-    qrels: Qrels = {}
     no_query: list[str] = []
     no_document: list[str] = []
-    for number, row in rows:
-        if len(row) != 3:
-            raise UserError(
-                f"{path}:{number}: expected 3 columns with tabs between ({', '.join(QRELS_HEADER)}), got {len(row)}"
-            )
-        query, document, score = row
-        if not GRADE.fullmatch(score):
-            raise UserError(f"{path}:{number}: expected an integer score of at most 4 digits, got {score!r}")
+
+    def known(query: str, document: str) -> bool:
         if query not in queries:
             no_query.append(query)
         elif document not in corpus._positions:
             no_document.append(document)
-        elif qrels.setdefault(query, {}).setdefault(document, int(score)) != int(score):
-            raise UserError(
-                f"{path}:{number}: query {query!r} and document {document!r} have the score {int(score)} here"
-                f" and {qrels[query][document]} on an earlier line"
-            )
+        else:
+            return True
+        return False
+
+    qrels = parse_qrels(path, trec=False, keep=known)
     dropped = [
         f"{len(names)} with an unknown {kind} ({_few(names)})"
         for kind, names in (("query", no_query), ("document", no_document))

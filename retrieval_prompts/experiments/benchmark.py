@@ -14,17 +14,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import beir_sets
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.comparison import adjust
 from retrieval_prompts.evaluation.metrics import HEADLINE
-from retrieval_prompts.experiments.benchmark_dataset import METRICS, SYSTEMS, TITLES, BenchmarkDataset, BenchmarkSettings, DatasetRecord
+from retrieval_prompts.evaluation.significance import adjust
+from retrieval_prompts.evaluation.words import system_title
+from retrieval_prompts.experiments.benchmark_dataset import (
+    METRICS,
+    SYSTEMS,
+    BenchmarkDataset,
+    BenchmarkSettings,
+    DatasetRecord,
+)
 from retrieval_prompts.experiments.result_file import made_on, resume
 from retrieval_prompts.files import write_bytes, write_json
 from retrieval_prompts.vectors import faiss_index
+
+if TYPE_CHECKING:
+    from retrieval_prompts.evaluation.tables import Table
 
 
 @dataclass
@@ -148,10 +158,9 @@ def write_tables(out: Path, result: BenchmarkResult) -> None:
     """
     from retrieval_prompts.evaluation import tables
 
-    datasets = result.for_average
-    if not any(datasets.values()):
+    header, rows = headline_table(result)
+    if not rows:
         return
-    header, rows = _table(datasets)
     text = f"nDCG@10 x 100\n\n{tables.markdown(rows, header)}"
     unseen = {
         f"{name} ({found.unseen_documents.queries} of {found.queries})": found.unseen_documents.systems
@@ -166,11 +175,16 @@ def write_tables(out: Path, result: BenchmarkResult) -> None:
     write_bytes(out / "table.csv", tables.csv(rows, header).encode())
 
 
-def _table(datasets: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[list[str], list[Any]]:
+def headline_table(result: BenchmarkResult) -> Table:
+    """nDCG@10 x 100 of a benchmark: a row for each system, a column for each data set, and the average."""
+    return _table(result.for_average)
+
+
+def _table(datasets: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
     from retrieval_prompts.evaluation.tables import systems_table
 
     named = {
-        name: {TITLES[system]: found[system] for system in SYSTEMS if system in found}
+        name: {system_title(system): found[system] for system in SYSTEMS if system in found}
         for name, found in datasets.items()
     }
     return systems_table(named, HEADLINE)

@@ -20,9 +20,8 @@ from retrieval_prompts.data import beir_sets
 from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import Diverged, UserError
-from retrieval_prompts.evaluation.comparison import adjust
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
-from retrieval_prompts.evaluation.significance import Comparison
+from retrieval_prompts.evaluation.significance import Comparison, adjust
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
 from retrieval_prompts.experiments.retrieval import tune
 from retrieval_prompts.experiments.workbench import Workbench, paired_tests, search_run
@@ -41,16 +40,6 @@ TOP = 1000  # documents kept of each ranking
 SYSTEMS = ("bm25", "frozen", "tuned", "linear", "lora", "nudge", "rrf", "rrf-tuned")
 TRAINED = ("linear", "lora", "nudge")
 FUSED = ("bm25", "frozen", "tuned")
-TITLES = {
-    "bm25": "BM25",
-    "frozen": "frozen model",
-    "tuned": "soft prompts",
-    "linear": "linear query adapter",
-    "lora": "LoRA, query side",
-    "nudge": "NUDGE, document vectors moved",
-    "rrf": "BM25 + frozen (RRF)",
-    "rrf-tuned": "BM25 + soft prompts (RRF)",
-}
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def benchmark_report(
     from retrieval_prompts.data.beir_folder import load
     from retrieval_prompts.data.beir_sets import folder_of
     from retrieval_prompts.evaluation.trec_runs import read_run
-    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS, TITLES, run_file, tuned_folder
+    from retrieval_prompts.evaluation.words import system_title
+    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS, run_file, tuned_folder
     from retrieval_prompts.experiments.workbench import Workbench
 
     sections = []
@@ -62,7 +63,7 @@ def benchmark_report(
         bench = Workbench(frozen.tower, load(folder_of(name, data_dir)), cache, settings["precision"])
         systems = [system for system in SYSTEMS if system in found.systems]
         parts: dict[str, Any] = {"baseline": "bm25", "system": "frozen"}
-        facts = [f"{TITLES[system]} left out: {why}" for system, why in found.left_out.items()]
+        facts = [f"{system_title(system)} left out: {why}" for system, why in found.left_out.items()]
         if "tuned" in systems:
             facts.append(_reencoded(found.documents_reencoded))
             folder = tuned_folder(out, name, settings["prompts"])

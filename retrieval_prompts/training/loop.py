@@ -131,7 +131,7 @@ def _records(
         run.state.best_score = evaluate()
         run.steps.append(Step(0, 0, math.nan, 0.0, 0.0, dev=run.state.best_score, best=True))
         yield run.steps[-1]
-    while run.state.step < run.total and not run.state.finished:
+    while not run.ended():
         epoch, position = divmod(run.state.step, steps_per_epoch)
         for batch in batches(epoch)[position:]:
             record = run.update(epoch, loss(batch))
@@ -144,7 +144,7 @@ def _records(
             if checkpoint is not None and (run.state.step % CHECKPOINT_EVERY == 0 or ended):
                 run.save(checkpoint)
             yield record
-            if run.state.finished:
+            if run.ended():
                 break
     run.module.load_state_dict(run.best)
 
@@ -162,6 +162,9 @@ class _Run:
         self.state = _State()
         self.best = _copy(module)
         self.steps: list[Step] = []
+
+    def ended(self) -> bool:
+        return self.state.finished or self.state.step >= self.total
 
     def update(self, epoch: int, value: Tensor) -> Step:
         """One step down the gradient of the loss."""

@@ -1,7 +1,7 @@
 """What every baseline is trained on, what it gives back, and the loop that those with a gradient share.
 
-The loss, the batches, the loop and the choice by dev are those of `training.retrieval`, so that a baseline differs from a soft
-prompt in what is trained and in nothing else. Knows no baseline.
+The loss, the batches, the loop and the choice by dev are those of `training.retrieval`, so that a baseline differs from
+a soft prompt in what is trained and in nothing else. Knows no baseline.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import Comparison
 from retrieval_prompts.experiments.retrieval import tune
+from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.prompts.encoders import PromptSum
 from retrieval_prompts.towers import injection as attach
 from retrieval_prompts.training import retrieval as tuning
@@ -57,8 +58,8 @@ def attached(model: Path, chosen: TuneSettings) -> BiEncoder:
 
 def training_data(dataset: Dataset, **changes: Qrels) -> TrainingData:
     """The data's own splits, or those given."""
-    splits = {name: changes.get(name, dataset.qrels[name]) for name in ("train", "dev")}
-    return TrainingData(dataset.corpus, dataset.queries, **splits)
+    train, dev = (changes.get(name, dataset.qrels[name]) for name in ("train", "dev"))
+    return TrainingData(dataset.corpus, dataset.queries, train, dev)
 
 
 def steps(biencoder: BiEncoder, dataset: Dataset, chosen: TuneSettings, **changes: Qrels) -> Iterator[Step]:
@@ -390,7 +391,12 @@ def test_documents_are_encoded_once_and_never_again(
     for expected in (40, 0):
         encoded.clear()
         biencoder = BiEncoder.load(model, device="cpu")
-        found = tune(biencoder, dataset, settings(), cache=tmp_path / "cache", out=tmp_path / f"out{expected}")
+        found = tune(
+            biencoder,
+            Workbench(biencoder.tower, dataset, tmp_path / "cache"),
+            settings(),
+            out=tmp_path / f"out{expected}",
+        )
         assert found.documents_encoded == expected
         assert found.documents_reencoded == 0
         assert len(encoded) == len(set(encoded)) == expected
@@ -401,7 +407,9 @@ def test_a_seed_fixes_every_byte(model: Path, dataset: Dataset, tmp_path: Path, 
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         biencoder = BiEncoder.load(model, device="cpu")
         chosen = settings(side=side, seed=seed)
-        tune(biencoder, dataset, chosen, out=tmp_path / name, cache=tmp_path / "cache", bm25=False)
+        tune(
+            biencoder, Workbench(biencoder.tower, dataset, tmp_path / "cache"), chosen, out=tmp_path / name, bm25=False
+        )
     a, b, c = ((tmp_path / name / "prompt.safetensors").read_bytes() for name in "abc")
     assert a == b != c
     assert (tmp_path / "a" / "prompt.json").read_bytes() == (tmp_path / "b" / "prompt.json").read_bytes()
