@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from multimodal.data.images import ImageData, same_name
-from multimodal.data.splits import few
 from retrieval_prompts.data.lines import read_lines
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, few
 
 
 def read_names(path: Path) -> dict[str, str]:

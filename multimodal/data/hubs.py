@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from multimodal.data.pictures import Picture
-from multimodal.data.splits import SPLITS, Listing, few, split_name
-from retrieval_prompts.errors import DataWarning, UserError
+from multimodal.data.splits import SPLITS, Listing, split_name
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.files import default_cache
 
 

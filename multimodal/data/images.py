@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.data.pictures import Picture, extensions, is_picture, load_pictures
-from multimodal.data.splits import SPLITS, Listing, csv_rows, few, split_name
-from retrieval_prompts.errors import DataWarning, UserError
+from multimodal.data.splits import SPLITS, Listing, split_name
+from retrieval_prompts.data.csv_rows import csv_rows
+from retrieval_prompts.errors import DataWarning, UserError, few
 
 __all__ = ["ImageData", "Picture", "Split", "few_shot", "halves", "load_images", "load_pictures", "same_name", "subset"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from multimodal.data.images import ImageData, Split
 from multimodal.data.pictures import Picture
-from multimodal.data.splits import SPLITS, few
-from retrieval_prompts.errors import UserError
+from multimodal.data.splits import SPLITS
+from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import check_output, read_json, write_json
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from multimodal.data.images import ImageData, Split, same_name
 from multimodal.data.pictures import Picture, is_picture
-from multimodal.data.splits import few
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.data.lines import read_lines
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.files import read_json
 
 Rows = dict[str, list[tuple[str, int, str]]]  # split -> path below the layout's images, label, class name
@@ -161,6 +161,4 @@ def _assemble(name: str, images: Path, rows: Rows, listing: Path) -> ImageData:
 
 
 def _lines(file: Path) -> list[str]:
-    if not file.is_file():
-        raise UserError(f"{file} does not exist")
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for _, line in read_lines(file)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, few
 
 ALPHA = 0.05  # the p-value below which two systems are called different, everywhere
 BLOCK = 2_000_000  # resampled values at once: bounds the memory of the statistics
@@ -47,7 +47,7 @@ def compare(
         odd = sorted(baseline.keys() ^ system.keys())
         raise UserError(
             f"expected the same queries on both sides, got {len(baseline)} and {len(system)};"
-            f" {len(odd)} are on one side only ({', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''})"
+            f" {len(odd)} are on one side only ({few(odd)})"
         )
     if not baseline:
         raise UserError("there are no queries to compare on")
