@@ -26,3 +26,8 @@ def few(names: Iterable[str], between: str = ", ") -> str:
     different = list(dict.fromkeys(names))
     more = f" and {len(different) - 3} more" if len(different) > 3 else ""
     return between.join(different[:3]) + more
+
+
+def first_line(error: Exception) -> str:
+    """For messages: what someone else's error says first, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -28,9 +28,9 @@ def test_json_rows_and_their_texts(tmp_path: Path) -> None:
         next(rows)
     assert str(error.value) == f"{path}:4: expected a JSON object, got list [1]"
     assert string({"a": ""}, "a", "here") == ""
-    with pytest.raises(UserError, match='^here: "a" must not be empty$'):
+    with pytest.raises(UserError, match=r'^here: "a" must not be empty$'):
         string({"a": ""}, "a", "here", empty=False)
-    with pytest.raises(UserError, match="^here: a title holds half of a surrogate pair, which is no character$"):
+    with pytest.raises(UserError, match=r"^here: a title holds half of a surrogate pair, which is no character$"):
         characters("\ud83d", "a title", "here")
 
 
