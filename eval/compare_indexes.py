@@ -24,8 +24,8 @@ from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.experiments.index_tradeoffs import check_picture, label, picture, table
 from retrieval_prompts.experiments.index_types import METRIC, compare_factories, parse_factories
 from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json
-from retrieval_prompts.stopwatch import Stopwatch
 
 FACTORIES = (
     "Flat; SQfp16; SQ8; SQ4; HNSW32; IVF1024,Flat; IVF1024,SQ8; IVF1024,PQ96x4fs,RFlat; IVF1024,PQ96x4fs,Refine(SQ8);"

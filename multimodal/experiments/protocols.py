@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from multimodal.data.images import ImageData, halves, same_name
-from multimodal.data.splits import few
 from multimodal.data.templates import DEFAULT, template_for
 from multimodal.evaluation.metrics import BINS, harmonic_mean
 from multimodal.evaluation.rankings import Rankings
 from multimodal.experiments.systems import Bench, Part, Scores, order_of
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, few
 
 ALPHA = 0.05  # the p-value below which two systems are called different, everywhere
 POWER = 0.8  # the chance at which a difference counts as one that so many queries find
@@ -111,7 +111,7 @@ def compare(
         odd = sorted(baseline.keys() ^ system.keys())
         raise UserError(
             f"expected the same queries on both sides, got {len(baseline)} and {len(system)};"
-            f" {len(odd)} are on one side only ({', '.join(odd[:3])}{', ...' if len(odd) > 3 else ''})"
+            f" {len(odd)} are on one side only ({few(odd)})"
         )
     if not baseline:
         raise UserError("there are no queries to compare on")

@@ -13,7 +13,7 @@ from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.evaluation.bm25 import bm25_run
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical
 from retrieval_prompts.evaluation.significance import Comparison, compare
-from retrieval_prompts.stopwatch import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.towers.text import TextTower
 from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from retrieval_prompts.evaluation.words import PairedTest, metric_name, p_cell, paired_tests, points, system_name
@@ -23,7 +23,7 @@ from retrieval_prompts.report import charts, embed
 from retrieval_prompts.report.content import Report, Section
 from retrieval_prompts.report.summary import overview, summarize
 
-__all__ = ["render", "summarize", "write_report"]
+__all__ = ["fill", "render", "summarize", "write_page", "write_report"]
 
 FIRST_ROWS = 25  # queries in the HTML itself; as many as script.js shows at a time
 WORDS_SHOWN = 64  # prompt vectors
@@ -31,25 +31,51 @@ WORDS_SHOWN = 64  # prompt vectors
 
 def render(report: Report) -> str:
     """The page. Raises UserError for a picture that is not a data: address."""
-    style, script = (_resource(name) for name in ("style.css", "script.js"))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"metric": metric_name, "system": system_name, "tied": typeset}
-    return environment.from_string(_resource("template.html.j2")).render(
-        report=report,
+    return fill(
+        "report.html.j2",
+        script=_resource("script.js"),
+        title=report.title,
+        facts=report.facts,
+        notes=report.notes,
         overview=_overview(report) if len(report.sections) > 1 else None,
         sections=[_section(f"s{number}", section) for number, section in enumerate(report.sections, 1)],
+    )
+
+
+def fill(template: str, *, script: str = "", **content: Any) -> str:
+    """A page from a template that extends base.html.j2, which shows `title` and `facts`. All texts are escaped.
+
+    Args:
+        script: the only one that may run; empty: none may.
+    """
+    style = _resource("style.css")
+    policy = ["default-src 'none'", "img-src data:", f"style-src '{_digest(style)}'"]
+    policy += [f"script-src '{_digest(script)}'"] if script else []
+    environment = Environment(
+        loader=FunctionLoader(_resource),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"metric": metric_name, "system": system_name, "tied": typeset}
+    return environment.get_template(template).render(
+        content,
         style=Markup(style),
         script=Markup(script),
-        policy=f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'",
+        policy="; ".join([*policy, "base-uri 'none'", "form-action 'none'"]),
     )
 
 
 def write_report(path: Path | str, report: Report, *, overwrite: bool = False) -> None:
     """Write the page, whole or not at all. Raises UserError when the file exists and `overwrite` is not given."""
-    path = Path(path)
-    check_output(path, overwrite=overwrite)
-    write_bytes(path, render(report).encode("utf-8", "replace"))
+    check_output(Path(path), overwrite=overwrite)
+    write_page(Path(path), render(report))
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write the page, whole or not at all, in place of what is there."""
+    write_bytes(path, html.encode("utf-8", "replace"))
 
 
 def _section(id: str, section: Section) -> dict[str, Any]:
