@@ -29,7 +29,7 @@ from multimodal.towers.image import encode_images
 from multimodal.training.classes import Positions, Task, logits, train
 from multimodal.training.settings import Settings
 from multimodal.vectors.features import image_features, pixels
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.training.loop import Step
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ class PromptClassifier:
         numbers = numbers[data.kept]
         if missing := [name for number, name in enumerate(names) if number not in set(numbers.tolist())]:
             warnings.warn(
-                f"{len(missing)} of {len(names)} classes have no training image: {', '.join(missing[:3])}"
-                f"{' ...' if len(missing) > 3 else ''}",
+                f"{len(missing)} of {len(names)} classes have no training image: {few(missing)}",
                 DataWarning,
                 stacklevel=2,
             )

@@ -112,14 +112,16 @@ def evaluate(
 
 def table(result: Mapping[str, Any]) -> Table:
     """A result as a table to print: percentages, a row a system."""
-    from rich.table import Table
+    from retrieval_prompts.evaluation.tables import metrics_table, rich_table
 
-    shown = Table("system", title=f"{result['dataset']}, retrieval", title_justify="left")
-    for way, metric in METRICS:
-        shown.add_column(f"{'I→T' if way == 'i2t' else 'T→I'} {metric.upper()}", justify="right")
-    for name, values in result["systems"].items():
-        shown.add_row(name, *(f"{100 * values[way][metric]:.1f}" for way, metric in METRICS))
-    return shown
+    columns = {(way, metric): f"{'I→T' if way == 'i2t' else 'T→I'} {metric.upper()}" for way, metric in METRICS}
+    header, rows = metrics_table(
+        {
+            name: {title: values[way][metric] for (way, metric), title in columns.items()}
+            for name, values in result["systems"].items()
+        }
+    )
+    return rich_table(rows, header, title=f"{result['dataset']}, retrieval")
 
 
 def _result(name: str, clip: Clip, found: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from multimodal.experiments import protocols
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import Diverged, UserError
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output
 from retrieval_prompts.training.loop import Step
 

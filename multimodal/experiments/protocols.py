@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from multimodal.data.images import ImageData, halves, same_name
-from multimodal.data.splits import few
 from multimodal.data.templates import DEFAULT, template_for
 from multimodal.evaluation.metrics import BINS, harmonic_mean
 from multimodal.evaluation.rankings import Rankings
 from multimodal.experiments.systems import Bench, Part, Scores, order_of
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -175,22 +174,21 @@ def table(result: Mapping[str, Any]) -> Table:
 
     Of base-to-new the means per class are left to the result.
     """
-    from rich.table import Table
+    from retrieval_prompts.evaluation.tables import Cell, Mean, rich_table
 
     systems = result["systems"]
     metrics = [name for name in COLUMNS if name in next(iter(systems.values()), {})]
-    shown = Table(title=f"{result['dataset']}, {result['protocol']}", title_justify="left")
-    shown.add_column("system", no_wrap=True)
-    for metric in metrics:
-        shown.add_column(metric.replace("_", " "), justify="right")
+    rows: list[list[Cell]] = []
     for name, values in systems.items():
-        std = values.get("std") or {}
-        cells = []
+        row: list[Cell] = [name]
         for metric in metrics:
-            value = "-" if values[metric] is None else f"{100 * values[metric]:.1f}"
-            cells.append(value + (f"±{100 * std[metric]:.1f}" if std.get(metric) is not None else ""))
-        shown.add_row(name, *cells)
-    return shown
+            value, deviation = values[metric], (values.get("std") or {}).get(metric)
+            if value is not None:
+                value = 100 * value if deviation is None else Mean(100 * value, 100 * deviation)
+            row.append(value)
+        rows.append(row)
+    header = ["system", *(metric.replace("_", " ") for metric in metrics)]
+    return rich_table(rows, header, title=f"{result['dataset']}, {result['protocol']}")
 
 
 def _parts(protocol: str, data: ImageData, first: Classifier | None) -> list[np.ndarray]:

@@ -29,7 +29,7 @@ from multimodal.vectors.texts import Texts, encode_texts, text_prompts, warn_of_
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
 from retrieval_prompts.training.losses import info_nce
-from retrieval_prompts.training.retrieval import fast_bfloat16
+from retrieval_prompts.training.task import fast_bfloat16
 
 if TYPE_CHECKING:
     from multimodal.data.captions import Captioned

@@ -25,7 +25,7 @@ from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
-from retrieval_prompts.training.retrieval import fast_bfloat16
+from retrieval_prompts.training.task import fast_bfloat16
 
 Positions = NDArray[np.int64]
 
