@@ -32,8 +32,8 @@ def index(
 
     check_output(out, overwrite=overwrite, holds="manifest.json")
     from multimodal.data.pictures import load_pictures
-    from multimodal.evaluation.retrieval import build_index
     from multimodal.towers.clip import load_clip
+    from multimodal.vectors.image_index import build_index
 
     pictures = load_pictures(images)
     texts: dict[str, str] = {}

@@ -29,7 +29,7 @@ from retrieval_prompts.cli import console
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
-    from multimodal.evaluation.rankings import Rankings
+    from multimodal.experiments.results import Found
     from retrieval_prompts.training.loop import Step
 
 CAPTION_EPOCHS = 10  # an epoch of captions has several texts an image
@@ -104,56 +104,59 @@ def tune(
     )
     settings = Settings.of(**given, shots=None if captions else _shots(shots or "16"))
     say = console.printer(json_file)
-    rankings: list[Rankings] | None = None if report is None else []
-    steps: list[Step] = []
-    with progress(steps) as on_step:
-        if captions:
-            from multimodal.experiments.captions import tune as tune_on_captions
+    from multimodal.towers.clip import load_clip
 
+    result: Found
+    if captions:
+        from multimodal.experiments.captions import CaptionSplits
+        from multimodal.experiments.captions import tune as tune_on_captions
+
+        described = CaptionSplits.read(Path(data), images)
+        clip = load_clip(model, pretrained, device=device)
+        with progress() as on_step:
             result = tune_on_captions(
-                Path(data),
+                clip,
+                described,
                 settings,
                 out,
-                images=images,
-                model=model,
-                pretrained=pretrained,
-                device=device,
                 cache=cache,
                 overwrite=overwrite,
                 on_step=on_step,
-                say=say,
-                rankings=rankings,
+                keep_rankings=report is not None,
             )
-        else:
-            from multimodal.experiments import classes
+    else:
+        from multimodal.experiments import classes
+        from retrieval_prompts.experiments.retrieval import Stopwatch
 
-            loaded = load(data, class_file)
-            if template is None:
-                settings = classes.with_template(settings, loaded)
+        loaded = load(data, class_file)
+        if template is None:
+            settings = classes.with_template(settings, loaded)
+        watch = Stopwatch()
+        with watch("load model"):
+            clip = load_clip(model, pretrained, device=device)
+        with progress() as on_step:
             result = classes.tune(
+                clip,
                 loaded,
                 settings,
                 out,
                 subset=subset,
-                model=model,
-                pretrained=pretrained,
-                device=device,
                 cache=cache,
                 overwrite=overwrite,
                 on_step=on_step,
-                say=say,
-                rankings=rankings,
+                keep_rankings=report is not None,
             )
+        result.seconds = {**watch.seconds, **result.seconds}
     if json_file is not None:
-        console.write_result(json_file, result)
+        console.write_result(json_file, result.to_json())
     say_result(say, result)
-    if report is not None and not result["systems"]:
+    if report is not None and not result.systems:
         say("nothing was evaluated, so there is no report")
     elif report is not None:
-        write_page(report, result, rankings or (), steps, overwrite=overwrite)
+        write_page(report, result, overwrite=overwrite)
         say(f"report: {report}")
     size = sum(file.stat().st_size for file in out.iterdir())
-    say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); images encoded now: {result['images_encoded']:,}")
+    say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); images encoded now: {result.images_encoded:,}")
     if captions:
         say("next:\n  multimodal-prompts index FOLDER --out INDEX")
         say(f'  multimodal-prompts search INDEX "words" --prompts {out}')
@@ -170,16 +173,12 @@ def _shots(text: str) -> int | None:
 
 
 @contextmanager
-def progress(steps: list[Step]) -> Iterator[Callable[[Step, int], None]]:
-    """A callback that draws a progress bar of training steps, closed before anything else is printed.
-
-    `steps` gets their records.
-    """
+def progress() -> Iterator[Callable[[Step, int], None]]:
+    """A callback that draws a progress bar of training steps, closed before anything else is printed."""
     bar: Any = None
 
     def on_step(step: Step, total: int) -> None:
         nonlocal bar
-        steps.append(step)
         if bar is None:
             from tqdm import tqdm
 

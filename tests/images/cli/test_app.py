@@ -60,7 +60,7 @@ def fitted(folder: Path, clip_folder: Path, pictures: Path, **given: Any) -> Pat
 
     subset = given.pop("subset", "all")
     settings = Settings.of(**{"epochs": 1, "learning_rate": 0.05, "shots": 2, "calibrate": False, **given})
-    tune(load_images(pictures), settings, folder, subset=subset, model=load_clip(str(clip_folder), device="cpu"))
+    tune(load_clip(str(clip_folder), device="cpu"), load_images(pictures), settings, folder, subset=subset)
     return folder
 
 
@@ -71,12 +71,14 @@ def prompts(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path, picture
 
 @pytest.fixture(scope="module")
 def caption_prompts(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path, caption_folder: Path) -> Path:
-    from multimodal.experiments.captions import tune
+    from multimodal.experiments.captions import CaptionSplits, tune
+    from multimodal.towers.clip import load_clip
     from multimodal.training.settings import Settings
 
     out = tmp_path_factory.mktemp("prompts") / "captions"
     settings = Settings.of(epochs=2, learning_rate=0.05, batch_size=8, shots=None)
-    tune(caption_folder / "captions.csv", settings, out, model=str(clip_folder), device="cpu")
+    data = CaptionSplits.read(caption_folder / "captions.csv")
+    tune(load_clip(str(clip_folder), device="cpu"), data, settings, out)
     return out
 
 
@@ -84,8 +86,8 @@ def caption_prompts(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path,
 def index(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path, caption_folder: Path) -> Path:
     """Of the captioned pictures, without their captions."""
     from multimodal.data.pictures import load_pictures
-    from multimodal.evaluation.retrieval import build_index
     from multimodal.towers.clip import load_clip
+    from multimodal.vectors.image_index import build_index
 
     folder = tmp_path_factory.mktemp("index") / "index"
     clip = load_clip(str(clip_folder), device="cpu")
@@ -118,6 +120,7 @@ def test_tune_then_evaluate(command: Command, clip_folder: Path, picture_folder:
     assert (done.code, done.err) == (0, "")
     tuned = json.loads(json_file.read_text())
     check(tuned, "few-shot", ALL, PLAIN)
+    assert {"load model", "tune", "tuned"} <= set(tuned["seconds"])
     given = {"method": "kgcoop", "shots": 2, "context": 3, "epochs": 2, "learning_rate": 0.05, "batch_size": 8}
     assert given.items() <= tuned["settings"].items()
     assert "colours: 4 classes, 8 training images, 8 test images\n" in done.out
