@@ -24,7 +24,7 @@ from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.experiments.index_tradeoffs import check_picture, label, picture, table
 from retrieval_prompts.experiments.index_types import METRIC, compare_factories, parse_factories
 from retrieval_prompts.experiments.result_file import made_on
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json
 
 FACTORIES = (

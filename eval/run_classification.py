@@ -39,7 +39,7 @@ from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import write_json
 from retrieval_prompts.report.content import Report, Section
 

@@ -28,7 +28,6 @@ from torch import nn
 
 from multimodal.classifier import PromptClassifier
 from multimodal.data.captions import Captioned, load_captions
-from multimodal.data.splits import few
 from multimodal.evaluation import rankings as runs
 from multimodal.evaluation.captions import WAYS, Pairs, Ranks, paired_tests
 from multimodal.experiments.results import CaptionResult
@@ -37,9 +36,9 @@ from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.captions import tune_captions
 from multimodal.training.settings import Settings
 from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.report.content import Report
 

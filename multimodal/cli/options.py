@@ -36,20 +36,6 @@ ClassFile = Annotated[
 ]
 
 
-def is_captions(data: str) -> bool:
-    """Whether it is a file of captions, by its name and, of a table, its header."""
-    path = Path(data)
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    if suffix in (".json", ".jsonl"):
-        return True
-    if suffix not in (".csv", ".tsv", ".txt") or not path.is_file():
-        return False
-    from retrieval_prompts.data.lines import read_lines
-
-    _, header = next(read_lines(path), (1, ""))
-    return "caption" in header.lower()
-
-
 def load(data: str, class_file: Path | None) -> ImageData:
     """Labelled pictures, with their classes called as the class file says. Raises UserError."""
     from multimodal.data.class_names import read_names, renamed

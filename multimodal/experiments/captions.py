@@ -15,8 +15,8 @@ from multimodal.towers.clip import Clip
 from multimodal.training.captions import tune_captions
 from multimodal.training.settings import Settings
 from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
-from retrieval_prompts.experiments.retrieval import Stopwatch
 from retrieval_prompts.experiments.run import PromptOutput, StepLog, digest
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,14 +126,16 @@ def evaluate(
 
 def table(result: CaptionResult) -> Table:
     """A result as a table to print: percentages, a row a system."""
-    from rich.table import Table
+    from retrieval_prompts.evaluation.tables import metrics_table, rich_table
 
-    shown = Table("system", title=f"{result.dataset}, retrieval", title_justify="left")
-    for way, metric in METRICS:
-        shown.add_column(f"{'I→T' if way == 'i2t' else 'T→I'} {metric.upper()}", justify="right")
-    for name, values in result.systems.items():
-        shown.add_row(name, *(f"{100 * values[way][metric]:.1f}" for way, metric in METRICS))
-    return shown
+    columns = {(way, metric): f"{'I→T' if way == 'i2t' else 'T→I'} {metric.upper()}" for way, metric in METRICS}
+    header, rows = metrics_table(
+        {
+            name: {title: values[way][metric] for (way, metric), title in columns.items()}
+            for name, values in result.systems.items()
+        }
+    )
+    return rich_table(rows, header, title=f"{result.dataset}, retrieval")
 
 
 def _result(clip: Clip, data: Captioned) -> CaptionResult:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from multimodal.data.images import ImageData, Split, halves, same_name
-from multimodal.data.splits import few
 from multimodal.data.templates import DEFAULT, template_for
 from multimodal.evaluation.metrics import BINS, harmonic_mean
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import ClassGroup, Scorer, Scores, order_of
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -200,21 +199,20 @@ def table(result: ClassResult) -> Table:
 
     Of base-to-new the means per class are left to the result.
     """
-    from rich.table import Table
+    from retrieval_prompts.evaluation.tables import Cell, Mean, rich_table
 
     metrics = [name for name in COLUMNS if name in next(iter(result.systems.values()), {})]
-    shown = Table(title=f"{result.dataset}, {result.protocol}", title_justify="left")
-    shown.add_column("system", no_wrap=True)
-    for metric in metrics:
-        shown.add_column(metric.replace("_", " "), justify="right")
+    rows: list[list[Cell]] = []
     for name, values in result.systems.items():
-        std = values.get("std") or {}
-        cells = []
+        row: list[Cell] = [name]
         for metric in metrics:
-            value = "-" if values[metric] is None else f"{100 * values[metric]:.1f}"
-            cells.append(value + (f"±{100 * std[metric]:.1f}" if std.get(metric) is not None else ""))
-        shown.add_row(name, *cells)
-    return shown
+            value, deviation = values[metric], (values.get("std") or {}).get(metric)
+            if value is not None:
+                value = 100 * value if deviation is None else Mean(100 * value, 100 * deviation)
+            row.append(value)
+        rows.append(row)
+    header = ["system", *(metric.replace("_", " ") for metric in metrics)]
+    return rich_table(rows, header, title=f"{result.dataset}, {result.protocol}")
 
 
 def _groups(how: EvaluationProtocol, data: ImageData, test: Split, first: Classifier | None) -> list[ClassGroup]:

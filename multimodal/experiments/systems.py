@@ -17,7 +17,7 @@ from torch import Tensor
 from multimodal.data.images import ImageData, Split, few_shot, same_name
 from multimodal.evaluation.metrics import classification
 from multimodal.evaluation.rankings import Best, Entry, Rankings, portable
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from multimodal.data.pictures import Picture

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from multimodal.data.pictures import Picture, decode
 from multimodal.vectors import segments
 from multimodal.vectors.segments import Segments
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.files import default_cache
 
 SCALE = (0.08, 1.0)  # of a view: the share of the picture's area, and
@@ -288,8 +288,7 @@ def _cores() -> int:
 
 def _report(pictures: Sequence[Picture], skipped: dict[int, str]) -> None:
     reasons = list(skipped.values())
-    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-    message = f"{len(reasons)} of {len(pictures)} pictures are skipped: {'; '.join(reasons[:3])}{more}"
     if len(reasons) == len(pictures):
-        raise UserError(f"no picture can be read: {'; '.join(reasons[:3])}{more}")
+        raise UserError(f"no picture can be read: {few(reasons, '; ')}")
+    message = f"{len(reasons)} of {len(pictures)} pictures are skipped: {few(reasons, '; ')}"
     warnings.warn(message, DataWarning, stacklevel=3)

@@ -101,7 +101,7 @@ def strength_curve(
     Raises UserError when the index was made by another model.
     """
     from retrieval_prompts.biencoder import BiEncoder
-    from retrieval_prompts.experiments.retrieval import TOP
+    from retrieval_prompts.experiments.workbench import TOP
 
     if "query" not in biencoder.prompts or "document" in biencoder.prompts:
         return None

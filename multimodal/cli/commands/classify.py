@@ -57,7 +57,8 @@ def classify(
         top = [{"class": labels[at], "probability": float(probabilities[at])} for at in best]
         rows.append({"image": picture.place, "top": top})
     if html is not None:
-        from multimodal.report.gallery import Bar, Figure, page, write_page
+        from multimodal.report.gallery import Bar, Figure, page
+        from retrieval_prompts.report.page import write_page
 
         figures = [
             Figure(

@@ -21,7 +21,6 @@ from multimodal.cli.options import (
     Strength,
     check_kind,
     check_strength,
-    is_captions,
     load,
     load_classifier,
 )
@@ -69,6 +68,7 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare zero-shot, tuned prompts and a linear probe; for captions R@1, 5 and 10 both ways."""
+    from multimodal.data.captions import is_captions
     from retrieval_prompts.files import check_output
 
     console.check_json(json_file, overwrite)

@@ -72,7 +72,8 @@ def search(
         vector = text_vectors(clip, [str(query)], used[0], strength=used[1])
     hits = image_index.search(opened, vector, top_k, nprobe=nprobe, ef_search=ef_search)
     if html is not None:
-        from multimodal.report.gallery import Figure, page, write_page
+        from multimodal.report.gallery import Figure, page
+        from retrieval_prompts.report.page import write_page
 
         figures = [Figure(hit.picture.load, hit.title, hit.text, f"{hit.score:.3f}") for hit in hits]
         facts = [f"{len(opened):,} images", f"model {clip.title}", *([f"prompts {prompts}"] if prompts else [])]

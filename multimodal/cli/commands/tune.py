@@ -21,7 +21,6 @@ from multimodal.cli.options import (
     Pretrained,
     ReportFile,
     check_kind,
-    is_captions,
     load,
 )
 from multimodal.cli.results import say_result, write_page
@@ -76,6 +75,7 @@ def tune(
     console.check_json(json_file, overwrite)
     if report is not None:
         check_output(report, overwrite=overwrite)
+    from multimodal.data.captions import is_captions
     from multimodal.training.settings import Settings
 
     captions = is_captions(data)
@@ -126,7 +126,7 @@ def tune(
             )
     else:
         from multimodal.experiments import classes
-        from retrieval_prompts.experiments.retrieval import Stopwatch
+        from retrieval_prompts.experiments.stopwatch import Stopwatch
 
         loaded = load(data, class_file)
         if template is None:

@@ -73,7 +73,7 @@ def tune(
     if report is not None:
         check_output(report, overwrite=overwrite)
     from retrieval_prompts.data.beir_folder import load
-    from retrieval_prompts.experiments.retrieval import dev_split
+    from retrieval_prompts.training.training_data import TrainingData
 
     settings = TuneSettings.of(
         side=side,
@@ -96,20 +96,22 @@ def tune(
         seed=seed,
     )
     dataset = load(data)
-    training, dev, held_out = dev_split(dataset)
+    learned = TrainingData.of(dataset)
     say = console.printer(json_file)
     split = split or ("test" if "test" in dataset.qrels else None)
     if report is not None and split is None:
         raise UserError(f"--report shows an evaluation, and {data} has no test split; name another with --split")
     say(
-        f"{dataset.name}: {len(dataset.corpus):,} documents; queries: {len(training):,} train, {len(dev):,} dev"
-        + (" (no dev split: held out of train)" if held_out else "")
+        f"{dataset.name}: {len(dataset.corpus):,} documents; "
+        f"queries: {len(learned.train):,} train, {len(learned.dev):,} dev"
+        + (" (no dev split: held out of train)" if learned.held_out else "")
         + (f", {len(dataset.split(split)[1]):,} {split}" if split else ", no test split")
     )
     from tqdm import tqdm
 
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.experiments import retrieval
+    from retrieval_prompts.experiments.workbench import Workbench
 
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
     bar: Any = None
@@ -126,26 +128,25 @@ def tune(
             bar.write(f"{name}: dev nDCG@10 {step.dev:.4f}{' *' if step.best else ''}", file=sys.stderr)
 
     try:
-        found = retrieval.tune(
-            biencoder, dataset, settings, split=split, out=out, overwrite=overwrite, cache=cache, on_step=on_step
-        )
+        bench = Workbench(biencoder.tower, dataset, cache)
+        found = retrieval.tune(biencoder, bench, settings, split=split, out=out, overwrite=overwrite, on_step=on_step)
     finally:
         if bar is not None:
             bar.close()  # so that an error stands on a line of its own
     if json_file is not None:
-        console.write_result(json_file, found.result)
+        console.write_result(json_file, found.to_json())
     if report is not None:
         from retrieval_prompts.report.assemble import experiment_report
         from retrieval_prompts.report.page import write_report
 
-        page = experiment_report(found, biencoder, dataset, cache)
+        page = experiment_report(found, biencoder, bench)
         write_report(report, page, overwrite=overwrite)
         say(f"report: {report}")
     say_results(say, found)
-    dev_scores = found.result["settings"]["dev"]
+    dev_scores = found.settings["dev"]
     say(f"dev nDCG@10: frozen {dev_scores['frozen']:.4f}, tuned {dev_scores['tuned']:.4f}")
     if side == "both" and "document" not in biencoder.prompts:
-        earned = found.result["settings"]["document_prompt_on_dev"]
+        earned = found.settings["document_prompt_on_dev"]
         say(
             f"the document prompt was dropped: on dev it changes nDCG@10 by {100 * earned['difference']:+.1f} "
             f"(p = {earned['p_value']:.2f}), too little to encode the corpus for; the query prompt is saved alone"
@@ -153,7 +154,7 @@ def tune(
     if biencoder.strength == 0:
         say("no prompt beat the frozen model on dev: the saved one has strength 0, which is the frozen model")
     size = sum(file.stat().st_size for file in out.iterdir())
-    say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.result['documents_reencoded']:,}")
+    say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.documents_reencoded:,}")
     again = f" --model {model}" if model else ""
     with_prompts = f" --prompts {out}" if "document" in biencoder.prompts else ""
     say(

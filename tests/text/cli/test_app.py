@@ -432,7 +432,7 @@ DATA_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         r"test.tsv:1: expected the header query-id\\tcorpus",
     ),
     "no header": (put("qrels/test.tsv", b"q30\td30\t1\n"), r"test.tsv:1: expected the header"),
-    "wrong grade": (put("qrels/test.tsv", HEADER + b"q30\td30\tyes\n"), r"test.tsv:2: expected an integer score"),
+    "wrong grade": (put("qrels/test.tsv", HEADER + b"q30\td30\tyes\n"), r"test.tsv:2: expected an integer grade"),
     "two columns": (put("qrels/test.tsv", HEADER + b"q30\td30\n"), r"test.tsv:2: expected 3 columns"),
     "empty test": (put("qrels/test.tsv", HEADER), r"split 'test' of \S+ has no query with a relevant document"),
     "no qrels": (lambda data: shutil.rmtree(data / "qrels"), r"has no folder qrels; expected qrels/<split>.tsv"),
@@ -769,7 +769,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     code = (
         "import sys\n"
         "sys.argv = ['retrieval-prompts', '--help']\n"
-        "from retrieval_prompts.cli import main\n"
+        "from retrieval_prompts.cli.app import main\n"
         "try:\n"
         "    main()\n"
         "except SystemExit:\n"

@@ -15,7 +15,7 @@ from retrieval_prompts.data.beir_folder import Dataset, load
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import means, per_query
-from retrieval_prompts.experiments.retrieval import search_run
+from retrieval_prompts.experiments.workbench import search_run
 from retrieval_prompts.report.build import section_of, strength_curve
 from retrieval_prompts.report.content import Curve, Item
 from retrieval_prompts.report.words import nearest_words, without_words

@@ -65,6 +65,6 @@ def test_settings_are_plain_values() -> None:
 
 
 def test_settings_need_no_heavy_library() -> None:
-    code = "import sys, retrieval_prompts.settings; print({'torch', 'numpy', 'faiss'} & set(sys.modules))"
+    code = "import sys, retrieval_prompts.training.settings; print({'torch', 'numpy', 'faiss'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
