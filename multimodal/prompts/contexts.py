@@ -98,6 +98,13 @@ class Classes:
             return self.clip.encode_texts(texts)
 
 
+def logits(scale: float, images: Tensor, text: Tensor) -> Tensor:
+    """scale * cosines (B, C) of images (B, D) and class texts (C, D), or (B, C, D), each image its own."""
+    if text.dim() == 3:
+        return scale * (text @ images[:, :, None].to(text.dtype))[:, :, 0].float()
+    return scale * images.float() @ text.float().T
+
+
 def initial_context(clip: Clip, init: str, length: int, seed: int) -> Tensor:
     """Initial context vectors (length, width) in float32 on the model's device.
 

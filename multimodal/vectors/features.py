@@ -33,6 +33,7 @@ from retrieval_prompts.files import default_cache
 SCALE = (0.08, 1.0)  # of a view: the share of the picture's area, and
 RATIO = (3 / 4, 4 / 3)  # its width by its height, as CoOp's random resized crop has them
 VIEWS = 256  # at most: a key holds the view in one byte
+BLOCK = 8192  # vectors read from the cache at once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -97,6 +98,11 @@ class Features:
         at = _integers(positions).reshape(-1)
         locations = self.where[at, np.broadcast_to(_integers(view), at.shape)]
         return F.normalize(self.store.rows(locations).float(), dim=-1)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """The pictures' own views, (n, dimension) in float32, block by block."""
+        for start in range(0, len(self), BLOCK):
+            yield self.take(np.arange(start, min(start + BLOCK, len(self)))).numpy()
 
 
 def image_features(

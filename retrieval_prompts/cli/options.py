@@ -56,6 +56,7 @@ def with_settings(settings: type[Values], *names: str) -> Callable[[Callable[...
             parameters += [_option(settings, one) for one in wanted] if each.name == "given" else [each]
         keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
         run.__signature__ = signature.replace(parameters=keywords)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in keywords}
         return run
 
     return decorate

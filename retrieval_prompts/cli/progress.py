@@ -29,7 +29,9 @@ class Progress:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc="tune", unit="step", initial=max(0, step.step - 1), delay=1)
+            # A bar that waits is not closed with a line break, though lines between drew it already
+            wait = 1 if self.dev is None else 0
+            self._bar = tqdm(total=total, desc="tune", unit="step", initial=max(0, step.step - 1), delay=wait)
         bar = self._bar
         bar.update(step.step - bar.n)
         if not math.isnan(step.loss):  # the record of a dev score before training has none

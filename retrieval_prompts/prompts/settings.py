@@ -141,7 +141,8 @@ def readers(of: Field[Any], among: type[Values]) -> list[str]:
 def _read(option: str, values: Sequence[Any]) -> str:
     if isinstance(values[0], bool):
         return f"{'with' if values[0] else 'without'} {option}"
-    return f"with {option} {spoken(values)}" if option else f"with {spoken(values)}"
+    said = spoken([value for value in values if value is not None] or ["none"])  # None: the default
+    return f"with {option} {said}" if option else f"with {said}"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from multimodal import classifier as module
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData
 from multimodal.evaluation.metrics import fit_temperature
+from multimodal.prompts.methods import method
 from multimodal.prompts.settings import METHODS
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
@@ -548,3 +549,16 @@ def test_what_is_not_exported(fitted: dict[str, PromptClassifier], tmp_path: Pat
         fitted["coop"].export(tmp_path / "export")
     fitted["coop"].export(tmp_path / "export", OTHERS, overwrite=True)
     assert json.loads((tmp_path / "export" / "classes.json").read_text())["names"] == list(OTHERS)
+
+
+def test_prompts_that_stand_elsewhere_are_refused(tiny_model: Clip) -> None:
+    classifier = PromptClassifier(tiny_model, position="end")
+    classifier._method = built = method("coop").build(tiny_model, Settings.of())
+    assert classifier.search_prompts() == (built.prompter, 1.0)
+    classifier = PromptClassifier(tiny_model, position="front")
+    with pytest.raises(UserError) as error:
+        classifier.search_prompts()
+    assert str(error.value) == (
+        "these prompts were tuned with the class name at the front of them, and a search puts them before the text; "
+        'use prompts of the position "end"'
+    )

@@ -8,17 +8,8 @@ from typing import Annotated
 
 import typer
 
-from multimodal.cli.options import (
-    Cache,
-    ClassFile,
-    Device,
-    Model,
-    Overwrite,
-    Pretrained,
-    Strength,
-    class_list,
-    load_classifier,
-)
+from multimodal.cli.options import ClassFile, Model, Pretrained, class_list, load_classifier
+from retrieval_prompts.cli.options import Cache, Device, Overwrite, Strength
 
 
 def classify(

@@ -46,12 +46,9 @@ def beir(
     from retrieval_prompts.data.beir_sets import expand, folder_of
     from retrieval_prompts.experiments.benchmark import run
     from retrieval_prompts.experiments.benchmark_dataset import BenchmarkSettings
-    from retrieval_prompts.files import check_output
 
     say = console.printer(json_file)
-    console.check_json(json_file, overwrite)
-    if report is not None:
-        check_output(report, overwrite=overwrite)
+    console.check_outputs(json_file, report, overwrite=overwrite)
     if kind is not None and not tune:
         raise UserError("--kind is that of prompts which are tuned; pass --tune as well")
     settings = BenchmarkSettings(

@@ -69,12 +69,9 @@ def compare(
 
     Every judged query counts, one that a run does not have as 0.
     """
-    from retrieval_prompts.files import check_output, write_bytes
+    from retrieval_prompts.files import write_bytes
 
-    console.check_json(json_file, overwrite)
-    for path in (per_query, markdown, latex, report):
-        if path is not None:
-            check_output(path, overwrite=overwrite)
+    console.check_outputs(json_file, per_query, markdown, latex, report, overwrite=overwrite)
     from retrieval_prompts.evaluation import comparison_words, tables
     from retrieval_prompts.evaluation.comparison import average, corrected
     from retrieval_prompts.evaluation.metrics import parse_metric

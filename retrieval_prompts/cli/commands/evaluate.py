@@ -40,13 +40,7 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare frozen, tuned and BM25 on a split, with a paired test. --run takes the tuned ranking, else the frozen."""
-    from retrieval_prompts.files import check_output
-
-    console.check_json(json_file, overwrite)
-    if report is not None:
-        check_output(report, overwrite=overwrite)
-    if run is not None:
-        check_output(run, overwrite=overwrite)
+    console.check_outputs(json_file, report, run, overwrite=overwrite)
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load
     from retrieval_prompts.evaluation.trec_runs import write_run

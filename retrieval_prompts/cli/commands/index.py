@@ -114,7 +114,7 @@ def _compare(
 ) -> None:
     from retrieval_prompts.experiments import index_tradeoffs as tradeoffs
 
-    console.check_json(json_file, overwrite)
+    console.check_outputs(json_file, overwrite=overwrite)
     if picture is not None:
         tradeoffs.check_picture(picture, overwrite=overwrite)
     from retrieval_prompts.biencoder import BiEncoder

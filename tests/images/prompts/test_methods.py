@@ -98,7 +98,7 @@ def vectors(prompts: Prompts) -> list[Tensor]:
 
 
 def test_every_file_is_a_method_but_those_that_say_otherwise() -> None:
-    files = {path.stem for path in Path(multimodal.methods.__path__[0]).glob("*.py")}
+    files = {path.stem for path in Path(multimodal.prompts.methods.__path__[0]).glob("*.py")}
     assert files - {"__init__", "parts", "tpt"} == set(METHODS)
     for name in METHODS:
         assert Settings.of(method=name).method == name, "its defaults are settings"
