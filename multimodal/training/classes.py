@@ -237,6 +237,7 @@ def train(task: Task, *, checkpoint: Path | None = None, identity: Any = None) -
         learning_rate=settings.learning_rate,
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,
+        advice="it is not saved; try a smaller --lr",
     )
     average: Average | None = None
     if task.method.average is not None:
@@ -252,7 +253,6 @@ def train(task: Task, *, checkpoint: Path | None = None, identity: Any = None) -
         epoch_end=average.add if average is not None else None,
         checkpoint=checkpoint,
         identity=[asdict(settings), identity],
-        advice="it is not saved; try a smaller --lr",
     ):
         yield step, total
     if average is not None:

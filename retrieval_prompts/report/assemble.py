@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.report.build import section_of, strength_curve
-from retrieval_prompts.report.content import Curve, Report
+from retrieval_prompts.report.content import Curve, Report, Section
 from retrieval_prompts.report.words import nearest_words, without_words
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.experiments.retrieval import RetrievalResult
     from retrieval_prompts.experiments.workbench import Workbench
 
+UNTUNED: Mapping[str, str] = {"baseline": "bm25", "system": "frozen"}  # what is compared where there are no prompts
 # Shown in the tables of a page; results.json has all
 SHOWN = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "recall@1000")
 
@@ -34,9 +37,10 @@ def experiment_report(result: RetrievalResult, biencoder: BiEncoder, bench: Work
         result.runs,
         systems=result.systems,
         tests={name: test.as_dict() for name, test in result.tests.items()},
-        facts=[_reencoded(result.documents_reencoded)] if biencoder.prompts else [],
-        **_prompt_parts(biencoder, bench, result.split),
+        **({} if biencoder.prompts else UNTUNED),
     )
+    if biencoder.prompts:
+        section = _with_prompts(section, biencoder, bench, [_reencoded(result.documents_reencoded)])
     return Report(
         title=f"{result.dataset}: {'soft prompts' if biencoder.prompts else 'frozen model'}",
         sections=[section],
@@ -62,25 +66,24 @@ def benchmark_report(
     for name, found in result.datasets.items():
         bench = Workbench(frozen.tower, load(folder_of(name, data_dir)), cache, settings["precision"])
         systems = [system for system in SYSTEMS if system in found.systems]
-        parts: dict[str, Any] = {"baseline": "bm25", "system": "frozen"}
+        section = section_of(
+            bench.dataset,
+            found.split,
+            {system: read_run(run_file(out, name, system)) for system in systems},
+            systems={system: {metric: found.systems[system][metric] for metric in SHOWN} for system in systems},
+            tests={test_name: test.as_dict() for test_name, test in found.tests.items()},
+            **({} if "tuned" in systems else UNTUNED),
+        )
         facts = [f"{system_title(system)} left out: {why}" for system, why in found.left_out.items()]
         if "tuned" in systems:
             facts.append(_reencoded(found.documents_reencoded))
             folder = tuned_folder(out, name, settings["prompts"])
             biencoder = BiEncoder.with_prompts(frozen.tower, load_prompts(folder), source=str(folder))
-            parts = _prompt_parts(biencoder, bench, found.split)
+            section = _with_prompts(section, biencoder, bench, facts)
             notes += [note for note in _notes(biencoder) if note not in notes]
-        sections.append(
-            section_of(
-                bench.dataset,
-                found.split,
-                {system: read_run(run_file(out, name, system)) for system in systems},
-                systems={system: {metric: found.systems[system][metric] for metric in SHOWN} for system in systems},
-                tests={test_name: test.as_dict() for test_name, test in found.tests.items()},
-                facts=facts,
-                **parts,
-            )
-        )
+        else:
+            section = replace(section, facts=[*section.facts, *facts])
+        sections.append(section)
     searched = f"FAISS index {settings['factory']}, documents in {settings['precision']}"
     return Report(
         title="Benchmark" if len(sections) > 1 else sections[0].name,
@@ -95,20 +98,20 @@ def _reencoded(count: int) -> str:
     return f"{count:,} documents encoded again for the prompts"
 
 
-def _prompt_parts(biencoder: BiEncoder, bench: Workbench, split: str) -> dict[str, Any]:
-    """Curves and words of the prompts, as `section_of` takes them; nothing where there are none."""
-    if not biencoder.prompts:
-        return {"baseline": "bm25", "system": "frozen"}
+def _with_prompts(section: Section, biencoder: BiEncoder, bench: Workbench, facts: Sequence[str]) -> Section:
+    """The section with more facts, and with curves and words of the prompts."""
     curve = biencoder.training_record.get("curve") or {}
     strength = None
     if "document" not in biencoder.prompts:
-        strength = strength_curve(biencoder, bench.index, *bench.dataset.split(split))
-    return {
-        "loss": [Curve("loss", curve["loss"])] if curve.get("loss") else [],
-        "dev": [Curve("dev", curve["dev"])] if curve.get("dev") else [],
-        "strength": [strength] if strength is not None else [],
-        "words": nearest_words(biencoder),
-    }
+        strength = strength_curve(biencoder, bench.index, *bench.dataset.split(section.split))
+    return replace(
+        section,
+        facts=[*section.facts, *facts],
+        loss=[Curve("loss", curve["loss"])] if curve.get("loss") else [],
+        dev=[Curve("dev", curve["dev"])] if curve.get("dev") else [],
+        strength=[strength] if strength is not None else [],
+        words=nearest_words(biencoder),
+    )
 
 
 def _model_facts(biencoder: BiEncoder) -> list[str]:

@@ -34,6 +34,7 @@ class LoopSettings:
         weight_decay: of AdamW.
         clip: the largest norm of the gradient.
         patience: stop after this many epochs without a better dev score; None: never.
+        advice: what to do when training diverges; ends the message.
     """
 
     epochs: int = 10
@@ -42,6 +43,7 @@ class LoopSettings:
     weight_decay: float = 0.0
     clip: float = 1.0
     patience: int | None = None
+    advice: str = "try a smaller --lr or a larger --temperature"
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,6 @@ def fit(
     epoch_end: Callable[[int], object] | None = None,
     checkpoint: Path | None = None,
     identity: Any = None,
-    advice: str = "try a smaller --lr or a larger --temperature",
 ) -> Training:
     """Train `module`; afterwards it holds the weights with the best dev score, the initial ones included, or the last
     ones where nothing is there to choose by.
@@ -107,12 +108,11 @@ def fit(
             what it changes must be in the module's state.
         checkpoint: a file written as training goes; when it is there, training resumes from it.
         identity: what a checkpoint must agree with (settings, data, model) to be resumed; any JSON value.
-        advice: what to do when training diverges; ends the message.
 
     Raises UserError at once when the checkpoint is damaged or of another run. Diverged comes from the iteration, when
     the loss is not finite or the dev score fails (the module then holds the best weights so far).
     """
-    run = _Run(module, settings, identity, settings.epochs * len(batches(0)), advice)
+    run = _Run(module, settings, identity, settings.epochs * len(batches(0)))
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint)
     return Training(_records(run, batches, loss, evaluate, epoch_end, checkpoint), run.steps, run.total)
@@ -152,13 +152,14 @@ def _records(
 class _Run:
     """All that a training changes: the module, the moments of its optimizer, the best weights, the records."""
 
-    def __init__(self, module: nn.Module, settings: LoopSettings, identity: Any, total: int, advice: str) -> None:
-        self.module, self.settings, self.total, self.advice = module, settings, total, advice
+    def __init__(self, module: nn.Module, settings: LoopSettings, identity: Any, total: int) -> None:
+        self.module, self.settings, self.total = module, settings, total
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.identity = json.loads(json.dumps({"settings": asdict(settings), "run": identity}, default=str))
+        values = {name: value for name, value in asdict(settings).items() if name != "advice"}
+        self.identity = json.loads(json.dumps({"settings": values, "run": identity}, default=str))
         self.state = _State()
         self.best = _copy(module)
         self.steps: list[Step] = []
@@ -202,7 +203,7 @@ class _Run:
         self.module.load_state_dict(self.best)
         return Diverged(
             f"{reason} at step {self.state.step} of {self.total}; the prompt of step {self.state.best_step} is kept; "
-            f"{self.advice}"
+            f"{self.settings.advice}"
         )
 
     def save(self, path: Path) -> None:

@@ -72,53 +72,64 @@ def train(
 
     Raises UserError when there is no query to train on, or training diverges.
     """
-    task = Task(biencoder, data, settings, documents)
-    # A common part would change the documents while the query side is trained alone
-    alone_first = {"query", "document"} <= set(biencoder.prompts) and not settings.common
-    plans = [task.plan(fresh) for fresh in ([False, True] if alone_first else ["document" in biencoder.prompts])]
-    steps: list[Step] = []
-    return Training(_stages(task, plans, checkpoint, steps), steps, sum(plan.epochs * plan.steps for plan in plans))
+    return _Stages(Task(biencoder, data, settings, documents), checkpoint)
 
 
-def _stages(task: Task, plans: Sequence[Plan], checkpoint: Path | None, steps: list[Step]) -> Iterator[Step]:
-    """Train stage after stage, choose by dev, and write the record; `steps` are those of `loop.Training`."""
-    biencoder, before, earned = task.biencoder, 0, None
-    identity = run_identity(biencoder, task.data, task.settings)
-    for number, plan in enumerate(plans):
-        module = biencoder.prompts if number == len(plans) - 1 else biencoder.prompts["query"]
-        if number == 1:
-            alone = BiEncoder(
-                biencoder.tower, biencoder.kind, {"query": PromptTable(biencoder.prompts["query"]().detach())}
+class _Stages(Training):
+    """Stage after stage; then the choice by dev, and the record of it."""
+
+    def __init__(self, task: Task, checkpoint: Path | None) -> None:
+        prompts = task.biencoder.prompts
+        # A common part would change the documents while the query side is trained alone
+        alone_first = {"query", "document"} <= set(prompts) and not task.settings.common
+        self.task, self.checkpoint = task, checkpoint
+        self.plans = [task.plan(fresh) for fresh in ([False, True] if alone_first else ["document" in prompts])]
+        super().__init__(self._run(), [], sum(plan.epochs * plan.steps for plan in self.plans))
+
+    def _run(self) -> Iterator[Step]:
+        task, biencoder, before = self.task, self.task.biencoder, 0
+        alone: BiEncoder | None = None
+        identity = run_identity(biencoder, task.data, task.settings)
+        for number, plan in enumerate(self.plans):
+            module = biencoder.prompts if number == len(self.plans) - 1 else biencoder.prompts["query"]
+            if number == 1:
+                alone = BiEncoder(
+                    biencoder.tower, biencoder.kind, {"query": PromptTable(biencoder.prompts["query"]().detach())}
+                )
+            stage = fit(
+                module,
+                plan.batches,
+                task.loss(plan.fresh),
+                partial(task.dev_mean, biencoder, plan.fresh),
+                plan.loop,
+                checkpoint=checkpoints(self.checkpoint)[number] if self.checkpoint is not None else None,
+                identity=[identity, number],
             )
-        stage = fit(
-            module,
-            plan.batches,
-            task.loss(plan.fresh),
-            partial(task.dev_mean, biencoder, plan.fresh),
-            plan.loop,
-            checkpoint=checkpoints(checkpoint)[number] if checkpoint is not None else None,
-            identity=[identity, number],
-        )
-        steps += [replace(step, step=step.step + before) for step in stage.steps]
-        for step in stage:
-            steps.append(replace(step, step=step.step + before))
-            yield steps[-1]
-        before += plan.epochs * plan.steps
-    if len(plans) == 2:
-        earned = compare(task.dev_scores(alone, True), task.dev_scores(biencoder, True), HEADLINE)
-        if not (earned.difference > 0 and earned.p_value < ALPHA):
-            biencoder.prompts = alone.prompts
-    fresh = "document" in biencoder.prompts
-    frozen, tuned = (task.dev_mean(each, fresh) for each in (task.frozen, biencoder))
-    biencoder.strength = 1.0 if tuned > frozen else 0.0
-    biencoder.training_record = {
-        "settings": asdict(task.settings),
-        "run": identity,
-        "train_queries": len(task.texts),
-        "dev_queries": len(task.data.dev),
-        "dev": {"metric": HEADLINE, "frozen": frozen, "tuned": tuned},
-        "document_prompt_on_dev": earned.as_dict() if earned is not None else None,
-    }
+            self.steps += [replace(step, step=step.step + before) for step in stage.steps]
+            for step in stage:
+                self.steps.append(replace(step, step=step.step + before))
+                yield self.steps[-1]
+            before += plan.epochs * plan.steps
+        self._choose(identity, alone)
+
+    def _choose(self, identity: str, alone: BiEncoder | None) -> None:
+        """Keep what has earned it on dev. `alone`: the query prompt of the first of two stages."""
+        task, biencoder, earned = self.task, self.task.biencoder, None
+        if alone is not None:
+            earned = compare(task.dev_scores(alone, True), task.dev_scores(biencoder, True), HEADLINE)
+            if not (earned.difference > 0 and earned.p_value < ALPHA):
+                biencoder.prompts = alone.prompts
+        fresh = "document" in biencoder.prompts
+        frozen, tuned = (task.dev_mean(each, fresh) for each in (task.frozen, biencoder))
+        biencoder.strength = 1.0 if tuned > frozen else 0.0
+        biencoder.training_record = {
+            "settings": asdict(task.settings),
+            "run": identity,
+            "train_queries": len(task.texts),
+            "dev_queries": len(task.data.dev),
+            "dev": {"metric": HEADLINE, "frozen": frozen, "tuned": tuned},
+            "document_prompt_on_dev": earned.as_dict() if earned is not None else None,
+        }
 
 
 def checkpoints(path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -119,7 +119,8 @@ def train(
             vectors = embed(task.dev_texts).float().cpu().numpy()
         return dev_mean(task, task.index.rank(list(task.data.dev), vectors, 10))
 
-    steps = fit(module, plan.batches, training.loss(False), score, plan.loop, advice="try a smaller learning rate")
+    loop = replace(plan.loop, advice="try a smaller learning rate")
+    steps = fit(module, plan.batches, training.loss(False), score, loop)
     for _ in tqdm(steps, f"train {name}", plan.epochs * plan.steps + 1, unit="step", delay=1, leave=False):
         pass
     frozen = dev_mean(task, task.index.rank(list(task.data.dev), task.frozen(task.dev_texts), 10))
