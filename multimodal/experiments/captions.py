@@ -47,23 +47,23 @@ def tune(
     clip: Clip,
     data: CaptionSplits,
     settings: Settings,
-    out: Path | None = None,
+    out: Path | PromptOutput | None = None,
     *,
     cache: Path | None = None,
-    overwrite: bool = False,
     on_step: OnStep | None = None,
     keep_rankings: bool = False,
 ) -> CaptionResult:
     """Tune a context on the train split, save it, and evaluate it on the test split if there is one.
 
     Args:
-        out: the prompt folder. Training is checkpointed beside it, and goes on from there when it was interrupted.
+        out: the prompt folder, or a `PromptOutput` where one that exists may be replaced. Training is checkpointed
+            beside it, and goes on from there when it was interrupted.
         on_step: called with each record and the number of all steps.
         keep_rankings: the result holds what the systems ranked.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
-    output, log, train = PromptOutput(out, overwrite=overwrite), StepLog(on_step), data.train
+    output, log, train = PromptOutput.of(out), StepLog(on_step), data.train
     facts = [f"{train.name}: {len(train.pictures):,} training images, {sum(map(len, train.captions)):,} captions"]
     names = [picture.name for picture in train.pictures]
     run = digest([asdict(settings), clip.fingerprint, names, train.captions])

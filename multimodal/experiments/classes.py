@@ -33,18 +33,18 @@ def tune(
     clip: Clip,
     data: ImageData,
     settings: Settings,
-    out: Path | None = None,
+    out: Path | PromptOutput | None = None,
     *,
     subset: str = "all",
     cache: Path | None = None,
-    overwrite: bool = False,
     on_step: OnStep | None = None,
     keep_rankings: bool = False,
 ) -> ClassResult:
     """Tune prompts on the shots of a data set, save them, and evaluate them on its test split.
 
     Args:
-        out: the prompt folder. Training is checkpointed beside it, and goes on from there when it was interrupted.
+        out: the prompt folder, or a `PromptOutput` where one that exists may be replaced. Training is checkpointed
+            beside it, and goes on from there when it was interrupted.
         subset: "all" classes; or the "base" or "new" half of the sorted names, and the evaluation is base-to-new.
         on_step: called with each record and the number of all steps.
         keep_rankings: the result holds what the systems ranked.
@@ -52,7 +52,7 @@ def tune(
     Returns the result of `protocols.evaluate`, with the seconds and settings of the training in it. Raises UserError
     for data or settings that cannot be trained on; nothing is then written.
     """
-    output = PromptOutput(out, overwrite=overwrite)
+    output = PromptOutput.of(out)
     part, test = subset_of(data, subset), data.split("test")
     train = part.split("train")
     shots = train.take(few_shot(train, settings.shots, settings.seed))

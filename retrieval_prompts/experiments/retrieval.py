@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,9 +11,9 @@ from typing import Any
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.errors import Diverged
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.significance import Comparison
+from retrieval_prompts.experiments.run import PromptOutput
 from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests, search_run
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.retrieval import run_identity, train
@@ -76,10 +75,7 @@ def tune(
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
-    from retrieval_prompts.files import check_output
-
-    if out is not None:
-        check_output(out, overwrite=overwrite, holds="prompt.json")
+    output = PromptOutput(out, overwrite=overwrite)
     settings = settings or TuneSettings()
     bench = Workbench.of(biencoder.tower, data)
     learned = bench.training
@@ -87,7 +83,7 @@ def tune(
         biencoder.attach(settings)
     documents = bench.documents
     with bench.watch("tune"):
-        steps = _train(biencoder, bench, settings, out, on_step)
+        steps = _train(biencoder, bench, settings, output, on_step)
     record = biencoder.training_record
     record |= {"curve": curve(steps), "dataset": bench.dataset.name, "dev_held_out_of_train": learned.held_out}
     if split is not None and split in bench.dataset.qrels:
@@ -96,10 +92,7 @@ def tune(
         record |= {"results": {split: found["systems"]}, "tests": {split: found["tests"]}}
     else:
         result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        biencoder.save(out, overwrite=overwrite)
-        _forget(out)
+    output.save(biencoder.save)
     result.steps, result.seconds = steps, bench.watch.seconds
     result.settings = {
         **asdict(settings),
@@ -117,25 +110,15 @@ def _train(
     biencoder: BiEncoder,
     bench: Workbench,
     settings: TuneSettings,
-    out: Path | None,
+    output: PromptOutput,
     on_step: Callable[[Step, int], object] | None,
 ) -> list[Step]:
-    checkpoint = None
-    if out is not None:
-        identity = run_identity(biencoder, bench.training, settings)
-        checkpoint = out.parent / f"{out.name}.{identity[:8]}.partial"
-    training = train(biencoder, bench.training, settings, documents=bench.documents, checkpoint=checkpoint)
-    try:
+    identity = run_identity(biencoder, bench.training, settings) if output.folder is not None else ""
+    with output.checkpoint(identity, good=biencoder.save) as checkpoint:
+        training = train(biencoder, bench.training, settings, documents=bench.documents, checkpoint=checkpoint)
         for step in training:
             if on_step is not None:
                 on_step(step, training.total)
-    except Diverged as error:
-        if out is None:
-            raise
-        kept = out.with_name(f"{out.name}.last-good")
-        biencoder.save(kept, overwrite=True)
-        _forget(out)
-        raise Diverged(f"{error}; the last good prompt: {kept}") from error
     return training.steps
 
 
@@ -201,9 +184,3 @@ def curve(steps: list[Step]) -> dict[str, list[tuple[int, float]]]:
         "loss": [(span[-1].step, round(math.fsum(step.loss for step in span) / len(span), 5)) for span in spans],
         "dev": [(step.step, round(step.dev, 5)) for step in steps if step.dev is not None],
     }
-
-
-def _forget(out: Path) -> None:
-    """Delete the checkpoints beside a prompt folder: its own, and those of abandoned runs with other settings."""
-    for file in out.parent.glob(f"{glob.escape(out.name)}.????????.partial*"):
-        file.unlink(missing_ok=True)

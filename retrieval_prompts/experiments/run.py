@@ -50,21 +50,32 @@ class PromptOutput:
         if folder is not None:
             check_output(folder, overwrite=overwrite, holds="prompt.json")
 
+    @classmethod
+    def of(cls, out: Path | PromptOutput | None) -> PromptOutput:
+        """What is given, or a new one for a folder that must not be there yet."""
+        return out if isinstance(out, PromptOutput) else cls(out)
+
     @contextmanager
-    def checkpoint(self, identity: str) -> Iterator[Path | None]:
+    def checkpoint(self, identity: str, good: Callable[..., Any] | None = None) -> Iterator[Path | None]:
         """The file in which the training of a block keeps its state; removed when the training diverges, for with the
         same settings it would only do so again.
 
-        identity: a digest of all that the run depends on: a run with other settings has a file of its own.
+        Args:
+            identity: a digest of all that the run depends on: a run with other settings has a file of its own.
+            good: writes what was trained before it diverged, good(folder, overwrite=...); the message says where.
         """
         if self.folder is None:
             yield None
             return
         try:
             yield self.folder.parent / f"{self.folder.name}.{identity[:8]}.partial"
-        except Diverged:
+        except Diverged as error:
             self._forget(self.folder)
-            raise
+            if good is None:
+                raise
+            kept = self.folder.with_name(f"{self.folder.name}.last-good")
+            good(kept, overwrite=True)
+            raise Diverged(f"{error}; the last good prompt: {kept}") from error
 
     def save(self, write: Callable[..., Any]) -> None:
         """Write the folder by write(folder, overwrite=...), and remove the checkpoints, those of abandoned runs too."""

@@ -11,7 +11,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.report.build import section_of, strength_curve
 from retrieval_prompts.report.content import Curve, Report, Section
-from retrieval_prompts.report.words import nearest_words, without_words
+from retrieval_prompts.report.nearest_words import nearest_words, without_words
 
 if TYPE_CHECKING:
     from retrieval_prompts.experiments.benchmark import BenchmarkResult

@@ -15,7 +15,7 @@ from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
     from multimodal.classifier import PromptClassifier
-    from multimodal.experiments.results import Found
+    from multimodal.experiments.results import CaptionResult, Found
 
 Split = Annotated[
     str | None, typer.Option(help="the split to evaluate on  [default: test; all of a caption file without splits]")
@@ -64,29 +64,15 @@ def evaluate(
     check_strength(strength, prompts)
     captions = is_captions(data)
     check_kind(captions, images, {"--source": source is not None, "--class-file": class_file is not None})
-    keep_rankings = run is not None or report is not None
     result: Found
+    options: dict[str, Any] = {"cache": cache, "keep_rankings": run is not None or report is not None}
+    place = {"model": model, "pretrained": pretrained, "device": device}
     if captions:
         if protocol not in (None, "retrieval"):
             raise UserError(f"{data} has captions: expected --protocol retrieval, got {protocol}")
         if len(folders) > 1:
             raise UserError(f"retrieval evaluates one prompt folder at a time, got {len(folders)}")
-        from multimodal.data.captions import load_captions, splits
-        from multimodal.experiments.captions import evaluate as evaluate_on_captions
-        from multimodal.towers.clip import load_clip
-
-        split = split or ("test" if splits(data) else None)
-        described = load_captions(data, split, images=images)
-        tuned = load_classifier(folders[0], model, pretrained, device, strength) if folders else None
-        result = evaluate_on_captions(
-            load_clip(model, pretrained, device=device) if tuned is None else tuned.clip,
-            described,
-            None if tuned is None else tuned.search_prompts(),
-            cache=cache,
-            keep_rankings=keep_rankings,
-        )
-        result.split = split or "all"
-        result.settings |= {"split": split, "prompts": str(folders[0]) if folders else None}
+        result = _captions(data, images, split, folders[0] if folders else None, strength, place, options)
     else:
         if protocol == "retrieval":
             raise UserError(f"{data} has no captions; expected Karpathy JSON, JSONL or a CSV with image,caption")
@@ -104,14 +90,8 @@ def evaluate(
             split=split or "test",
             template=template,
         )
-        result = protocols.evaluate(
-            how,
-            loaded,
-            classifiers,
-            clip=None if classifiers else load_clip(model, pretrained, device=device),
-            cache=cache,
-            keep_rankings=keep_rankings,
-        )
+        frozen = None if classifiers else load_clip(model, pretrained, device=device)
+        result = protocols.evaluate(how, loaded, classifiers, clip=frozen, **options)
     if json_file is not None:
         console.write_result(json_file, result.to_json())
     say_result(say, result)
@@ -121,3 +101,31 @@ def evaluate(
     if report is not None:
         write_page(report, result, overwrite=overwrite)
         say(f"report: {report}")
+
+
+def _captions(
+    data: str,
+    images: Path | None,
+    split: str | None,
+    prompts: Path | None,
+    strength: float | None,
+    place: dict[str, str | None],
+    options: dict[str, Any],
+) -> CaptionResult:
+    """Both directions of retrieval. `place`: where the model is; `options`: of the evaluation."""
+    from multimodal.data.captions import load_captions, splits
+    from multimodal.experiments.captions import evaluate as evaluate_on_captions
+    from multimodal.towers.clip import load_clip
+
+    split = split or ("test" if splits(data) else None)
+    described = load_captions(data, split, images=images)
+    tuned = load_classifier(prompts, strength=strength, **place) if prompts is not None else None
+    result = evaluate_on_captions(
+        load_clip(**place) if tuned is None else tuned.clip,
+        described,
+        None if tuned is None else tuned.search_prompts(),
+        **options,
+    )
+    result.split = split or "all"
+    result.settings |= {"split": split, "prompts": str(prompts) if prompts is not None else None}
+    return result

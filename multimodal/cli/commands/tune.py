@@ -17,6 +17,7 @@ from retrieval_prompts.prompts.settings import check_read
 
 if TYPE_CHECKING:
     from multimodal.experiments.results import Found
+    from multimodal.towers.clip import Clip
 
 # Of captions an epoch has several texts an image, and all are trained on
 CAPTIONS: dict[str, Any] = {"epochs": 10, "shots": None}
@@ -39,60 +40,36 @@ def tune(
     overwrite: Overwrite = False,
 ) -> None:
     """Tune prompts on a few images a class, or on captions, and compare them with zero-shot."""
-    from retrieval_prompts.files import check_output
-
-    check_output(out, overwrite=overwrite, holds="prompt.json")
-    console.check_outputs(json_file, report, overwrite=overwrite)
     from multimodal.data.captions import is_captions
+    from retrieval_prompts.experiments.run import PromptOutput
 
+    output = PromptOutput(out, overwrite=overwrite)
+    console.check_outputs(json_file, report, overwrite=overwrite)
     captions = is_captions(data)
     check_kind(captions, images, {"--subset": subset != "all", "--class-file": class_file is not None})
     settings = Settings.of(**(CAPTIONS if captions else {}) | given)
     check_read(settings, given, data="captions" if captions else "labelled pictures")
     say = console.printer(json_file)
-    from multimodal.towers.clip import load_clip
-
+    options: dict[str, Any] = {"cache": cache, "keep_rankings": report is not None}
     result: Found
     if captions:
         from multimodal.experiments.captions import CaptionSplits
         from multimodal.experiments.captions import tune as tune_on_captions
 
         described = CaptionSplits.read(Path(data), images)
-        clip = load_clip(model, pretrained, device=device)
+        clip, _ = _loaded(model, pretrained, device)
         with Progress() as on_step:
-            result = tune_on_captions(
-                clip,
-                described,
-                settings,
-                out,
-                cache=cache,
-                overwrite=overwrite,
-                on_step=on_step,
-                keep_rankings=report is not None,
-            )
+            result = tune_on_captions(clip, described, settings, output, on_step=on_step, **options)
     else:
         from multimodal.experiments import classes
-        from retrieval_prompts.experiments.stopwatch import Stopwatch
 
         loaded = load(data, class_file)
         if "template" not in given:
             settings = classes.with_template(settings, loaded)
-        watch = Stopwatch()
-        with watch("load model"):
-            clip = load_clip(model, pretrained, device=device)
+        clip, seconds = _loaded(model, pretrained, device)
         with Progress() as on_step:
-            result = classes.tune(
-                clip,
-                loaded,
-                settings,
-                out,
-                subset=subset,
-                cache=cache,
-                overwrite=overwrite,
-                on_step=on_step,
-                keep_rankings=report is not None,
-            )
-        result.seconds = {**watch.seconds, **result.seconds}
+            result = classes.tune(clip, loaded, settings, output, subset=subset, on_step=on_step, **options)
+        result.seconds = {**seconds, **result.seconds}
     if json_file is not None:
         console.write_result(json_file, result.to_json())
     say_result(say, result)
@@ -108,3 +85,14 @@ def tune(
         say(f'  multimodal-prompts search INDEX "words" --prompts {out}')
     else:
         say(f"next:\n  multimodal-prompts classify {out} IMAGE ...")
+
+
+def _loaded(model: str | None, pretrained: str | None, device: str | None) -> tuple[Clip, dict[str, float]]:
+    """The frozen model, and the seconds that it took."""
+    from multimodal.towers.clip import load_clip
+    from retrieval_prompts.experiments.stopwatch import Stopwatch
+
+    watch = Stopwatch()
+    with watch("load model"):
+        clip = load_clip(model, pretrained, device=device)
+    return clip, watch.seconds

@@ -23,6 +23,7 @@ from multimodal.towers.clip import Clip
 from multimodal.training.classes import Task
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.experiments.run import PromptOutput
 from retrieval_prompts.training.loop import Step
 
 KEYS = {"dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings"}
@@ -183,5 +184,5 @@ def test_what_is_refused_writes_nothing(tiny_model: Clip, colours: ImageData, tm
     (tmp_path / "prompts" / "prompt.json").write_text("{}")
     with pytest.raises(UserError, match="prompts exists already"):
         experiment.tune(tiny_model, colours, quick(), tmp_path / "prompts")
-    experiment.tune(tiny_model, colours, quick(), tmp_path / "prompts", overwrite=True)
+    experiment.tune(tiny_model, colours, quick(), PromptOutput(tmp_path / "prompts", overwrite=True))
     assert load(tmp_path / "prompts").classes == NAMES

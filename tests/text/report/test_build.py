@@ -18,7 +18,7 @@ from retrieval_prompts.evaluation.metrics import means, per_query
 from retrieval_prompts.experiments.workbench import search_run
 from retrieval_prompts.report.build import section_of, strength_curve
 from retrieval_prompts.report.content import Curve, Item
-from retrieval_prompts.report.words import nearest_words, without_words
+from retrieval_prompts.report.nearest_words import nearest_words, without_words
 from retrieval_prompts.towers.text import TextTower, load_tower
 from retrieval_prompts.vectors.index import Index
 
@@ -119,7 +119,7 @@ def test_an_index_of_another_model_has_no_strength_curve(small: TextTower, datas
 def test_a_prompt_of_words_is_nearest_to_these_words(
     small: TextTower, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retrieval_prompts.report.words.BLOCK", block)
+    monkeypatch.setattr("retrieval_prompts.report.nearest_words.BLOCK", block)
     found = nearest_words(BiEncoder(small).attach(length=3, init="text:river copper falcon"), count=4)
     assert list(found) == ["query"]
     assert [row[0][0] for row in found["query"]] == ["river", "copper", "falcon"]
