@@ -20,11 +20,12 @@ from typing import Any
 from rich.console import Console
 
 from retrieval_prompts import BiEncoder, UserError, load
+from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.experiments.index_tradeoffs import check_picture, label, picture, table
-from retrieval_prompts.experiments.index_types import METRIC, compare_factories, parse_factories
+from retrieval_prompts.experiments.index_types import Measured, compare_factories, parse_factories
 from retrieval_prompts.experiments.result_file import made_on
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json
 
 FACTORIES = (
@@ -79,8 +80,7 @@ def run(options: argparse.Namespace) -> None:
             parse_factories([options.factories], frozen.tower.dimension),
             query_ids=list(queries),
             qrels=qrels,
-            repeats=options.repeats,
-            each_query=True,
+            measured=Measured(repeats=options.repeats, each_query=True),
             progress=lambda what: print(what, flush=True),
         )
     with watch("test"):
@@ -124,7 +124,7 @@ def paired(rows: list[dict[str, Any]], ids: list[str]) -> list[dict[str, Any]]:
             tuned = row["each_query"]
             before, after = (dict(zip(ids, each["recall"], strict=True)) for each in (base, tuned))
             exact, here = (
-                {id: tuned[metric][id] - base[metric][id] for id in ids} for metric in (f"exact_{METRIC}", METRIC)
+                {id: tuned[metric][id] - base[metric][id] for id in ids} for metric in (f"exact_{HEADLINE}", HEADLINE)
             )
             tests.append(
                 {
@@ -132,8 +132,8 @@ def paired(rows: list[dict[str, Any]], ids: list[str]) -> list[dict[str, Any]]:
                     "setting": row["setting"],
                     "queries": name,
                     "recall": compare(before, after, "recall").as_dict(),
-                    "gain": compare(base[METRIC], tuned[METRIC], METRIC).as_dict(),
-                    "gain_lost": compare(exact, here, METRIC).as_dict(),
+                    "gain": compare(base[HEADLINE], tuned[HEADLINE], HEADLINE).as_dict(),
+                    "gain_lost": compare(exact, here, HEADLINE).as_dict(),
                 }
             )
     return tests

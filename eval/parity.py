@@ -18,7 +18,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from retrieval_prompts import BiEncoder, load
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.evaluation.metrics import means, per_query
-from retrieval_prompts.experiments.benchmark_dataset import CUTOFFS, METRICS, TOP, BenchmarkSettings, Lab
+from retrieval_prompts.experiments.benchmark_dataset import CUTOFFS, METRICS, TOP, BenchmarkDataset, BenchmarkSettings
 from retrieval_prompts.experiments.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.interop.mteb import IndexSearch
@@ -33,14 +33,14 @@ def main() -> None:
     options = parser.parse_args()
     check_output(options.json, overwrite=options.overwrite)
     biencoder = BiEncoder.load(options.model)
-    lab = Lab(options.data.name, options.data, biencoder, BenchmarkSettings(split="test"), Path(), None)
-    run = lab.make("frozen", {})
-    ours = means(per_query(lab.qrels, run, METRICS))
-    ways = {"ours": ours, "beir": by_beir(lab.qrels, run), "mteb": by_mteb(biencoder, load(options.data))}
+    data = BenchmarkDataset.open(options.data.name, options.data, biencoder, BenchmarkSettings(split="test"), Path())
+    run = data.make("frozen")
+    ours = means(per_query(data.qrels, run, METRICS))
+    ways = {"ours": ours, "beir": by_beir(data.qrels, run), "mteb": by_mteb(biencoder, load(options.data))}
     result = {
         "data": options.data.name,
         "model": biencoder.tower.name,
-        "queries": len(lab.queries),
+        "queries": len(data.queries),
         "depth": TOP,
         "metrics": ways,
         "largest_difference": {

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,16 @@ from multimodal.data.published import LAYOUTS, draw, load_published
 from multimodal.data.templates import template_for
 from multimodal.evaluation import rankings as runs
 from multimodal.evaluation.rankings import Rankings
-from multimodal.experiments.protocols import evaluate, mean_scores, over_seeds, table
-from multimodal.experiments.systems import Part
-from multimodal.prompts.methods import METHODS
+from multimodal.experiments.protocols import EvaluationProtocol, evaluate, mean_scores, over_seeds, table
+from multimodal.experiments.results import ClassResult
+from multimodal.experiments.systems import ClassGroup
+from multimodal.prompts.settings import METHODS
 from multimodal.report import sections as report
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import write_json
 from retrieval_prompts.report.content import Report, Section
 
@@ -127,7 +129,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def one_run(
     clip: Clip, data: ImageData, settings: Settings, protocol: str, done: dict[str, Any], cache: Path | None
-) -> list[Rankings]:
+) -> Sequence[Rankings]:
     """Tune and score one (data set, method, seed), and the baselines that no run before it scored, into `done`.
 
     Returns what they ranked.
@@ -139,27 +141,27 @@ def one_run(
     systems = ["tuned", *(name for name in SEEDLESS if name not in scores)]
     if seed not in scores.get("linear-probe", {}):
         systems.append("linear-probe")
-    rankings: list[Rankings] = []
-    found = evaluate(protocol, data, [classifier], systems=systems, cache=cache, rankings=rankings)
-    for each in rankings:
+    how = EvaluationProtocol(protocol, systems=systems)
+    found = evaluate(how, data, [classifier], cache=cache, keep_rankings=True)
+    for each in found.rankings:
         each.systems = {
             name if name in SEEDLESS else f"{settings.method if name == 'tuned' else name}-{seed}": best
             for name, best in each.systems.items()
         }
-    for system, values in found["systems"].items():
+    for system, values in found.systems.items():
         if system in SEEDLESS:
             scores[system] = values
         else:
             name = settings.method if system == "tuned" else system
             scores.setdefault(name, {})[seed] = values["per_seed"][seed]
     done["runs"][f"{settings.method}, seed {seed}"] = {
-        "settings": found["settings"],
+        "settings": found.settings,
         "training": classifier.training,
         "temperature": classifier.temperature,
-        "images_encoded": found["images_encoded"],
-        "seconds": {**watch.seconds, **found["seconds"]},
+        "images_encoded": found.images_encoded,
+        "seconds": {**watch.seconds, **found.seconds},
     }
-    return rankings
+    return found.rankings
 
 
 def tune(clip: Clip, data: ImageData, settings: Settings, *, base_only: bool, cache: Path | None) -> PromptClassifier:
@@ -227,9 +229,9 @@ def page(result: dict[str, Any], loaded: list[ImageData], folder: Path) -> Repor
         for system, scores in result["datasets"][data.name]["scores"].items():
             names += [system] if system in SEEDLESS else [f"{system}-{seed}" for seed in scores]
         rankings = [runs.read(folder, data.name, part, names) for part in parts(data, result["protocol"])]
-        one = {"dataset": data.name, "systems": result["summary"][data.name], "settings": {"split": "test"}}
-        written = [part for part in rankings if part.systems]
-        sections += report.classification(one, written, limit=report.PICTURES // len(loaded))
+        one = summarised(result, data.name)
+        one.rankings = [part for part in rankings if part.systems]
+        sections += report.classification(one, limit=report.PICTURES // len(loaded))
     facts = [f"model {result['model']}", f"protocol {result['protocol']}"]
     facts += [f"{name} {value}" for name, value in result["settings"].items()]
     means = result["summary"].get(MEAN, {}) if result["protocol"] == "few-shot" else {}
@@ -244,7 +246,13 @@ def parts(data: ImageData, protocol: str) -> list[Rankings]:
     groups = {"base": np.arange(middle), "new": np.arange(middle, len(data.classes))}
     if protocol != "base-to-new":
         groups = {"": groups["base"]}
-    return [Part.of(name, test, group).rankings(several=False) for name, group in groups.items()]
+    return [ClassGroup.of(name, test, group).rankings(several=False) for name, group in groups.items()]
+
+
+def summarised(result: dict[str, Any], name: str) -> ClassResult:
+    """The summary of a data set, or the mean over them, as one evaluation of the test split."""
+    model, systems = (result["model"], result["pretrained"]), result["summary"][name]
+    return ClassResult(name, *model, result["protocol"], systems, settings={"split": "test"})
 
 
 def only_metrics(scores: dict[str, Any]) -> dict[str, Any]:
@@ -254,8 +262,8 @@ def only_metrics(scores: dict[str, Any]) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     from rich.console import Console
 
-    for name, systems in result["summary"].items():
-        Console().print(table({"dataset": name, "protocol": result["protocol"], "systems": systems}))
+    for name in result["summary"]:
+        Console().print(table(summarised(result, name)))
 
 
 def _value(text: str) -> Any:

@@ -28,17 +28,17 @@ from torch import nn
 
 from multimodal.classifier import PromptClassifier
 from multimodal.data.captions import Captioned, load_captions
-from multimodal.data.splits import few
 from multimodal.evaluation import rankings as runs
-from multimodal.evaluation.retrieval import WAYS, Pairs, Ranks, paired_tests, search_prompts
+from multimodal.evaluation.captions import WAYS, Pairs, Ranks, paired_tests
+from multimodal.experiments.results import CaptionResult
 from multimodal.report import sections as report
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.captions import tune_captions
 from multimodal.training.settings import Settings
 from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.report.content import Report
 
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         write_runs(options.runs, data, pairs, name, tuned)
         result["runs"][name] = {
             **tuned.recalls(),
-            "tests": paired_tests(zero_shot, [tuned])["tuned_vs_zero-shot"],
+            "tests": {way: test.as_dict() for way, test in paired_tests(zero_shot, [tuned]).items()},
             "captions_cut": len(texts.cut(length)),
             "strength": strength,
             "training": training,
@@ -149,7 +149,7 @@ def prompt_sources(
 
 def read(folder: Path, clip: Clip) -> Prompted:
     classifier = PromptClassifier.load(folder, clip)
-    return *search_prompts(classifier), {"settings": asdict(classifier.settings), **classifier.training}
+    return *classifier.search_prompts(), {"settings": asdict(classifier.settings), **classifier.training}
 
 
 def trained(options: argparse.Namespace, clip: Clip, settings: Settings, folder: Path | None) -> Prompted:
@@ -173,8 +173,19 @@ def page(result: dict[str, Any], pairs: Pairs, folder: Path) -> Report:
     names = {"zero-shot": ["zero-shot"], "tuned": [_file_name(name) for name in result["runs"]]}
     members = {system: names[system] for system in result["systems"]}
     everything = [name for own in members.values() for name in own]
-    rankings = [runs.read(folder, result["dataset"], way, everything) for way in pairs.rankings({})]
-    return report.report(result, report.captions(result, rankings, result["split"] or "all", members=members))
+    one = CaptionResult(
+        result["dataset"],
+        result["model"],
+        result["pretrained"],
+        result["protocol"],
+        result["systems"],
+        result["images_encoded"],
+        rankings=[runs.read(folder, result["dataset"], way, everything) for way in pairs.rankings({})],
+        images=result["images"],
+        captions=result["captions"],
+        split=result["split"] or "all",
+    )
+    return report.report(one, report.captions(one, members=members))
 
 
 def _file_name(run: str) -> str:

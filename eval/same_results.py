@@ -80,7 +80,7 @@ def run(checkout: Path, out: Path) -> None:
         kind, *arguments = words.format(repo=checkout, out=out).split()
         entry = ".app" if (checkout / "retrieval_prompts/cli/app.py").is_file() else ""
         program = (TEXT if kind == "text" else IMAGES).format(entry)
-        environment = {**os.environ, "PYTHONPATH": str(checkout), "RETRIEVAL_PROMPTS_CACHE": str(out / "cache")}
+        environment = {"RETRIEVAL_PROMPTS_CACHE": str(out / "cache"), **os.environ, "PYTHONPATH": str(checkout)}
         print(*arguments, flush=True)
         subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=out, env=environment)
 

@@ -21,7 +21,7 @@ import torch
 from retrieval_prompts import BiEncoder, TuneSettings, UserError, load
 from retrieval_prompts.evaluation.metrics import per_query
 from retrieval_prompts.evaluation.significance import compare
-from retrieval_prompts.experiments.retrieval import Experiment, tune
+from retrieval_prompts.experiments.retrieval import RetrievalResult, tune
 from retrieval_prompts.files import check_output, write_json
 
 METRIC = "ndcg@10"
@@ -51,22 +51,22 @@ def run(options: argparse.Namespace) -> None:
     dataset = load(options.data)
     _, qrels = dataset.split(options.split)
     given = {name: _number(value) for name, _, value in (pair.partition("=") for pair in options.set)}
-    found: list[Experiment] = []
+    found: list[RetrievalResult] = []
     for seed in options.seeds:
         settings = TuneSettings.of(kind=options.kind, side=options.side, seed=seed, **given)
         biencoder = BiEncoder.load(options.model)
         out = options.prompts / f"{dataset.name}-{options.side}-{seed}" if options.prompts else None
         experiment = tune(biencoder, dataset, settings, split=options.split, out=out, overwrite=options.overwrite)
         found.append(experiment)
-        scores = {system: round(values[METRIC], 4) for system, values in experiment.result["systems"].items()}
+        scores = {system: round(values[METRIC], 4) for system, values in experiment.systems.items()}
         print(
-            f"{dataset.name}, {options.side}, seed {seed}: {METRIC} {scores}, {experiment.result['seconds']}",
+            f"{dataset.name}, {options.side}, seed {seed}: {METRIC} {scores}, {experiment.seconds}",
             flush=True,
         )
     frozen = per_query(qrels, found[0].runs["frozen"], [METRIC])[METRIC]
     tuned = [per_query(qrels, experiment.runs["tuned"], [METRIC])[METRIC] for experiment in found]
     average = {query: statistics.fmean(scores[query] for scores in tuned) for query in frozen}
-    first = found[0].result
+    first = found[0].to_json()
     result: dict[str, Any] = {
         "dataset": first["dataset"],
         "split": first["split"],
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": {"processor": _processor(), "threads": torch.get_num_threads(), "python": platform.python_version()},
         "versions": {name: version(name) for name in ("torch", "transformers", "sentence-transformers", "faiss-cpu")},
-        "runs": [experiment.result for experiment in found],
+        "runs": [experiment.to_json() for experiment in found],
     }
     write_json(options.json, result)
     mean, std = result["mean"]["tuned"][METRIC], result["std"]["tuned"][METRIC] if result["std"] else float("nan")
@@ -90,13 +90,10 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def _over(found: list[Experiment], function: Any) -> dict[str, dict[str, float]]:
-    first = found[0].result["systems"]
+def _over(found: list[RetrievalResult], function: Any) -> dict[str, dict[str, float]]:
+    first = found[0].to_json()["systems"]
     return {
-        system: {
-            metric: function([experiment.result["systems"][system][metric] for experiment in found])
-            for metric in metrics
-        }
+        system: {metric: function([experiment.systems[system][metric] for experiment in found]) for metric in metrics}
         for system, metrics in first.items()
     }
 

@@ -6,8 +6,7 @@ Prompts tuned on one list of classes serve any other list; only class-specific c
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,31 +14,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from multimodal.data.pictures import Picture
-from multimodal.evaluation.metrics import fit_temperature
 from multimodal.prompts import folder as prompt_folder
-from multimodal.prompts.contexts import Classes, Prompts
+from multimodal.prompts.contexts import Classes, Prompts, logits
 from multimodal.prompts.methods import Method, method
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.towers.image import encode_images
-from multimodal.training.classes import Positions, Task, logits, train
 from multimodal.training.settings import Settings
 from multimodal.vectors.features import image_features, pixels
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.strength import between, checked
-from retrieval_prompts.training.loop import Step
 
 if TYPE_CHECKING:
     from multimodal.interop.live import LiveModel
+    from multimodal.training.classes import OnStep
 
 Floats = NDArray[np.float32]
 Images = Sequence[str | Path | Picture] | NDArray
+Positions = NDArray[np.int64]
 BATCH = 64  # images, or class texts by image, at once in prediction
-FOLDS = 2
 
 
 class PromptClassifier:
@@ -78,7 +74,7 @@ class PromptClassifier:
         *,
         cache: Path | None = None,
         checkpoint: Path | None = None,
-        on_step: Callable[[Step, int], object] | None = None,
+        on_step: OnStep | None = None,
     ) -> PromptClassifier:
         """Train new prompts on labelled images; the shots are the caller's choice.
 
@@ -92,58 +88,16 @@ class PromptClassifier:
         Images that cannot be read are left out, counted and named in a DataWarning. Raises UserError for fewer than
         two classes, a label that is no class, and settings that the model cannot take.
         """
-        items = _items(pictures)
-        names = tuple(classes) if classes is not None else tuple(sorted(set(map(str, labels))))
-        numbers = _numbers(labels, names, len(items))
-        known = Classes(self.clip, names, self.settings)
-        built = method(self.settings.method).build(self.clip, self.settings, len(names))
-        data = _Data(self.clip, items, self.settings.views, cache)
-        numbers = numbers[data.kept]
-        if missing := [name for number, name in enumerate(names) if number not in set(numbers.tolist())]:
-            warnings.warn(
-                f"{len(missing)} of {len(names)} classes have no training image: {', '.join(missing[:3])}"
-                f"{' ...' if len(missing) > 3 else ''}",
-                DataWarning,
-                stacklevel=2,
-            )
-        task = Task(self.clip, built, known, data, numbers, self.settings)
-        # What cannot be trained on was refused above, and leaves earlier prompts as they are
-        self._forget()
-        self._method, self._known[names] = built, known
-        self.classes, self.strength, self.temperature = names, 1.0, 1.0
-        identity = [self.clip.fingerprint, names, data.fingerprint(), numbers.tolist()]
-        for step, total in train(task, checkpoint=checkpoint, identity=identity):
-            if on_step is not None:
-                on_step(step, total)
-        if self.settings.calibrate:
-            self.temperature = self._out_of_fold_temperature(known, data, numbers)
-        self.training = {"images": len(numbers), "images_encoded": data.features_.encoded}
+        from multimodal.training.classes import fit_classifier
+
+        fit_classifier(self, pictures, labels, classes, cache=cache, checkpoint=checkpoint, on_step=on_step)
         return self
 
-    def _out_of_fold_temperature(self, known: Classes, data: _Data, numbers: Positions) -> float:
-        """The temperature at which predictions for images that were left out of training are calibrated best.
-
-        Each fold is predicted by prompts trained on the others, so no image calibrates prompts that it trained. 1
-        where a class has a single image.
-        """
-        counts = np.unique(numbers, return_counts=True)[1]
-        if counts.min() < FOLDS:
-            return 1.0
-        fold = np.empty(len(numbers), dtype=np.int64)
-        fold[np.argsort(numbers, kind="stable")] = np.concatenate([np.arange(count) for count in counts]) % FOLDS
-        found, labels = [], []
-        for held in range(FOLDS):
-            rest, out = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-            built = method(self.settings.method).build(self.clip, self.settings, len(known))
-            task = Task(self.clip, built, known, _Part(data, rest), numbers[rest], self.settings)
-            name = f"calibrate, fold {held + 1} of {FOLDS}"
-            for _ in tqdm(train(task), desc=name, unit="step", delay=1, leave=False):
-                pass
-            part = _Part(data, out)
-            everything = np.arange(len(out))
-            found.append(_predict(self.clip, built, known, part, everything).cpu().numpy())
-            labels.append(numbers[out])
-        return fit_temperature(np.concatenate(found), np.concatenate(labels))
+    def use(self, built: Method, known: Classes) -> None:
+        """Take a method's prompts for these classes, at full strength, in the place of those before."""
+        self._forget()
+        self._method, self._known[known.names] = built, known
+        self.classes, self.strength, self.temperature = known.names, 1.0, 1.0
 
     # ---- prediction
 
@@ -308,6 +262,18 @@ class PromptClassifier:
 
         return as_sentence_transformer(self.clip, self.method.prompter, strength=self.strength)
 
+    def search_prompts(self) -> tuple[nn.Module, float]:
+        """(prompter, strength), to put before the words of a search.
+
+        Raises UserError for prompts that cannot be put before a text.
+        """
+        if self.settings.position != "end":
+            raise UserError(
+                f"these prompts were tuned with the class name at the {self.settings.position} of them, and a search "
+                'puts them before the text; use prompts of the position "end"'
+            )
+        return self.method.prompter, self.strength
+
     def way(self) -> str:
         """Which of the exact ways the text tower takes: "full", "truncated" or "shared"; see `towers.text`."""
         known = self.known_classes()
@@ -378,19 +344,6 @@ class _Data:
     def pixels(self, positions: Positions, views: Positions) -> Tensor:
         chosen = zip(positions.tolist(), views.tolist(), strict=True)
         return torch.stack([pixels(self.clip, self.pictures[at], view) for at, view in chosen]).to(self.clip.device)
-
-
-class _Part:
-    """Some images of others."""
-
-    def __init__(self, data: Any, positions: Positions) -> None:
-        self.data, self.positions = data, positions
-
-    def features(self, positions: Positions, views: Positions) -> Tensor:
-        return self.data.features(self.positions[positions], views)
-
-    def pixels(self, positions: Positions, views: Positions) -> Tensor:
-        return self.data.pixels(self.positions[positions], views)
 
 
 class _Given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from retrieval_prompts.files import default_cache
 from retrieval_prompts.prompts.encoders import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
 from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, save_prompts
 from retrieval_prompts.prompts.initialize import initial_vectors
+from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.prompts.strength import between, checked
 from retrieval_prompts.towers import injection
 from retrieval_prompts.towers.probe import verify
@@ -130,41 +132,25 @@ class BiEncoder(nn.Module):
         made.training_record = folder.training
         return made
 
-    def attach(
-        self,
-        side: str = "query",
-        *,
-        kind: str = "input",
-        length: int = 8,
-        encoder: str = "table",
-        init: str = "vocab",
-        common: bool = False,
-        seed: int = 0,
-    ) -> BiEncoder:
+    def attach(self, side: str | PromptSettings = "query", **given: Any) -> BiEncoder:
         """Attach fresh prompt encoders; returns self. See `initialize.initial_vectors` for `init`.
 
         Args:
-            side: "query", "document" or "both".
-            encoder: "table", "mlp" or "lstm".
-            common: with both sides, add a part that they share (Semi-Siamese); it starts at zero.
+            side: "query", "document" or "both"; or whole settings.
+            given: other fields of `PromptSettings`; what is not given is the default of the kind. A common part of
+                both sides starts at zero.
 
-        Raises UserError for an unknown option, and when the model fails the probe (see `attach.verify`).
+        Raises UserError for what is no setting, and when the model fails the probe (see `attach.verify`).
         """
-        sides = SIDES if side == "both" else (side,)
-        if side not in (*SIDES, "both"):
-            raise UserError(f"--side must be query, document or both, got {side!r}")
-        if kind not in KINDS:
-            raise UserError(f"--kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        if encoder not in ENCODERS:
-            raise UserError(f"--encoder must be one of {', '.join(ENCODERS)}, got {encoder!r}")
-        if common and side != "both":
-            raise UserError("a common part needs prompts on both sides: pass --side both")
+        wanted = replace(side, **given) if isinstance(side, PromptSettings) else PromptSettings.of(side=side, **given)
+        kind, length, init, seed = wanted.kind, wanted.length, wanted.init, wanted.seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made: dict[str, nn.Module] = {
-                each: ENCODERS[encoder](initial_vectors(self.tower, kind, length, init, seed)) for each in sides
+                each: ENCODERS[wanted.encoder](initial_vectors(self.tower, kind, length, init, seed))
+                for each in (SIDES if wanted.side == "both" else (wanted.side,))
             }
-        if common:
+        if wanted.common:
             first = made["query"]()
             shared = PromptTable(torch.zeros_like(first))
             made = {each: PromptSum(own, shared) for each, own in made.items()}

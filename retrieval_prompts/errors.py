@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """A mistake in the user's input. The command line prints it as one line and exits with status 2."""
@@ -13,3 +15,19 @@ class Diverged(UserError):
 
 class DataWarning(UserWarning):
     """Input that is used although part of it is odd; the message counts what is odd and names a few."""
+
+
+def few(names: Iterable[str], between: str = ", ") -> str:
+    """For messages: at most three different names, then how many more.
+
+    >>> few("abracadabra")
+    'a, b, r and 2 more'
+    """
+    different = list(dict.fromkeys(names))
+    more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+    return between.join(different[:3]) + more
+
+
+def first_line(error: Exception) -> str:
+    """For messages: what someone else's error says first, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -27,9 +27,8 @@ from torch.nn import functional as F
 from eval.speed.text_tower import published
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import Split, few_shot, load_images
-from multimodal.prompts.contexts import Classes, initial_context
+from multimodal.prompts.contexts import Classes, initial_context, logits
 from multimodal.towers.clip import Clip, load_clip
-from multimodal.training.classes import logits
 from multimodal.training.settings import Settings
 from multimodal.vectors.features import image_features, pixels
 from retrieval_prompts.files import check_output, write_json

@@ -24,30 +24,10 @@ Model = Annotated[
     str | None, typer.Option(help="open_clip name, folder or hf-hub:NAME  [default: the small CLIP that comes along]")
 ]
 Pretrained = Annotated[str | None, typer.Option(help="with an open_clip name: a checkpoint file or tag")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an output that exists")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="write the result here as JSON; - for standard output")]
-Cache = Annotated[Path | None, typer.Option(help="folder of image features  [default: the user's cache]")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda  [default: the best there is]")]
-Strength = Annotated[float | None, typer.Option(help="0 is the frozen model, 1 the whole prompt  [default: as saved]")]
 ImagesRoot = Annotated[Path | None, typer.Option("--images", help="folder of a caption file's images")]
-ReportFile = Annotated[Path | None, typer.Option("--report", help="also write a page with tables, plots and pictures")]
 ClassFile = Annotated[
     Path | None, typer.Option("--class-file", help="what each class is called: label, tab, name on each line")
 ]
-
-
-def is_captions(data: str) -> bool:
-    """Whether it is a file of captions, by its name and, of a table, its header."""
-    path = Path(data)
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    if suffix in (".json", ".jsonl"):
-        return True
-    if suffix not in (".csv", ".tsv", ".txt") or not path.is_file():
-        return False
-    from retrieval_prompts.data.lines import read_lines
-
-    _, header = next(read_lines(path), (1, ""))
-    return "caption" in header.lower()
 
 
 def load(data: str, class_file: Path | None) -> ImageData:
@@ -95,9 +75,3 @@ def check_kind(captions: bool, images: Path | None, labelled: dict[str, bool]) -
         raise UserError(f"captions have no classes; leave out {given}")
     if images is not None and not captions:
         raise UserError("--images is the folder of a caption file's images; leave it out")
-
-
-def check_strength(strength: float | None, prompts: Any) -> None:
-    """Raises UserError for a strength without prompts."""
-    if strength is not None and not prompts:
-        raise UserError("--strength is that of a prompt; pass --prompts as well")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from multimodal.data.pictures import Picture
-from multimodal.data.splits import csv_rows, few, split_name
-from retrieval_prompts.data.lines import read_lines
-from retrieval_prompts.errors import DataWarning, UserError
+from multimodal.data.splits import split_name
+from retrieval_prompts.data.csv_rows import csv_rows
+from retrieval_prompts.data.lines import characters, json_rows, read_lines, string
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.files import read_json
+
+TABLES = (".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def load_captions(file: str | Path, split: str | None = None, *, images: str | P
             raise UserError(f"{row.where}: {row.image} is in {row.split} here and in {splits[row.image]} above")
         if wanted is not None and row.split != wanted:
             continue
-        kept = [_characters(caption.strip(), row.where) for caption in row.captions if caption.strip()]
+        kept = [characters(caption.strip(), "a caption", row.where) for caption in row.captions if caption.strip()]
         wordless += [row.where] * (len(row.captions) - len(kept))
         if kept:
             captions.setdefault(row.image, []).extend(kept)
@@ -110,14 +112,18 @@ def _find(root: Path, names: dict[str, str | None], path: Path) -> list[Picture]
 def _rows(path: Path) -> Iterator[_Row]:
     if not path.is_file():
         raise UserError(f"{path} is no file; expected captions as .json (Karpathy's), .jsonl or .csv")
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    suffix = _suffix(path)
     if suffix == ".json":
         return _karpathy(path)
     if suffix == ".jsonl":
         return _json_lines(path)
-    if suffix in {".csv", ".tsv", ".txt"}:
+    if suffix in TABLES:
         return _csv(path)
     raise UserError(f"{path}: expected captions as .json (Karpathy's), .jsonl or .csv")
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def _karpathy(path: Path) -> Iterator[_Row]:
@@ -130,9 +136,9 @@ def _karpathy(path: Path) -> Iterator[_Row]:
         where = f"{path}: images[{number}]"
         if not isinstance(entry, dict):
             raise UserError(f"{where}: expected an object, got {type(entry).__name__}")
-        name, flat = _string(entry, "filename", where), None
+        name, flat = string(entry, "filename", where, empty=False), None
         if "filepath" in entry:  # COCO's folder, which is often unpacked into one with the others
-            name, flat = (Path(_string(entry, "filepath", where)) / name).as_posix(), name
+            name, flat = (Path(string(entry, "filepath", where, empty=False)) / name).as_posix(), name
         if (first := seen.setdefault(name, number)) != number:
             raise UserError(f"{where}: {name} is images[{first}] already")
         sentences = entry.get("sentences")
@@ -141,27 +147,19 @@ def _karpathy(path: Path) -> Iterator[_Row]:
         ):
             raise UserError(f'{where}: expected "sentences": [{{"raw": TEXT}}, ...]')
         captions = [sentence["raw"] for sentence in sentences]
-        split = _split(entry.get("split"), where)
-        yield _Row(where, name, captions, split, flat)
+        yield _Row(where, name, captions, _split(entry.get("split"), where), flat)
 
 
 def _json_lines(path: Path) -> Iterator[_Row]:
-    for number, line in read_lines(path):
+    for number, row in json_rows(path):
         where = f"{path}:{number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: expected a JSON object, got malformed JSON ({error})") from None
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: expected a JSON object, got {type(entry).__name__}")
-        name = _string(entry, "image" if "file" not in entry and "image" in entry else "file", where)
-        captions = entry.get("captions", entry.get("caption"))
+        name = string(row, "image" if "file" not in row and "image" in row else "file", where, empty=False)
+        captions = row.get("captions", row.get("caption"))
         if isinstance(captions, str):
             captions = [captions]
         if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
             raise UserError(f'{where}: expected "captions": [TEXT, ...] or "caption": TEXT, got {captions!r:.40}')
-        split = _split(entry.get("split", entry.get("flickr8k_split")), where)
-        yield _Row(where, name, captions, split)
+        yield _Row(where, name, captions, _split(row.get("split", row.get("flickr8k_split")), where))
 
 
 def _csv(path: Path) -> Iterator[_Row]:
@@ -172,24 +170,18 @@ def _csv(path: Path) -> Iterator[_Row]:
         yield _Row(where, row["image"], [row["caption"] or ""], _split(row["split"], where))
 
 
-def _string(entry: dict[str, Any], key: str, where: str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str) or not value:
-        raise UserError(f'{where}: expected the field "{key}" with a text, got {value!r:.40}')
-    return value
-
-
 def _split(given: Any, where: str) -> str | None:
     """None for a picture that is in no split: no value, an empty one, or "none"."""
     return None if given in (None, "", "none") else split_name(str(given), where)
 
 
-def _characters(caption: str, where: str) -> str:
-    try:
-        caption.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{where}: a caption holds half of a surrogate pair, which is no character") from None
-    return caption
+def is_captions(data: str) -> bool:
+    """Whether it is a file of captions, by its name and, of a table, its header."""
+    path = Path(data)
+    if _suffix(path) not in TABLES or not path.is_file():
+        return _suffix(path) in (".json", ".jsonl")
+    _, header = next(read_lines(path), (1, ""))
+    return "caption" in header.lower()
 
 
 def splits(file: str | Path) -> set[str]:

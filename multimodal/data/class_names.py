@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from multimodal.data.images import ImageData, same_name
-from multimodal.data.splits import few
+from multimodal.data.images import ImageData, called, same_name
 from retrieval_prompts.data.lines import read_lines
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, few
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -37,15 +34,8 @@ def renamed(data: ImageData, names: dict[str, str]) -> ImageData:
     classes of one name."""
     if missing := [label for label in data.classes if label not in names]:
         raise UserError(f"the class file has no name for {few(missing)}; name every class of {data.name}")
-    called = [names[label] for label in data.classes]
-    alike = [same_name(name) for name in called]
-    if twice := [name for name, one in zip(called, alike, strict=True) if alike.count(one) > 1]:
+    new = {label: names[label] for label in data.classes}
+    times = Counter(map(same_name, new.values()))
+    if twice := [name for name in new.values() if times[same_name(name)] > 1]:
         raise UserError(f"the class file gives several classes the name {few(twice)}; names must differ")
-    order = np.argsort(np.array(called), kind="stable")
-    position = np.empty(len(order), dtype=np.int64)
-    position[order] = np.arange(len(order))
-    classes = tuple(called[index] for index in order)
-    splits = {
-        name: replace(split, labels=position[split.labels], classes=classes) for name, split in data.splits.items()
-    }
-    return replace(data, classes=classes, splits=splits)
+    return called(data, new)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from multimodal.data.pictures import Picture
-from multimodal.data.splits import SPLITS, Listing, few, split_name
-from retrieval_prompts.errors import DataWarning, UserError
+from multimodal.data.splits import SPLITS, Listing, split_name
+from retrieval_prompts.errors import DataWarning, UserError, few, first_line
 from retrieval_prompts.files import default_cache
 
 
@@ -35,7 +35,7 @@ def hugging_face(name: str) -> Listing:
     try:
         loaded = datasets.load_dataset(path, split=chosen or None)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"hf:{name} cannot be loaded ({_line(error)})") from None
+        raise UserError(f"hf:{name} cannot be loaded ({first_line(error)})") from None
     parts = {chosen.partition("[")[0]: loaded} if chosen else dict(loaded)
     listing: Listing = {}
     for given, part in parts.items():
@@ -90,9 +90,9 @@ def torchvision(name: str) -> Listing:
             try:
                 part = kind(**given, **choice)
             except ValueError as error:  # it has no split of this name
-                refused = _line(error)
+                refused = first_line(error)
             except (OSError, RuntimeError, TypeError, ImportError) as error:
-                raise UserError(f"torchvision:{name} cannot be loaded ({_line(error)})") from None
+                raise UserError(f"torchvision:{name} cannot be loaded ({first_line(error)})") from None
             else:
                 listing[split] = list(_rows(part, split, root))
                 break
@@ -155,7 +155,3 @@ def _image_bytes(part: Any, row: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

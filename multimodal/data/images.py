@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.data.pictures import Picture, extensions, is_picture, load_pictures
-from multimodal.data.splits import SPLITS, Listing, csv_rows, few, split_name
-from retrieval_prompts.errors import DataWarning, UserError
+from multimodal.data.splits import SPLITS, Listing, split_name
+from retrieval_prompts.data.csv_rows import csv_rows
+from retrieval_prompts.errors import DataWarning, UserError, few
 
 __all__ = ["ImageData", "Picture", "Split", "few_shot", "halves", "load_images", "load_pictures", "same_name", "subset"]
 
@@ -38,6 +39,13 @@ class Split:
     pictures: list[Picture]
     labels: NDArray[np.int64]
     classes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[Picture, str]], classes: tuple[str, ...]) -> Split:
+        """Pictures, each with the name of its class."""
+        numbers = {name: number for number, name in enumerate(classes)}
+        labels = np.array([numbers[name] for _, name in rows], dtype=np.int64)
+        return cls([picture for picture, _ in rows], labels, classes)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -137,16 +145,21 @@ def subset(data: ImageData, classes: Sequence[str]) -> ImageData:
 
     Raises UserError for a class that the data does not have.
     """
-    kept = tuple(sorted(set(classes)))
-    if unknown := sorted(set(kept) - set(data.classes)):
+    if unknown := sorted(set(classes) - set(data.classes)):
         raise UserError(f"{data.name} has no class {few(unknown)}")
-    numbers = {name: number for number, name in enumerate(kept)}
-    new_labels = np.array([numbers.get(name, -1) for name in data.classes], dtype=np.int64)
+    return called(data, {name: name for name in classes})
+
+
+def called(data: ImageData, names: Mapping[str, str]) -> ImageData:
+    """The pictures of the classes that have a name here, with the classes called by it and sorted again."""
+    classes = tuple(sorted(names.values()))
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[names[name]] if name in names else -1 for name in data.classes], dtype=np.int64)
     splits = {}
     for name, split in data.splits.items():
-        part = split.take(np.flatnonzero(new_labels[split.labels] >= 0))
-        splits[name] = replace(part, labels=new_labels[part.labels], classes=kept)
-    return replace(data, classes=kept, splits=splits)
+        part = split.take(np.flatnonzero(labels[split.labels] >= 0))
+        splits[name] = replace(part, labels=labels[part.labels], classes=classes)
+    return replace(data, classes=classes, splits=splits)
 
 
 def same_name(name: str) -> str:
@@ -174,11 +187,7 @@ def assemble(place: str, listing: Listing, *, name: str | None = None, split_see
     for label in classes:
         if (other := alike.setdefault(same_name(label), label)) != label:
             raise UserError(f"{place}: the classes {other!r} and {label!r} have the same name; merge or rename them")
-    numbers = {label: number for number, label in enumerate(classes)}
-    splits = {
-        split: Split([picture for picture, _ in rows], np.array([numbers[label] for _, label in rows]), classes)
-        for split, rows in listing.items()
-    }
+    splits = {split: Split.of(rows, classes) for split, rows in listing.items()}
     held_out = False
     if "test" not in splits and "val" in splits:
         warnings.warn(f"{place} has no test split; its val split is used as one", DataWarning, stacklevel=3)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from multimodal.data.images import ImageData, Split
-from multimodal.data.pictures import Picture
-from multimodal.data.splits import SPLITS, few
-from retrieval_prompts.errors import UserError
+from multimodal.data.splits import SPLITS
+from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import check_output, read_json, write_json
 
 
@@ -45,12 +42,8 @@ def apply_manifest(path: Path, data: ImageData) -> ImageData:
         )
     splits: dict[str, Split] = {}
     for split, chosen in listed.items():
-        pictures: list[Picture] = []
-        labels: list[int] = []
-        for label, files in chosen.items():
-            pictures += [there[name] for name in files]
-            labels += [classes.index(label)] * len(files)
-        splits[split] = Split(pictures, np.array(labels, dtype=np.int64), classes)
+        rows = [(there[name], label) for label, files in chosen.items() for name in files]
+        splits[split] = Split.of(rows, classes)
     return ImageData(data.name, classes, splits, data.held_out)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, first_line
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow's others, one starts a program
@@ -62,7 +62,7 @@ def decode(content: bytes, place: str) -> Image.Image:
     except UnidentifiedImageError:
         reason = f"it is none of {', '.join(FORMATS)}" if content else "it is empty"
     except Exception as error:  # Pillow's decoders raise whatever the bytes make them stumble on
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
     raise UserError(f"{place} cannot be read as a picture ({reason})")
 
 

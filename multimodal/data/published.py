@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from multimodal.data.images import ImageData, Split, same_name
 from multimodal.data.pictures import Picture, is_picture
-from multimodal.data.splits import few
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.data.lines import read_lines
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.files import read_json
 
 Rows = dict[str, list[tuple[str, int, str]]]  # split -> path below the layout's images, label, class name
@@ -144,23 +144,20 @@ def _assemble(name: str, images: Path, rows: Rows, listing: Path) -> ImageData:
     if len(names) < 2 or sorted(names) != list(range(len(names))):
         numbers = few(map(str, sorted(names))) or "none"
         raise UserError(f"{listing}: expected the labels 0, 1, ... of two classes or more, got {numbers}")
-    times: dict[str, int] = defaultdict(int)
+    times: Counter[str] = Counter()
     classes: list[str] = []
-    for label in range(len(names)):
-        key = same_name(names[label])
-        times[key] += 1
-        classes.append(names[label] if times[key] == 1 else f"{names[label]} {times[key]}")
+    for _, own in sorted(names.items()):
+        times[same_name(own)] += 1
+        classes.append(own if times[same_name(own)] == 1 else f"{own} {times[same_name(own)]}")
     if renamed := [new for label, new in enumerate(classes) if new != names[label]]:
         message = f"{name} has classes of one name; the later ones are called {few(renamed)} here"
         warnings.warn(message, DataWarning, stacklevel=3)
-    splits = {}
-    for split, part in rows.items():
-        pictures = [Picture(path, images / path) for path, _, _ in part]
-        splits[split] = Split(pictures, np.array([label for _, label, _ in part], dtype=np.int64), tuple(classes))
+    splits = {
+        split: Split.of([(Picture(path, images / path), classes[label]) for path, label, _ in part], tuple(classes))
+        for split, part in rows.items()
+    }
     return ImageData(name, tuple(classes), splits)
 
 
 def _lines(file: Path) -> list[str]:
-    if not file.is_file():
-        raise UserError(f"{file} does not exist")
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for _, line in read_lines(file)]

@@ -1,15 +1,9 @@
-"""What lists of labelled pictures and lists of captions share: strict CSV, and the names of splits."""
+"""What lists of labelled pictures and lists of captions share: the names of splits."""
 
 from __future__ import annotations
 
-import csv
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-
 from multimodal.data.pictures import Picture
-from retrieval_prompts.data.lines import read_lines
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import UserError
 
 Listing = dict[str, list[tuple[Picture, str]]]  # split -> pictures, each with the name of its class
 
@@ -33,55 +27,3 @@ def split_name(name: str, where: str) -> str:
         return SPLITS[name.strip().lower()]
     except KeyError:
         raise UserError(f"{where}: expected the split train, val (dev) or test, got {name!r}") from None
-
-
-def csv_rows(
-    path: Path, required: Sequence[str], optional: Sequence[str] = ()
-) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """(line number from 1, column -> value without surrounding spaces) of a CSV file with a header, in UTF-8.
-
-    Columns may stand in any order, with comma, semicolon or tab between. An optional column that is not there is None
-    in every row; columns that are neither are ignored, with a DataWarning. Raises UserError with file and line for a
-    header without a required column, a row with more or fewer values than columns, and bad quoting.
-    """
-    number = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal number
-        for at, line in read_lines(path):
-            number = at
-            yield line
-
-    text = lines()
-    header = next(text, "")
-    expected = ",".join(required) + "".join(f"[,{name}]" for name in optional)
-    for delimiter in ",;\t":
-        columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        if set(required) <= set(columns):
-            break
-    else:
-        came = repr(header.strip()[:80]) if header else "an empty file"
-        raise UserError(f"{path}:{number or 1}: expected a header line {expected}, got {came}")
-    if twice := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
-        raise UserError(f"{path}:{number}: the header has the column {twice[0]!r} twice")
-    if other := [name for name in columns if name not in (*required, *optional)]:
-        message = f"{path}: columns that are not used: {few(other)}; used are {expected}"
-        warnings.warn(message, DataWarning, stacklevel=3)
-    try:
-        for row in csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True):
-            if len(row) != len(columns):
-                raise UserError(
-                    f"{path}:{number}: expected {len(columns)} values as in the header, got {len(row)};"
-                    " put a value that holds the separator between double quotes"
-                )
-            values = dict(zip(columns, (value.strip() for value in row), strict=True))
-            yield number, {name: values.get(name) for name in (*required, *optional)}
-    except csv.Error as error:
-        raise UserError(f"{path}:{number}: malformed CSV ({error})") from None
-
-
-def few(names: Iterable[str]) -> str:
-    """For messages: at most three different names, then how many more."""
-    different = list(dict.fromkeys(names))
-    more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-    return ", ".join(different[:3]) + more

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval_prompts.data.judgements import QRELS_HEADER, Qrels, Run
+from retrieval_prompts.data.judgements import Qrels, Run, write_qrels
 from retrieval_prompts.data.lines import read_lines
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
-from retrieval_prompts.files import check_output, write_bytes
+from retrieval_prompts.files import check_output
 
 if TYPE_CHECKING:
     from multimodal.data.pictures import Picture
@@ -196,10 +196,3 @@ def check_beside(out: Path, runs: Path | None, report: Path | None, *, overwrite
         raise UserError(f"{runs} is a file; --runs expects a folder")
     if runs is not None and not going_on and any(runs.glob("*.trec")):
         raise UserError(f"{runs} holds the runs of another result; choose another --runs or pass --overwrite")
-
-
-def write_qrels(path: Path, qrels: Qrels) -> None:
-    """Write judgements as BEIR's qrels/<split>.tsv, atomically."""
-    rows = ["\t".join(QRELS_HEADER)]
-    rows += [f"{query}\t{document}\t{grade}" for query, own in qrels.items() for document, grade in own.items()]
-    write_bytes(path, ("\n".join(rows) + "\n").encode())

@@ -2,125 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from multimodal.classifier import PromptClassifier
 from multimodal.data import captions
-from multimodal.data.captions import load_captions
-from multimodal.evaluation.rankings import Rankings
-from multimodal.evaluation.retrieval import evaluate_captions, search_prompts
-from multimodal.experiments.classes import fresh_after_divergence
-from multimodal.towers.clip import Clip, load_clip
+from multimodal.data.captions import Captioned, load_captions
+from multimodal.evaluation.captions import Pairs, paired_tests
+from multimodal.evaluation.rankings import TOP
+from multimodal.experiments.results import CaptionResult
+from multimodal.towers.clip import Clip
 from multimodal.training.captions import tune_captions
 from multimodal.training.settings import Settings
-from retrieval_prompts.files import check_output
-from retrieval_prompts.training.loop import Step
+from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
+from retrieval_prompts.experiments.run import PromptOutput, StepLog, digest
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import nn
 
+    from multimodal.training.classes import OnStep
+
 METRICS = tuple((way, f"r@{k}") for way in ("i2t", "t2i") for k in (1, 5, 10))
 
 
-def tune(
-    file: Path,
-    settings: Settings,
-    out: Path,
-    *,
-    images: Path | None = None,
-    model: str | None = None,
-    pretrained: str | None = None,
-    device: str | None = None,
-    cache: Path | None = None,
-    overwrite: bool = False,
-    on_step: Callable[[Step, int], object] | None = None,
-    say: Callable[[str], object] = lambda line: None,
-    rankings: list[Rankings] | None = None,
-) -> dict[str, Any]:
-    """Tune a context on the train split of a caption file, save it, and evaluate it on the test split if there is one.
+@dataclass(frozen=True)
+class CaptionSplits:
+    """A caption file to tune on: its train split, or all that is not split, and its test split if it has one."""
 
-    rankings: a list that gets what the systems ranked.
+    file: Path
+    train: Captioned
+    test: Captioned | None
+
+    @classmethod
+    def read(cls, file: Path, images: Path | None = None) -> CaptionSplits:
+        """`images`: the folder of its pictures; see `load_captions`, which says what is refused."""
+        split = captions.splits(file)
+        train = load_captions(file, "train" if split else None, images=images)
+        return cls(file, train, load_captions(file, "test", images=images) if "test" in split else None)
+
+
+def tune(
+    clip: Clip,
+    data: CaptionSplits,
+    settings: Settings,
+    out: Path | PromptOutput | None = None,
+    *,
+    cache: Path | None = None,
+    on_step: OnStep | None = None,
+    keep_rankings: bool = False,
+) -> CaptionResult:
+    """Tune a context on the train split, save it, and evaluate it on the test split if there is one.
+
+    Args:
+        out: the prompt folder, or a `PromptOutput` where one that exists may be replaced. Training is checkpointed
+            beside it, and goes on from there when it was interrupted.
+        on_step: called with each record and the number of all steps.
+        keep_rankings: the result holds what the systems ranked.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
-    check_output(out, overwrite=overwrite, holds="prompt.json")
-    split = captions.splits(file)
-    data = load_captions(file, "train" if split else None, images=images)
-    clip = load_clip(model, pretrained, device=device)
-    say(f"{data.name}: {len(data.pictures):,} training images, {sum(map(len, data.captions)):,} captions")
-    checkpoint = out.parent / f"{out.name}.partial"
-    with fresh_after_divergence(checkpoint):
-        tuned = tune_captions(clip, data, settings, cache=cache, checkpoint=checkpoint, on_step=on_step)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    tuned.save(out, clip, overwrite=overwrite)
-    checkpoint.unlink(missing_ok=True)
+    output, log, train = PromptOutput.of(out), StepLog(on_step), data.train
+    facts = [f"{train.name}: {len(train.pictures):,} training images, {sum(map(len, train.captions)):,} captions"]
+    names = [picture.name for picture in train.pictures]
+    run = digest([asdict(settings), clip.fingerprint, names, train.captions])
+    with output.checkpoint(run) as checkpoint:
+        tuned = tune_captions(clip, train, settings, cache=cache, checkpoint=checkpoint, on_step=log)
+    output.save(lambda folder, overwrite: tuned.save(folder, clip, overwrite=overwrite))
     dev = tuned.training["dev"]
-    say(f"dev {dev['metric']}: zero-shot {dev['zero-shot']:.4f}, tuned {dev['tuned']:.4f}")
-    say(f"strength {tuned.strength:g}" + (": no prompt beat zero-shot on dev" if tuned.strength == 0 else ""))
-    found: dict[str, Any] = {"systems": {}, "images_encoded": 0, "seconds": {}}
-    if "test" in split:
-        test = load_captions(file, "test", images=images)
-        found = evaluate_captions(clip, test, tuned.prompter, strength=tuned.strength, cache=cache, rankings=rankings)
+    facts += [
+        f"dev {dev['metric']}: zero-shot {dev['zero-shot']:.4f}, tuned {dev['tuned']:.4f}",
+        f"strength {tuned.strength:g}" + (": no prompt beat zero-shot on dev" if tuned.strength == 0 else ""),
+    ]
+    if data.test is None:
+        facts.append(f"{data.file} has no test split, so there is no evaluation")
+        found = _result(clip, train)
     else:
-        say(f"{file} has no test split, so there is no evaluation")
-    return {
-        **_result(data.name, clip, found),
-        "images_encoded": found["images_encoded"] + tuned.training["images_encoded"],
-        "seconds": {**tuned.training["seconds"], **found["seconds"]},
-        "settings": {**asdict(settings), "strength": tuned.strength, "dev": dev},
-    }
+        prompts = tuned.prompter, tuned.strength
+        found = evaluate(clip, data.test, prompts, cache=cache, keep_rankings=keep_rankings)
+    found.images_encoded += tuned.training["images_encoded"]
+    found.seconds = {**tuned.training["seconds"], **found.seconds}
+    found.settings = {**asdict(settings), "strength": tuned.strength, "dev": dev}
+    found.steps, found.facts = log.steps, facts
+    return found
 
 
 def evaluate(
-    file: Path,
-    prompts: Path | None = None,
+    clip: Clip,
+    data: Captioned,
+    prompts: tuple[nn.Module, float] | None = None,
     *,
-    images: Path | None = None,
-    split: str | None = None,
-    model: str | None = None,
-    pretrained: str | None = None,
-    device: str | None = None,
-    strength: float | None = None,
     cache: Path | None = None,
-    rankings: list[Rankings] | None = None,
-) -> dict[str, Any]:
-    """Both directions of retrieval on a split: zero-shot and, with a prompt folder, tuned.
+    keep_rankings: bool = False,
+) -> CaptionResult:
+    """Both directions of caption retrieval, zero-shot and, with prompts, tuned.
 
     Args:
-        split: None: test, or all captions of a file that is not split.
-        strength: of the prompts; None: as saved.
-        rankings: a list that gets what the systems ranked.
+        prompts: (prompter, strength); see `PromptClassifier.search_prompts`.
+        keep_rankings: the result holds what the systems ranked.
     """
-    split = split or ("test" if captions.splits(file) else None)
-    data = load_captions(file, split, images=images)
-    if prompts is None:
-        clip = load_clip(model, pretrained, device=device)
-        prompter: nn.Module | None = None
-    else:
-        classifier = PromptClassifier.load(prompts, model, pretrained=pretrained, device=device, strength=strength)
-        clip = classifier.clip
-        prompter, strength = search_prompts(classifier)
-    share = 1.0 if strength is None else strength
-    found = evaluate_captions(clip, data, prompter, strength=share, cache=cache, rankings=rankings)
-    settings = {"split": split, "prompts": str(prompts) if prompts else None, "strength": strength}
-    return {**_result(data.name, clip, found), "settings": settings}
+    result, watch = _result(clip, data), Stopwatch()
+    with watch("images"):
+        pairs = Pairs.of(clip, data, cache)
+    texts = Texts(clip, pairs.captions)
+    prompter, strength = prompts or (None, None)
+    length = context_length(prompter, texts)
+    warn_of_cut(texts, length)
+    keep = TOP if keep_rankings else 0
+    with watch("zero-shot"):
+        found = {"zero-shot": pairs.ranks(encode_texts(texts), keep)}
+    if prompts is not None:
+        with watch("tuned"):
+            found["tuned"] = pairs.ranks(encode_texts(texts, *prompts), keep)
+        result.tests = paired_tests(found["zero-shot"], [found["tuned"]])
+    result.systems = {system: ranks.recalls() for system, ranks in found.items()}
+    result.images, result.captions, result.captions_cut = len(pairs.images), len(texts), len(texts.cut(length))
+    result.images_encoded, result.seconds = pairs.encoded, watch.seconds
+    result.settings = {"split": data.split, "prompts": None, "strength": strength}
+    result.rankings = pairs.rankings(found) if keep_rankings else ()
+    return result
 
 
-def table(result: Mapping[str, Any]) -> Table:
+def table(result: CaptionResult) -> Table:
     """A result as a table to print: percentages, a row a system."""
-    from rich.table import Table
+    from retrieval_prompts.evaluation.tables import metrics_table, rich_table
 
-    shown = Table("system", title=f"{result['dataset']}, retrieval", title_justify="left")
-    for way, metric in METRICS:
-        shown.add_column(f"{'I→T' if way == 'i2t' else 'T→I'} {metric.upper()}", justify="right")
-    for name, values in result["systems"].items():
-        shown.add_row(name, *(f"{100 * values[way][metric]:.1f}" for way, metric in METRICS))
-    return shown
+    columns = {(way, metric): f"{'I→T' if way == 'i2t' else 'T→I'} {metric.upper()}" for way, metric in METRICS}
+    header, rows = metrics_table(
+        {
+            name: {title: values[way][metric] for (way, metric), title in columns.items()}
+            for name, values in result.systems.items()
+        }
+    )
+    return rich_table(rows, header, title=f"{result.dataset}, retrieval")
 
 
-def _result(name: str, clip: Clip, found: dict[str, Any]) -> dict[str, Any]:
-    return {"dataset": name, "model": clip.title, "pretrained": clip.pretrained, "protocol": "retrieval", **found}
+def _result(clip: Clip, data: Captioned) -> CaptionResult:
+    return CaptionResult(data.name, clip.title, clip.pretrained, "retrieval", split=data.split or "all")

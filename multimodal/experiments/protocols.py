@@ -1,8 +1,6 @@
-"""How few-shot classifiers are scored: zero-shot, tuned prompts and a linear probe on the same pictures, in one schema.
+"""How few-shot classifiers are scored: zero-shot, tuned prompts and a linear probe on the same pictures.
 
-A result is a dict with "dataset", "model", "protocol", "systems", "images_encoded", "seconds" and "settings". A system
-holds the mean over seeds of each metric (fractions) and, where it depends on a seed, "seeds" (how many), "std" (the
-sample deviation; None of one seed) and "per_seed". Test pictures are scored, never learned from. Prints nothing.
+Test pictures are scored, never learned from. Prints nothing.
 """
 
 from __future__ import annotations
@@ -10,22 +8,22 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from multimodal.data.images import ImageData, halves, same_name
-from multimodal.data.splits import few
+from multimodal.data.images import ImageData, Split, halves, same_name
 from multimodal.data.templates import DEFAULT, template_for
 from multimodal.evaluation.metrics import BINS, harmonic_mean
-from multimodal.evaluation.rankings import Rankings
-from multimodal.experiments.systems import Bench, Part, Scores, order_of
-from retrieval_prompts.errors import DataWarning, UserError
+from multimodal.experiments.results import ClassResult
+from multimodal.experiments.systems import ClassGroup, Scorer, Scores, order_of
+from retrieval_prompts.errors import DataWarning, UserError, few
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import Tensor
 
     from multimodal.towers.clip import Clip
     from multimodal.training.settings import Settings
@@ -64,96 +62,122 @@ class Classifier(Protocol):
         ...
 
 
-def evaluate(
-    protocol: str,
-    data: ImageData,
-    classifiers: Sequence[Classifier] = (),
-    *,
-    clip: Clip | None = None,
-    source: ImageData | None = None,
-    systems: Sequence[str] = SYSTEMS,
-    split: str = "test",
-    template: str | None = None,
-    cache: Path | None = None,
-    rankings: list[Rankings] | None = None,
-) -> dict[str, Any]:
-    """Score systems on one data set; see the module's docstring for what comes back.
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """What is scored, and within which classes.
 
     Args:
-        protocol: one of
+        name: one of
             - "few-shot": all classes of the data, which are those that the prompts were trained on;
             - "base-to-new": base are the classes that the prompts were trained on, new the others of the data. Each
               is scored within itself (Zhou et al. 2022, CoCoOp, section 4.1) and summed up by the harmonic mean of
               the two accuracies. A linear probe has no answer for new classes: None;
             - "cross-dataset": prompts trained on another data set's classes;
             - "domain": prompts trained on the same classes in other pictures; the linear probe learns from `source`.
-        classifiers: tuned prompts that differ in their seed alone; none: zero-shot alone.
-        clip: needed where there are no classifiers.
         source: the data that the prompts were trained on, for "domain".
         systems: those of SYSTEMS that are scored, where the protocol has them.
         split: scored; the linear probe learns from the few shots of train that its seed's prompts were trained on.
         template: of zero-shot; None: that of the prompts if they have one of their own, else the data set's published.
+
+    Raises UserError for a name or a system that there is not.
+    """
+
+    name: str = "few-shot"
+    source: ImageData | None = None
+    systems: Sequence[str] = SYSTEMS
+    split: str = "test"
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in PROTOCOLS:
+            raise UserError(f"there is no protocol {self.name!r}; the protocols are {', '.join(PROTOCOLS)}")
+        if unknown := set(self.systems) - set(SYSTEMS):
+            raise UserError(f"there is no system {few(sorted(unknown))}; the systems are {', '.join(SYSTEMS)}")
+
+    def trained(self, data: ImageData) -> ImageData | None:
+        """The data whose train split the linear probe learns from."""
+        return {"domain": self.source, "cross-dataset": None}.get(self.name, data)
+
+
+def evaluate(
+    protocol: EvaluationProtocol | str,
+    data: ImageData,
+    classifiers: Sequence[Classifier] = (),
+    *,
+    clip: Clip | None = None,
+    cache: Path | None = None,
+    keep_rankings: bool = False,
+) -> ClassResult:
+    """Score systems on one data set.
+
+    Args:
+        protocol: or its name, with all else as by default.
+        classifiers: tuned prompts that differ in their seed alone; none: zero-shot alone.
+        clip: needed where there are no classifiers.
         cache: the folder of image features; None: the user's cache.
-        rankings: a list that gets what the systems ranked, one entry a part: which classes each picture looks like
-            most. Of several classifiers the systems are called "tuned-SEED" and "linear-probe-SEED".
+        keep_rankings: the result holds what the systems ranked, one entry a part: which classes each picture looks
+            like most. Of several classifiers the systems are called "tuned-SEED" and "linear-probe-SEED".
 
     Raises UserError for prompts that do not belong together or to the protocol, and data without the split.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"there is no protocol {protocol!r}; the protocols are {', '.join(PROTOCOLS)}")
-    if unknown := set(systems) - set(SYSTEMS):
-        raise UserError(f"there is no system {few(sorted(unknown))}; the systems are {', '.join(SYSTEMS)}")
+    how = EvaluationProtocol(protocol) if isinstance(protocol, str) else protocol
     first = _same_but_seed(classifiers)
     model = first.clip if first is not None else clip
     if model is None:
         raise UserError("expected prompts or a model to evaluate, got neither")
+    template = how.template
     if template is None:
         own = first.settings.template if first is not None else DEFAULT
         template = own if own != DEFAULT else template_for(data.name)
-    bench = Bench(model, template, cache, keep=rankings is not None)
-    test, features = bench.read(data.split(split), data.classes)
-    groups = _parts(protocol, data, first)
-    parts = [
-        Part.of(name, test, group) for name, group in zip(("base", "new") if groups[1:] else ("",), groups, strict=True)
-    ]
-    for part in parts:
-        if not len(part.rows):
-            raise UserError(f"{split} has no picture of the {part.name} classes of {data.name}".replace("  ", " "))
-    trained = {"domain": source, "cross-dataset": None}.get(protocol, data)
-    seeds = [str(classifier.settings.seed) for classifier in classifiers]
-
-    results: dict[str, Any] = {}
-    for name in ("zero-shot", "zero-shot-ensemble"):
-        if name in systems:
-            results[name] = _summary([bench.zero_shot(part, name, features) for part in parts])
-    if "tuned" in systems and classifiers:
-        scores = ([bench.tuned(classifier, part, features) for part in parts] for classifier in classifiers)
-        results["tuned"] = over_seeds(dict(zip(seeds, map(_summary, scores), strict=True)))
-    if "linear-probe" in systems and classifiers and trained is not None:
-        scores = (bench.probe(classifier, trained, parts, features) for classifier in classifiers)
-        results["linear-probe"] = over_seeds(dict(zip(seeds, map(_summary, scores), strict=True)))
-    if rankings is not None:
-        rankings += [part.rankings(several=len(classifiers) > 1) for part in parts]
-    return {
-        "dataset": data.name,
-        "model": model.title,
-        "pretrained": model.pretrained,
-        "protocol": protocol,
-        "systems": {name: results[name] for name in SYSTEMS if name in results},
-        "images_encoded": bench.encoded,
-        "seconds": bench.watch.seconds,
-        "settings": {
-            "split": split,
+    scorer = Scorer(model, template, cache, keep_rankings)
+    test, features = scorer.read(data.split(how.split), data.classes)
+    groups = _groups(how, data, test, first)
+    results = _score(how, scorer, groups, classifiers, how.trained(data), features)
+    return ClassResult(
+        data.name,
+        model.title,
+        model.pretrained,
+        how.name,
+        systems={name: results[name] for name in SYSTEMS if name in results},
+        images_encoded=scorer.encoded,
+        seconds=scorer.watch.seconds,
+        settings={
+            "split": how.split,
             "images": len(test),
-            "images_skipped": len(bench.skipped),
-            "classes": [len(part.classes) for part in parts],
+            "images_skipped": len(scorer.skipped),
+            "classes": [len(group.classes) for group in groups],
             "template": template,
             "ece_bins": BINS,
             "trained_on": None if first is None else first.training.get("dataset"),
             "seeds": [classifier.settings.seed for classifier in classifiers],
             "prompts": None if first is None else _without_seed(first),
         },
-    }
+        rankings=[group.rankings(several=len(classifiers) > 1) for group in groups] if keep_rankings else (),
+    )
+
+
+def _score(
+    how: EvaluationProtocol,
+    scorer: Scorer,
+    groups: Sequence[ClassGroup],
+    classifiers: Sequence[Classifier],
+    trained: ImageData | None,
+    features: Tensor,
+) -> dict[str, dict[str, Any]]:
+    """System -> its scores, over seeds where it depends on one."""
+
+    def seeds(score: Callable[[Classifier], list[Scores | None]]) -> dict[str, Any]:
+        return over_seeds({str(each.settings.seed): _summary(score(each)) for each in classifiers})
+
+    results: dict[str, Any] = {}
+    for name in ("zero-shot", "zero-shot-ensemble"):
+        if name in how.systems:
+            results[name] = _summary([scorer.zero_shot(group, name, features) for group in groups])
+    if "tuned" in how.systems and classifiers:
+        results["tuned"] = seeds(lambda each: [scorer.tuned(each, group, features) for group in groups])
+    if "linear-probe" in how.systems and classifiers and trained is not None:
+        results["linear-probe"] = seeds(lambda each: scorer.probe(each, trained, groups, features))
+    return results
 
 
 def over_seeds(found: Mapping[str, Scores]) -> dict[str, Any]:
@@ -170,31 +194,40 @@ def mean_scores(found: Sequence[Scores]) -> Scores:
     return mean if base is None or new is None else {**mean, "harmonic_mean": harmonic_mean(base, new)}
 
 
-def table(result: Mapping[str, Any]) -> Table:
+def table(result: ClassResult) -> Table:
     """A result as a table to print: percentages with one decimal, "±" the deviation over seeds, a row a system.
 
     Of base-to-new the means per class are left to the result.
     """
-    from rich.table import Table
+    from retrieval_prompts.evaluation.tables import Cell, Mean, rich_table
 
-    systems = result["systems"]
-    metrics = [name for name in COLUMNS if name in next(iter(systems.values()), {})]
-    shown = Table(title=f"{result['dataset']}, {result['protocol']}", title_justify="left")
-    shown.add_column("system", no_wrap=True)
-    for metric in metrics:
-        shown.add_column(metric.replace("_", " "), justify="right")
-    for name, values in systems.items():
-        std = values.get("std") or {}
-        cells = []
+    metrics = [name for name in COLUMNS if name in next(iter(result.systems.values()), {})]
+    rows: list[list[Cell]] = []
+    for name, values in result.systems.items():
+        row: list[Cell] = [name]
         for metric in metrics:
-            value = "-" if values[metric] is None else f"{100 * values[metric]:.1f}"
-            cells.append(value + (f"±{100 * std[metric]:.1f}" if std.get(metric) is not None else ""))
-        shown.add_row(name, *cells)
-    return shown
+            value, deviation = values[metric], (values.get("std") or {}).get(metric)
+            if value is not None:
+                value = 100 * value if deviation is None else Mean(100 * value, 100 * deviation)
+            row.append(value)
+        rows.append(row)
+    header = ["system", *(metric.replace("_", " ") for metric in metrics)]
+    return rich_table(rows, header, title=f"{result.dataset}, {result.protocol}")
 
 
-def _parts(protocol: str, data: ImageData, first: Classifier | None) -> list[np.ndarray]:
-    """The groups of class numbers within which pictures are told apart: all of them, or base and new."""
+def _groups(how: EvaluationProtocol, data: ImageData, test: Split, first: Classifier | None) -> list[ClassGroup]:
+    """The classes within which the pictures of `test` are told apart: all of them, or base and new."""
+    numbers = _numbers(how.name, data, first)
+    names = ("base", "new") if len(numbers) > 1 else ("",)
+    groups = [ClassGroup.of(name, test, group) for name, group in zip(names, numbers, strict=True)]
+    for group in groups:
+        if not len(group.rows):
+            raise UserError(f"{how.split} has no picture of the {group.name} classes of {data.name}".replace("  ", " "))
+    return groups
+
+
+def _numbers(protocol: str, data: ImageData, first: Classifier | None) -> list[np.ndarray]:
+    """The numbers of the classes of each group."""
     everything = np.arange(len(data.classes))
     if protocol == "base-to-new":
         names = halves(data.classes)[0] if first is None else first.classes
@@ -209,7 +242,7 @@ def _parts(protocol: str, data: ImageData, first: Classifier | None) -> list[np.
     if first is not None and protocol == "cross-dataset":
         if order_of(first.classes, data.classes) is not None:
             message = f"{data.name} has the classes that the prompts were tuned on; this is no cross-dataset test"
-            warnings.warn(message, DataWarning, stacklevel=4)
+            warnings.warn(message, DataWarning, stacklevel=5)
     elif first is not None:
         ours, theirs = ({same_name(name): name for name in names} for names in (data.classes, first.classes))
         if odd := [*(ours[name] for name in ours.keys() - theirs), *(theirs[name] for name in theirs.keys() - ours)]:

@@ -1,6 +1,6 @@
-"""The systems of a few-shot evaluation on one set of pictures: what each says of a part of the classes, and its scores.
+"""The systems of a few-shot evaluation on one set of pictures: what each says of a group of classes, and its scores.
 
-Knows no protocol: which parts there are, and which system answers for them, is decided in `protocols`.
+Knows no protocol: which groups there are, and which system answers for them, is decided in `protocols`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from multimodal.data.images import ImageData, Split, few_shot, same_name
 from multimodal.evaluation.metrics import classification
 from multimodal.evaluation.rankings import Best, Entry, Rankings, portable
-from retrieval_prompts.experiments.retrieval import Stopwatch
+from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from multimodal.data.pictures import Picture
@@ -28,7 +28,7 @@ Scores = dict[str, float | None]  # metric -> value; None: the system cannot ans
 
 
 @dataclass
-class Part:
+class ClassGroup:
     """Classes that pictures are told apart within, and the test pictures of these classes.
 
     Args:
@@ -45,7 +45,7 @@ class Part:
     best: dict[tuple[str, int | None], Best] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, test: Split, group: np.ndarray) -> Part:
+    def of(cls, name: str, test: Split, group: np.ndarray) -> ClassGroup:
         rows, labels = within(test, group)
         return cls(name, [test.classes[number] for number in group], test.take(rows).pictures, rows, labels)
 
@@ -64,8 +64,8 @@ class Part:
 
 
 @dataclass
-class Bench:
-    """What the systems of one evaluation share: the model, its features of pictures, and the accounts."""
+class Scorer:
+    """Scores the systems of one evaluation: the model and the template that they share, and the accounts."""
 
     clip: Clip
     template: str
@@ -86,37 +86,37 @@ class Bench:
         kept = replace(split.take(found.kept), classes=tuple(classes))
         return kept, found.take(np.arange(len(kept)), 0)
 
-    def zero_shot(self, part: Part, system: str, features: Tensor) -> Scores:
+    def zero_shot(self, group: ClassGroup, system: str, features: Tensor) -> Scores:
         from multimodal.prompts.contexts import Classes
         from multimodal.training.settings import Settings
 
         with self.watch("zero-shot"):
-            classes = Classes(self.clip, part.classes, Settings(template=self.template))
+            classes = Classes(self.clip, group.classes, Settings(template=self.template))
             text = (classes.frozen if system == "zero-shot" else classes.ensemble).float().cpu()  # (C, D)
-            logits = (self.clip.scale * features[part.rows] @ text.T).numpy()
-        return self.scores(part, system, None, logits)
+            logits = (self.clip.scale * features[group.rows] @ text.T).numpy()
+        return self.scores(group, system, None, logits)
 
-    def tuned(self, classifier: Classifier, part: Part, features: Tensor) -> Scores | None:
-        order = order_of(classifier.classes, part.classes)
-        if order is None and classifier.settings.class_specific and part.name:
+    def tuned(self, classifier: Classifier, group: ClassGroup, features: Tensor) -> Scores | None:
+        order = order_of(classifier.classes, group.classes)
+        if order is None and classifier.settings.class_specific and group.name:
             return None  # new classes: a context of a class's own serves no other class
-        images: Any = features[part.rows]
+        images: Any = features[group.rows]
         if classifier.prompts_images:
-            images = part.pictures
-            self.encoded += len(part.rows)
+            images = group.pictures
+            self.encoded += len(group.rows)
         with self.watch("tuned"):
-            logits = classifier.logits(images, part.classes if order is None else None, cache=self.cache)
-        return self.scores(part, "tuned", classifier.settings.seed, logits if order is None else logits[:, order])
+            logits = classifier.logits(images, group.classes if order is None else None, cache=self.cache)
+        return self.scores(group, "tuned", classifier.settings.seed, logits if order is None else logits[:, order])
 
     def probe(
-        self, classifier: Classifier, trained: ImageData, parts: Sequence[Part], features: Tensor
+        self, classifier: Classifier, trained: ImageData, groups: Sequence[ClassGroup], features: Tensor
     ) -> list[Scores | None]:
-        """Scores on each part; None on those whose classes it has not seen."""
+        """Scores on each group; None on those whose classes it has not seen."""
         from multimodal.evaluation.linear_probe import linear_probe
 
-        split, seen = trained.split("train"), parts[0]
+        split, seen = trained.split("train"), groups[0]
         order = order_of(trained.classes, seen.classes)
-        assert order is not None, "the parts' classes are the data's"
+        assert order is not None, "the groups' classes are the data's"
         chosen = split.take(few_shot(split, classifier.settings.shots, classifier.settings.seed))
         rows, labels = within(chosen, np.array(order))
         shots, shown = self.read(replace(chosen.take(rows), labels=labels), seen.classes)
@@ -124,15 +124,15 @@ class Bench:
             probe = linear_probe(shown.numpy(), shots.labels, len(seen.classes))
             probabilities = probe.probabilities(features[seen.rows].numpy())
         self.rank(seen, "linear-probe", classifier.settings.seed, probabilities)
-        return [dict(classification(probabilities, seen.labels)), *(None for _ in parts[1:])]
+        return [dict(classification(probabilities, seen.labels)), *(None for _ in groups[1:])]
 
-    def scores(self, part: Part, system: str, seed: int | None, logits: np.ndarray) -> Scores:
-        self.rank(part, system, seed, logits)
-        return dict(classification(torch.from_numpy(logits).softmax(dim=1).numpy(), part.labels))
+    def scores(self, group: ClassGroup, system: str, seed: int | None, logits: np.ndarray) -> Scores:
+        self.rank(group, system, seed, logits)
+        return dict(classification(torch.from_numpy(logits).softmax(dim=1).numpy(), group.labels))
 
-    def rank(self, part: Part, system: str, seed: int | None, scores: np.ndarray) -> None:
+    def rank(self, group: ClassGroup, system: str, seed: int | None, scores: np.ndarray) -> None:
         if self.keep:
-            part.best[system, seed] = Best.of(scores)
+            group.best[system, seed] = Best.of(scores)
 
 
 def order_of(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

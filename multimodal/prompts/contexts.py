@@ -16,8 +16,8 @@ from multimodal.data.templates import fill
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
+    from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Classes:
     Raises UserError for no names, an empty or repeated name, and one that does not fit beside the context.
     """
 
-    def __init__(self, clip: Clip, names: Sequence[str], settings: Settings) -> None:
+    def __init__(self, clip: Clip, names: Sequence[str], settings: PromptSettings) -> None:
         self.clip = clip
         self.names = tuple(names)
         self.template = settings.template
@@ -98,6 +98,13 @@ class Classes:
             return self.clip.encode_texts(texts)
 
 
+def logits(scale: float, images: Tensor, text: Tensor) -> Tensor:
+    """scale * cosines (B, C) of images (B, D) and class texts (C, D), or (B, C, D), each image its own."""
+    if text.dim() == 3:
+        return scale * (text @ images[:, :, None].to(text.dtype))[:, :, 0].float()
+    return scale * images.float() @ text.float().T
+
+
 def initial_context(clip: Clip, init: str, length: int, seed: int) -> Tensor:
     """Initial context vectors (length, width) in float32 on the model's device.
 
@@ -106,10 +113,8 @@ def initial_context(clip: Clip, init: str, length: int, seed: int) -> Tensor:
             ("text:" may stand before them): the rows of their tokens, repeated before them or cut at the front to
             `length`, so that the last vector is that of the last word.
 
-    Raises UserError for words without tokens and a length below 1.
+    Raises UserError for words without tokens.
     """
-    if length < 1:
-        raise UserError(f"--context must be 1 or more, got {length}")
     if init == "gaussian":
         table = clip.text.embeddings.weight.float()
         generator = torch.Generator().manual_seed(seed)

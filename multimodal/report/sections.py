@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.evaluation.metrics import RECALL_AT
+from multimodal.experiments.results import CaptionResult, ClassResult, Result
 from multimodal.report.gallery import thumbnail
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import compare
@@ -65,25 +67,21 @@ class Album:
         return "" if picture is None else self.shown.get(picture, "")
 
 
-def classification(
-    result: Mapping[str, Any], rankings: Sequence[Rankings], steps: Iterable[Step] = (), *, limit: int = PICTURES
-) -> list[Section]:
-    """The sections of a result of `protocols.evaluate` or `experiment.tune`.
+def classification(result: ClassResult, *, limit: int = PICTURES) -> list[Section]:
+    """A section for each of the result's rankings; several of a system, called NAME-SEED, are averaged.
 
-    Args:
-        rankings: of the same evaluation. Several of a system, called NAME-SEED, are averaged.
-        steps: of the training.
-        limit: of the pictures.
+    limit: of the pictures.
     """
-    settings = result["settings"]
+    settings = result.settings
     shared = [f"temperature {settings['temperature']:.2f}"] if "temperature" in settings else []
     if settings.get("images_skipped"):
         shared.append(f"pictures that could not be read: {settings['images_skipped']:,}")
+    curves = _curves(result.steps)
     sections: list[Section] = []
-    for each in rankings:
+    for each in result.rankings:
         half = f"_{each.name}" if each.name else ""
         table, errors = {}, []
-        for system, scores in result["systems"].items():
+        for system, scores in result.systems.items():
             accuracy = scores[each.name or "accuracy"]
             if accuracy is not None:
                 table[system] = {"accuracy": accuracy, "mean_per_class": scores[f"mean_per_class{half}"]}
@@ -91,79 +89,50 @@ def classification(
         members = {system: _seeds(system, each.systems) for system in table}
         values = {system: _mean([first_is_right(each.ranks(one)) for one in own]) for system, own in members.items()}
         counted = f"{len(each.queries):,} pictures, {len(each.documents):,} classes"
-        sections.append(
-            _section(
-                result["dataset"],
-                settings["split"],
-                "accuracy",
-                table,
-                each,
-                members,
-                values,
-                facts=[counted, f"expected calibration error: {', '.join(errors)}", *shared],
-                limit=limit // len(rankings),
-                curves=_curves(steps) if not sections else {},
-            )
-        )
+        facts = [counted, f"expected calibration error: {', '.join(errors)}", *shared]
+        compared = _Compared(each, "accuracy", table, members, values, facts, {} if sections else curves)
+        sections.append(compared.section(result.dataset, settings["split"], limit // len(result.rankings)))
     return sections
 
 
 def captions(
-    result: Mapping[str, Any],
-    rankings: Sequence[Rankings],
-    split: str,
-    steps: Iterable[Step] = (),
-    *,
-    members: Mapping[str, Sequence[str]] | None = None,
-    limit: int = PICTURES,
+    result: CaptionResult, *, members: Mapping[str, Sequence[str]] | None = None, limit: int = PICTURES
 ) -> list[Section]:
-    """The sections of a result of `caption_experiment.evaluate` or `tune`, one for each direction.
+    """A section for each of the result's rankings, which are the directions.
 
     Args:
-        split: "all" where there are none.
         members: system -> those of the rankings that it is the mean of; None: systems are called as in the rankings.
+        limit: of the pictures.
     """
-    curves, shared = _curves(steps), [f"{result['images']:,} pictures, {result['captions']:,} captions"]
-    if result.get("captions_cut"):
-        shared.append(f"captions cut, too long for the model: {result['captions_cut']:,}")
+    curves, shared = _curves(result.steps), [f"{result.images:,} pictures, {result.captions:,} captions"]
+    if result.captions_cut:
+        shared.append(f"captions cut, too long for the model: {result.captions_cut:,}")
     if curves:
-        dev, strength = result["settings"]["dev"], result["settings"]["strength"]
+        dev, strength = result.settings["dev"], result.settings["strength"]
         points = {0.0: dev["zero-shot"], strength: dev["tuned"], 1.0: dev["full_strength"]}
         curves["strength"] = [Curve("held-out pictures", sorted(points.items()))]
         shared.append(f"dev and strength: {dev['metric']}, of {dev['images']:,} pictures held out of training")
+    wanted = members or {system: [system] for system in result.systems}
     sections: list[Section] = []
-    for each in sorted(rankings, key=lambda one: one.name, reverse=True):
-        wanted = members or {system: [system] for system in result["systems"]}
+    for each in sorted(result.rankings, key=lambda one: one.name, reverse=True):
         named = {system: [one for one in own if one in each.systems] for system, own in wanted.items()}
         values = {system: _mean([reciprocal(each.ranks(one)) for one in own]) for system, own in named.items()}
-        recalls = {system: result["systems"][system][each.name] for system in named}
+        recalls = {system: result.systems[system][each.name] for system in named}
         table = {
             system: {"mrr@10": float(values[system].mean()), **{f"R@{k}": own[f"r@{k}"] for k in RECALL_AT}}
             for system, own in recalls.items()
             if len(values[system])
         }
-        sections.append(
-            _section(
-                result["dataset"],
-                split,
-                "mrr@10",
-                table,
-                each,
-                named,
-                values,
-                facts=shared,
-                limit=limit // len(rankings),
-                curves=curves if not sections else {},
-            )
-        )
+        compared = _Compared(each, "mrr@10", table, named, values, shared, {} if sections else curves)
+        sections.append(compared.section(result.dataset, result.split, limit // len(result.rankings)))
     return sections
 
 
-def report(result: Mapping[str, Any], sections: Sequence[Section]) -> Report:
+def report(result: Result, sections: Sequence[Section]) -> Report:
     """The sections of a result as a page of their own."""
-    facts = [f"model {result['model']}", f"{result['images_encoded']:,} images encoded now"]
-    notes = [CAPTIONS if result["protocol"] in ("retrieval", "image-text") else CLASSES]
-    return Report(f"{result['dataset']}, {result['protocol']}", sections, facts, notes)
+    facts = [f"model {result.model}", f"{result.images_encoded:,} images encoded now"]
+    notes = [CAPTIONS if isinstance(result, CaptionResult) else CLASSES]
+    return Report(f"{result.dataset}, {result.protocol}", sections, facts, notes)
 
 
 def first_is_right(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -176,47 +145,53 @@ def reciprocal(ranks: NDArray[np.int64], k: int = 10) -> NDArray[np.float64]:
     return np.where((ranks > 0) & (ranks <= k), 1 / np.maximum(ranks, 1), 0.0)
 
 
-def _section(
-    name: str,
-    split: str,
-    metric: str,
-    table: Mapping[str, Mapping[str, float]],
-    rankings: Rankings,
-    members: Mapping[str, Sequence[str]],
-    values: Mapping[str, NDArray[np.float64]],
-    *,
-    facts: Sequence[str],
-    limit: int,
-    curves: _Curves,
-) -> Section:
-    """`values`: system -> each query's value of the metric; `members`: system -> its rankings, the first is shown."""
-    systems = [system for system in table if len(values.get(system, ()))]
-    other = next((system for system in systems if not system.startswith(BASELINE)), "zero-shot-ensemble")
-    change = np.zeros(len(rankings.queries))
-    if BASELINE in systems and other in systems:
-        change = np.abs(values[other] - values[BASELINE])
-    shown = {system: rankings.systems[members[system][0]] for system in systems}
-    queries, documents = _queries(rankings, np.argsort(-change, kind="stable"), shown, values, Album(limit))
-    averaged = [
-        f"{system}: the mean of {len(own)} runs, of which {own[0]} is shown"
-        for system, own in members.items()
-        if system in systems and len(own) > 1
-    ]
-    return Section(
-        name=f"{name}, {PARTS[rankings.name]}" if rankings.name else name,
-        split=split,
-        metric=metric,
-        systems=table,
-        tests=_tests(rankings, values, other, metric),
-        queries=queries,
-        documents=documents,
-        facts=[*facts, *averaged],
-        loss=curves.get("loss", ()),
-        dev=curves.get("dev", ()),
-        strength=curves.get("strength", ()),
-        baseline=BASELINE,
-        system=other if other in systems else "tuned",
-    )
+@dataclass(frozen=True)
+class _Compared:
+    """One part or direction: systems, what they ranked, and how good each query's ranking is.
+
+    Args:
+        table: system -> metric -> mean.
+        members: system -> its rankings, of which the first is shown.
+        values: system -> each query's value of the metric.
+    """
+
+    rankings: Rankings
+    metric: str
+    table: Mapping[str, Mapping[str, float]]
+    members: Mapping[str, Sequence[str]]
+    values: Mapping[str, NDArray[np.float64]]
+    facts: Sequence[str]
+    curves: _Curves
+
+    def section(self, dataset: str, split: str, limit: int) -> Section:
+        rankings, values = self.rankings, self.values
+        systems = [system for system in self.table if len(values.get(system, ()))]
+        other = next((system for system in systems if not system.startswith(BASELINE)), "zero-shot-ensemble")
+        change = np.zeros(len(rankings.queries))
+        if BASELINE in systems and other in systems:
+            change = np.abs(values[other] - values[BASELINE])
+        shown = {system: rankings.systems[self.members[system][0]] for system in systems}
+        queries, documents = _queries(rankings, np.argsort(-change, kind="stable"), shown, values, Album(limit))
+        averaged = [
+            f"{system}: the mean of {len(own)} runs, of which {own[0]} is shown"
+            for system, own in self.members.items()
+            if system in systems and len(own) > 1
+        ]
+        return Section(
+            name=f"{dataset}, {PARTS[rankings.name]}" if rankings.name else dataset,
+            split=split,
+            metric=self.metric,
+            systems=self.table,
+            tests=_tests(rankings, values, other, self.metric),
+            queries=queries,
+            documents=documents,
+            facts=[*self.facts, *averaged],
+            loss=self.curves.get("loss", ()),
+            dev=self.curves.get("dev", ()),
+            strength=self.curves.get("strength", ()),
+            baseline=BASELINE,
+            system=other if other in systems else "tuned",
+        )
 
 
 def _queries(
@@ -276,9 +251,11 @@ def _tests(
         dict(zip(map(str, range(len(counts))), (np.bincount(numbers, each) / counts).tolist(), strict=True))
         for each in (before, after)
     ]
-    found = compare(means[0], means[1], metric).as_dict()
-    changes = {"helped": after > before, "hurt": after < before, "unchanged": after == before}
-    return {f"{system}_vs_{BASELINE}": {**found, **{name: int(which.sum()) for name, which in changes.items()}}}
+    helped, hurt = int((after > before).sum()), int((after < before).sum())
+    found = replace(
+        compare(means[0], means[1], metric), helped=helped, hurt=hurt, unchanged=len(before) - helped - hurt
+    )
+    return {f"{system}_vs_{BASELINE}": found.as_dict()}
 
 
 def _curves(steps: Iterable[Step]) -> _Curves:

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.utils.checkpoint
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from multimodal.evaluation.retrieval import SCORES, Pairs
+from multimodal.evaluation.captions import SCORES, Pairs
 from multimodal.prompts.folder import Saved
 from multimodal.prompts.folder import save as save_prompts
-from multimodal.prompts.methods import method
+from multimodal.prompts.methods import Method, method
 from multimodal.prompts.objectives import cross_entropy
 from multimodal.vectors.features import image_features
 from multimodal.vectors.texts import Texts, encode_texts, text_prompts, warn_of_cut
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
 from retrieval_prompts.training.losses import info_nce
-from retrieval_prompts.training.retrieval import fast_bfloat16
+from retrieval_prompts.training.task import Positions, parts
+from retrieval_prompts.training.task import Task as TrainingTask
 
 if TYPE_CHECKING:
     from multimodal.data.captions import Captioned
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 DEV_SHARE, DEV_MOST = 0.1, 1000  # of the pictures; held out to choose the best epoch by
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # the first of equally good ones is taken
-Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Tuned:
         save_prompts(folder, saved, overwrite=overwrite)
 
 
-class Task:
+class Task(TrainingTask):
     """Pictures with captions to train on.
 
     Args:
@@ -76,20 +75,17 @@ class Task:
     def __init__(
         self, clip: Clip, prompter: nn.Module, images: Callable[[int], Tensor], pairs: Pairs, settings: Settings
     ) -> None:
+        super().__init__(clip.device, settings.precision, settings.seed)
         self.clip, self.prompter, self.pairs, self.settings = clip, prompter, pairs, settings
         self.images = images
         self.texts = Texts(clip, pairs.captions)
         counts = np.bincount(pairs.owner, minlength=len(pairs.images))
         self.own = np.split(np.arange(len(pairs.owner)), np.cumsum(counts)[:-1])  # (I,) of captions
-        self.bfloat16 = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and fast_bfloat16(clip.device)
-        )
 
     def batches(self, epoch: int) -> list[tuple[int, Positions]]:
         """(view, pictures) in an order that the seed and the epoch alone decide; every epoch reads one view."""
-        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.own))
-        size = self.settings.batch_size
-        return [(epoch % self.settings.views, order[at : at + size]) for at in range(0, len(order), size)]
+        order = self.generator(epoch).permutation(len(self.own))
+        return [(epoch % self.settings.views, part) for part in parts(order, self.settings.batch_size)]
 
     def loss(self, batch: tuple[int, Positions]) -> Tensor:
         """The mean of both directions (CLIP, Radford et al. 2021), with all captions of a picture as positives."""
@@ -97,7 +93,7 @@ class Task:
         images = self.images(view)
         captions = np.concatenate([self.own[picture] for picture in chosen])  # (n,)
         part = self.texts.take(captions.tolist())
-        with torch.autocast(self.clip.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with self.autocast():
             texts = part.features(text_prompts(self.prompter, part))  # (n, D)
         right = [self.pairs.pictures_of[caption] for caption in captions]
         to_images = against_all(texts, images, right, 1 / self.clip.scale)
@@ -153,22 +149,10 @@ def tune_captions(
     Raises UserError for other methods and positions, and for fewer than four pictures that can be read.
     """
     started = time.perf_counter()
-    built = method(settings.method).build(clip, settings)
-    if built.objective is not cross_entropy or built.prompts_images:
-        raise UserError(
-            f"captions are trained on with a loss of their own, which the method {settings.method} does not go with; "
-            "use coop or deep"
-        )
-    if settings.position != "end":
-        raise UserError(f"a context stands before a caption; leave out --position {settings.position}")
-    settings = replace(settings, shots=None)  # all pictures are trained on
+    built, settings = _method(clip, settings)
     features = image_features(clip, data.pictures, views=settings.views, cache=cache)
     kept = np.asarray(features.kept)
-    if len(kept) < 4:
-        raise UserError(f"expected four or more pictures with captions to train on, got {len(kept)}")
-    order = np.random.default_rng([settings.seed]).permutation(len(kept))
-    held_out = min(max(round(DEV_SHARE * len(kept)), 2), DEV_MOST)
-    dev_part, train_part = np.sort(order[:held_out]), np.sort(order[held_out:])
+    train_part, dev_part = hold_out(len(kept), settings.seed)
     train, dev = (
         Pairs(features.take(part, 0), [data.captions[at] for at in kept[part]]) for part in (train_part, dev_part)
     )
@@ -185,45 +169,55 @@ def tune_captions(
     identity = [asdict(settings), clip.fingerprint, train.captions, [data.pictures[at].name for at in kept]]
     total = settings.epochs * len(task.batches(0))
     initial = score()
-    for step in fit(
-        built.prompter,
-        task.batches,
-        task.loss,
-        score,
-        loop,
-        checkpoint=checkpoint,
-        identity=identity,
-    ):
+    for step in fit(built.prompter, task.batches, task.loss, score, loop, checkpoint=checkpoint, identity=identity):
         if on_step is not None:
             on_step(step, total)
     scores = {strength: score(strength) for strength in STRENGTHS}
     strength = max(scores, key=scores.__getitem__)
-    return Tuned(
-        built.prompter,
-        settings,
-        strength,
-        {
-            "data": data.name,
-            "split": data.split,
-            "images": len(train.images),
-            "captions": len(train.captions),
-            "captions_cut": len(task.texts.cut(settings.context)),
-            "images_encoded": features.encoded,
-            "dev": {
-                "images": len(dev.images),
-                "metric": "mean reciprocal rank, both ways",
-                "zero-shot": scores[0.0],
-                "initial": initial,
-                "full_strength": scores[1.0],
-                "tuned": scores[strength],
-            },
-            "steps": total,
-            "seconds": {
-                "images": round(encoded_at - started, 3),
-                "training": round(time.perf_counter() - encoded_at, 3),
-            },
+    training = {
+        "data": data.name,
+        "split": data.split,
+        "images": len(train.images),
+        "captions": len(train.captions),
+        "captions_cut": len(task.texts.cut(settings.context)),
+        "images_encoded": features.encoded,
+        "dev": {
+            "images": len(dev.images),
+            "metric": "mean reciprocal rank, both ways",
+            "zero-shot": scores[0.0],
+            "initial": initial,
+            "full_strength": scores[1.0],
+            "tuned": scores[strength],
         },
-    )
+        "steps": total,
+        "seconds": {
+            "images": round(encoded_at - started, 3),
+            "training": round(time.perf_counter() - encoded_at, 3),
+        },
+    }
+    return Tuned(built.prompter, settings, strength, training)
+
+
+def hold_out(count: int, seed: int) -> tuple[Positions, Positions]:
+    """(train, dev): positions of pictures, ascending. Raises UserError for fewer than four."""
+    if count < 4:
+        raise UserError(f"expected four or more pictures with captions to train on, got {count}")
+    order = np.random.default_rng([seed]).permutation(count)
+    held_out = min(max(round(DEV_SHARE * count), 2), DEV_MOST)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _method(clip: Clip, settings: Settings) -> tuple[Method, Settings]:
+    """The settings' method, and the settings for all pictures. Raises UserError where captions do not go with it."""
+    built = method(settings.method).build(clip, settings)
+    if built.objective is not cross_entropy or built.prompts_images:
+        raise UserError(
+            f"captions are trained on with a loss of their own, which the method {settings.method} does not go with; "
+            "use coop or deep"
+        )
+    if settings.position != "end":
+        raise UserError(f"a context stands before a caption; leave out --position {settings.position}")
+    return built, replace(settings, shots=None)
 
 
 def _compared(texts: Tensor, images: Tensor, positive: Tensor, temperature: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train the prompts of a frozen CLIP on labelled images: what a step computes. Knows no files and no evaluation.
+"""Train the prompts of a frozen CLIP on labelled images: what a step computes, and a classifier's whole training.
 
 A side without a prompt is a constant. Images without visual prompts are features that were computed once; class texts
 of a method that prompts images alone are computed once, too.
@@ -7,7 +7,8 @@ of a method that prompts images alone are computed once, too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,18 +17,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from multimodal.prompts.contexts import Classes, Prompts
-from multimodal.prompts.methods import Method
+from multimodal.classifier import PromptClassifier, _Data, _items, _numbers, _predict
+from multimodal.data.pictures import Picture
+from multimodal.evaluation.metrics import fit_temperature
+from multimodal.prompts.contexts import Classes, Prompts, logits
+from multimodal.prompts.methods import Method, method
 from multimodal.prompts.objectives import Outputs
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
-from retrieval_prompts.training.retrieval import fast_bfloat16
+from retrieval_prompts.training.task import Positions, parts
+from retrieval_prompts.training.task import Task as TrainingTask
 
-Positions = NDArray[np.int64]
+OnStep = Callable[[Step, int], object]  # called with each record and the number of all steps
+FOLDS = 2  # of the training images, to calibrate on
 
 
 class Images(Protocol):
@@ -80,7 +87,7 @@ class Average(nn.Module):
             self.prompter.load_state_dict({name: self.get_buffer(_buffer(name)) / total for name in names})
 
 
-class Task:
+class Task(TrainingTask):
     """One method on one set of labelled images: batches, and the loss of each.
 
     Args:
@@ -95,28 +102,26 @@ class Task:
             raise UserError(f"expected two classes or more to tell apart, got {len(classes)}")
         if not len(labels):
             raise UserError("there are no images to train on")
+        super().__init__(clip.device, settings.precision, settings.seed)
         self.clip, self.method, self.classes, self.images, self.settings = clip, method, classes, images, settings
-        self.labels = torch.as_tensor(labels, device=clip.device)
-        self.bfloat16 = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and fast_bfloat16(clip.device)
-        )
+        self.labels = torch.as_tensor(labels, device=self.device)
         self.parameters = list(method.prompter.parameters())
         self.text: Tensor | None = None  # class texts, where nothing changes them
 
     def batches(self, epoch: int) -> list[Batch]:
         """The images in an order that the seed and the epoch alone decide, and a view of each."""
-        generator = np.random.default_rng([self.settings.seed, epoch])
+        generator = self.generator(epoch)
         order = generator.permutation(len(self.labels))
         views = generator.integers(self.settings.views, size=len(order))
         size = self.settings.batch_size
-        return [Batch(order[at : at + size], views[at : at + size]) for at in range(0, len(order), size)]
+        return [Batch(*both) for both in zip(parts(order, size), parts(views, size), strict=True)]
 
     def loss(self, batch: Batch) -> Tensor:
         return self.method.objective(self.outputs(batch))
 
     def outputs(self, batch: Batch) -> Outputs:
         frozen_images = self.images.features(batch.positions, batch.views)
-        with torch.autocast(self.clip.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with self.autocast():
             prompts: Prompts = self.method.prompter(self.classes, frozen_images)
             text = self._text(prompts)
             seen = frozen_images
@@ -124,7 +129,7 @@ class Task:
                 seen = encode_images(self.clip, self.images.pixels(batch.positions, batch.views), prompts.visual)
         return Outputs(
             logits=logits(self.clip.scale, seen, text),
-            labels=self.labels[torch.as_tensor(batch.positions, device=self.labels.device)],
+            labels=self.labels[torch.as_tensor(batch.positions, device=self.device)],
             text=text,
             images=seen,
             frozen_text=self.classes.frozen,
@@ -143,6 +148,83 @@ class Task:
         return self.text
 
 
+@dataclass(frozen=True)
+class _Some:
+    """Some of other images."""
+
+    images: Images
+    chosen: Positions
+
+    def features(self, positions: Positions, views: Positions) -> Tensor:
+        return self.images.features(self.chosen[positions], views)
+
+    def pixels(self, positions: Positions, views: Positions) -> Tensor:
+        return self.images.pixels(self.chosen[positions], views)
+
+
+def fit_classifier(
+    classifier: PromptClassifier,
+    pictures: Sequence[str | Path | Picture] | NDArray,
+    labels: Sequence[str] | NDArray,
+    classes: Sequence[str] | None = None,
+    *,
+    cache: Path | None = None,
+    checkpoint: Path | None = None,
+    on_step: OnStep | None = None,
+) -> None:
+    """Train new prompts for a classifier, and fit its temperature; see `PromptClassifier.fit`."""
+    clip, settings = classifier.clip, classifier.settings
+    items = _items(pictures)
+    names = tuple(classes) if classes is not None else tuple(sorted(set(map(str, labels))))
+    numbers = _numbers(labels, names, len(items))
+    known = Classes(clip, names, settings)
+    built = method(settings.method).build(clip, settings, len(names))
+    data = _Data(clip, items, settings.views, cache)
+    numbers = numbers[data.kept]
+    if missing := [name for number, name in enumerate(names) if number not in set(numbers.tolist())]:
+        warnings.warn(
+            f"{len(missing)} of {len(names)} classes have no training image: {', '.join(missing[:3])}"
+            f"{' ...' if len(missing) > 3 else ''}",
+            DataWarning,
+            stacklevel=3,
+        )
+    task = Task(clip, built, known, data, numbers, settings)
+    classifier.use(built, known)  # what cannot be trained on was refused above, and leaves earlier prompts as they are
+    identity = [clip.fingerprint, names, data.fingerprint(), numbers.tolist()]
+    for step, total in train(task, checkpoint=checkpoint, identity=identity):
+        if on_step is not None:
+            on_step(step, total)
+    if settings.calibrate:
+        classifier.temperature = out_of_fold_temperature(task)
+    classifier.training = {"images": len(numbers), "images_encoded": data.features_.encoded}
+
+
+def out_of_fold_temperature(task: Task) -> float:
+    """The temperature at which predictions for images that were left out of training are calibrated best.
+
+    Each fold is predicted by prompts trained on the others, so no image calibrates prompts that it trained. 1 where a
+    class has a single image.
+    """
+    clip, known, settings = task.clip, task.classes, task.settings
+    numbers = task.labels.cpu().numpy()
+    counts = np.unique(numbers, return_counts=True)[1]
+    if counts.min() < FOLDS:
+        return 1.0
+    fold = np.empty(len(numbers), dtype=np.int64)
+    fold[np.argsort(numbers, kind="stable")] = np.concatenate([np.arange(count) for count in counts]) % FOLDS
+    found, labels = [], []
+    for held in range(FOLDS):
+        rest, out = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
+        built = method(settings.method).build(clip, settings, len(known))
+        part = Task(clip, built, known, _Some(task.images, rest), numbers[rest], settings)
+        name = f"calibrate, fold {held + 1} of {FOLDS}"
+        for _ in tqdm(train(part), desc=name, unit="step", delay=1, leave=False):
+            pass
+        found.append(_predict(clip, built, known, task.images, out).cpu().numpy())
+        labels.append(numbers[out])
+    return fit_temperature(np.concatenate(found), np.concatenate(labels))
+
+
 def train(task: Task, *, checkpoint: Path | None = None, identity: Any = None) -> Iterator[tuple[Step, int]]:
     """Train the task's prompter; yields a record a step (see `training.fit`) and the number of all steps.
 
@@ -155,6 +237,7 @@ def train(task: Task, *, checkpoint: Path | None = None, identity: Any = None) -
         learning_rate=settings.learning_rate,
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,
+        advice="it is not saved; try a smaller --lr",
     )
     average: Average | None = None
     if task.method.average is not None:
@@ -170,18 +253,10 @@ def train(task: Task, *, checkpoint: Path | None = None, identity: Any = None) -
         epoch_end=average.add if average is not None else None,
         checkpoint=checkpoint,
         identity=[asdict(settings), identity],
-        advice="it is not saved; try a smaller --lr",
     ):
         yield step, total
     if average is not None:
         average.finish()
-
-
-def logits(scale: float, images: Tensor, text: Tensor) -> Tensor:
-    """scale * cosines (B, C) of images (B, D) and class texts (C, D), or (B, C, D), each image its own."""
-    if text.dim() == 3:
-        return scale * (text @ images[:, :, None].to(text.dtype))[:, :, 0].float()
-    return scale * images.float() @ text.float().T
 
 
 def _buffer(name: str) -> str:

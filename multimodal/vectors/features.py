@@ -27,12 +27,13 @@ from tqdm import tqdm
 from multimodal.data.pictures import Picture, decode
 from multimodal.vectors import segments
 from multimodal.vectors.segments import Segments
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.files import default_cache
 
 SCALE = (0.08, 1.0)  # of a view: the share of the picture's area, and
 RATIO = (3 / 4, 4 / 3)  # its width by its height, as CoOp's random resized crop has them
 VIEWS = 256  # at most: a key holds the view in one byte
+BLOCK = 8192  # vectors read from the cache at once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -97,6 +98,11 @@ class Features:
         at = _integers(positions).reshape(-1)
         locations = self.where[at, np.broadcast_to(_integers(view), at.shape)]
         return F.normalize(self.store.rows(locations).float(), dim=-1)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """The pictures' own views, (n, dimension) in float32, block by block."""
+        for start in range(0, len(self), BLOCK):
+            yield self.take(np.arange(start, min(start + BLOCK, len(self)))).numpy()
 
 
 def image_features(
@@ -282,8 +288,7 @@ def _cores() -> int:
 
 def _report(pictures: Sequence[Picture], skipped: dict[int, str]) -> None:
     reasons = list(skipped.values())
-    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-    message = f"{len(reasons)} of {len(pictures)} pictures are skipped: {'; '.join(reasons[:3])}{more}"
     if len(reasons) == len(pictures):
-        raise UserError(f"no picture can be read: {'; '.join(reasons[:3])}{more}")
+        raise UserError(f"no picture can be read: {few(reasons, '; ')}")
+    message = f"{len(reasons)} of {len(pictures)} pictures are skipped: {few(reasons, '; ')}"
     warnings.warn(message, DataWarning, stacklevel=3)

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from multimodal.data.splits import few
 from multimodal.prompts.contexts import Prompts
 from multimodal.towers.tokens import Rows
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.prompts.strength import between
 
 if TYPE_CHECKING:

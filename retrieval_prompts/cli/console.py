@@ -33,12 +33,13 @@ def printer(json_file: Path | None) -> Callable[[Any], None]:
     return lambda text: _print(text, stream)
 
 
-def check_json(path: Path | None, overwrite: bool) -> None:
-    """Refuse a result file that exists, unless `overwrite`. Raises UserError."""
+def check_outputs(json_file: Path | None, *files: Path | None, overwrite: bool) -> None:
+    """Refuse result files that exist, unless `overwrite`; "-" is standard output. Raises UserError."""
     from retrieval_prompts.files import check_output
 
-    if path is not None and str(path) != "-":
-        check_output(path, overwrite=overwrite)
+    for path in (None if str(json_file) == "-" else json_file, *files):
+        if path is not None:
+            check_output(path, overwrite=overwrite)
 
 
 def write_result(path: Path, value: Any) -> None:

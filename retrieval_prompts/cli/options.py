@@ -1,27 +1,105 @@
-"""Options that several commands share."""
+"""Options that several commands share, and those that settings are given by: one a field, made of what it says."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts.settings import Values, option_of, readers, rule_of, spoken
 
 DataFolder = Annotated[Path, typer.Argument(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv (or .gz)")]
 Model = Annotated[str | None, typer.Option(help="name, local folder or hub id  [default: all-MiniLM-L6-v2]")]
 Prompts = Annotated[Path | None, typer.Option(help="a prompt folder")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an output that exists")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the result here as JSON; - for standard output")]
-Report = Annotated[Path | None, typer.Option(help="write a page to look at here: one HTML file")]
-Cache = Annotated[Path | None, typer.Option(help="folder of document vectors  [default: the user's cache]")]
+Report = Annotated[Path | None, typer.Option("--report", help="write a page to look at here: one HTML file")]
+Cache = Annotated[Path | None, typer.Option(help="folder of computed vectors  [default: the user's cache]")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps  [default: the best there is]")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="run code that a model brings along")]
 Strength = Annotated[float | None, typer.Option(help="0 is the frozen model, 1 the whole prompt  [default: as saved]")]
+TopK = Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")]
+Factory = Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")]
+Nprobe = Annotated[int | None, typer.Option(help="lists that an IVF index visits")]
+EfSearch = Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")]
 
 
-def check_strength(strength: float | None, prompts: Path | None) -> None:
+def check_strength(strength: float | None, prompts: object) -> None:
     """Raises UserError for a strength without prompts."""
-    if strength is not None and prompts is None:
+    if strength is not None and not prompts:
         raise UserError("--strength is that of a prompt; pass --prompts as well")
+
+
+def with_settings(settings: type[Values], *names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command an option for each setting (or for those named) in place of its parameter `given`.
+
+    The command gets in `given` the settings that were given, by name.
+    """
+    wanted = [each for each in fields(settings) if not names or each.name in names]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            read = {each.name: _value(each, values.pop(each.name)) for each in wanted if values[each.name] is not None}
+            command(**{name: value for name, value in values.items() if name not in unread}, given=read)
+
+        unread = {each.name for each in wanted}
+        signature = inspect.signature(command, eval_str=True)
+        parameters = []
+        for each in signature.parameters.values():
+            parameters += [_option(settings, one) for one in wanted] if each.name == "given" else [each]
+        keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        run.__signature__ = signature.replace(parameters=keywords)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in keywords}
+        return run
+
+    return decorate
+
+
+def _option(settings: type[Values], of: Field[Any]) -> inspect.Parameter:
+    """A setting as an option; it is None where it was not given."""
+    kind = str if rule_of(of).none else get_type_hints(settings)[of.name]
+    name = f"{option_of(of)}/--no-{of.name}" if of.default is True else option_of(of)
+    option = typer.Option(name, help=_help(settings, of))
+    return inspect.Parameter(
+        of.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _help(settings: type[Values], of: Field[Any]) -> str:
+    """What a setting is, its choices, and in brackets what reads it, its range and its default."""
+    rule = rule_of(of)
+    text = f"{rule.help}: {spoken(rule.choices)}" if rule.choices else rule.help
+    default = rule.shown or _default(settings, of)
+    notes = [*readers(of, settings), rule.range, f"default: {default}" if default else ""]
+    shown = "; ".join(note for note in notes if note)
+    return f"{text}  [{shown}]" if shown else text
+
+
+def _default(settings: type[Values], of: Field[Any]) -> str:
+    """The default of a setting; where kinds differ, of each that reads it: "8 input, 4 prefix"."""
+    kinds: dict[object, list[str]] = {}
+    for kind, defaults in settings.DEFAULTS.items():
+        if kind in rule_of(of).read_by.get(settings.KIND, (kind,)):
+            kinds.setdefault(defaults.get(of.name, of.default), []).append(kind)
+    said = {f"{value:g}" if isinstance(value, float) else str(value): kinds[value] for value in kinds}
+    if isinstance(of.default, bool) or list(said) == ["None"]:
+        return "yes" if of.default else ""
+    return ", ".join(said) if len(said) == 1 else ", ".join(f"{value} {'/'.join(said[value])}" for value in said)
+
+
+def _value(of: Field[Any], given: Any) -> Any:
+    """What an option gives to its setting: a count where there is also a word for None. Raises UserError."""
+    if not (word := rule_of(of).none):
+        return given
+    if given == word:
+        return None
+    if not given.isdecimal() or not int(given):
+        raise UserError(f"{option_of(of)} must be a number from 1, or {word}, got {given!r}")
+    return int(given)

@@ -8,7 +8,6 @@ et al. 2021, "BEIR".
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.data.judgements import GRADE, QRELS_HEADER, Qrels
-from retrieval_prompts.data.lines import read_at, read_lines
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.data.judgements import Qrels, parse_qrels
+from retrieval_prompts.data.lines import characters, json_object, json_rows, read_at, string
+from retrieval_prompts.errors import DataWarning, UserError, few
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Corpus:
         if not lines:
             raise UserError(f"{path} holds no documents")
         if empty:
-            message = f"{path}: {len(empty)} of {len(lines)} documents have neither title nor text ({_few(empty)})"
+            message = f"{path}: {len(empty)} of {len(lines)} documents have neither title nor text ({few(empty)})"
             warnings.warn(message, DataWarning, stacklevel=2)
         texts = documents if in_memory else np.array(offsets, dtype=np.int64)
         return cls(path, list(lines), digest.hexdigest(), texts)
@@ -192,51 +191,22 @@ def frame(document: Document) -> bytes:
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", error)
-        raise UserError(f"{where}: expected a JSON object, got malformed JSON ({reason})") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__} {row!r:.40}")
-    return row
-
-
-def _string(row: dict[str, Any], key: str, where: str) -> str:
-    if key not in row:
-        raise UserError(f'{where}: expected the field "{key}", got only {", ".join(row)[:80] or "an empty object"}')
-    value = row[key]
-    if not isinstance(value, str):
-        hint = f'; write "{key}": "{value}"' if type(value) is int else ""
-        raise UserError(f'{where}: "{key}" must be a string, got {type(value).__name__} {value!r:.40}{hint}')
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UserError(f'{where}: "{key}" holds half of a surrogate pair, which is no character') from None
-    return value
-
-
-def _id(row: dict[str, Any], where: str) -> str:
-    value = _string(row, "_id", where)
-    if not value:
-        raise UserError(f'{where}: "_id" must not be empty')
-    return value
+def _text(row: dict[str, Any], key: str, where: str, *, empty: bool = True) -> str:
+    return characters(string(row, key, where, empty=empty), f'"{key}"', where)
 
 
 def _document(line: str, where: str) -> Document:
-    row = _row(line, where)
-    title = "" if row.get("title") is None else _string(row, "title", where)
-    return Document(_id(row, where), title, _string(row, "text", where))
+    row = json_object(line, where)
+    title = "" if row.get("title") is None else _text(row, "title", where)
+    return Document(_text(row, "_id", where, empty=False), title, _text(row, "text", where))
 
 
 def _read_queries(path: Path) -> dict[str, str]:
     queries: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for number, line in read_lines(path):
+    for number, row in json_rows(path):
         where = f"{path}:{number}"
-        row = _row(line, where)
-        id, text = _id(row, where), _string(row, "text", where)
+        id, text = _text(row, "_id", where, empty=False), _text(row, "text", where)
         if id in queries:
             raise UserError(f"{where}: query id {id!r} was used on line {lines[id]} already")
         if not text.strip():
@@ -246,33 +216,21 @@ def _read_queries(path: Path) -> dict[str, str]:
 
 
 def _read_qrels(path: Path, queries: dict[str, str], corpus: Corpus) -> Qrels:
-    rows = ((number, line.rstrip("\r\n").split("\t")) for number, line in read_lines(path))
-    number, header = next(rows, (1, ["an empty file"]))
-    if header != QRELS_HEADER:
-        expected, came = r"\t".join(QRELS_HEADER), r"\t".join(header)[:80]
-        raise UserError(f"{path}:{number}: expected the header {expected}, got {came}")
-    qrels: Qrels = {}
     no_query: list[str] = []
     no_document: list[str] = []
-    for number, row in rows:
-        if len(row) != 3:
-            raise UserError(
-                f"{path}:{number}: expected 3 columns with tabs between ({', '.join(QRELS_HEADER)}), got {len(row)}"
-            )
-        query, document, score = row
-        if not GRADE.fullmatch(score):
-            raise UserError(f"{path}:{number}: expected an integer score of at most 4 digits, got {score!r}")
+
+    def known(query: str, document: str) -> bool:
         if query not in queries:
             no_query.append(query)
         elif document not in corpus._positions:
             no_document.append(document)
-        elif qrels.setdefault(query, {}).setdefault(document, int(score)) != int(score):
-            raise UserError(
-                f"{path}:{number}: query {query!r} and document {document!r} have the score {int(score)} here"
-                f" and {qrels[query][document]} on an earlier line"
-            )
+        else:
+            return True
+        return False
+
+    qrels = parse_qrels(path, trec=False, keep=known)
     dropped = [
-        f"{len(names)} with an unknown {kind} ({_few(names)})"
+        f"{len(names)} with an unknown {kind} ({few(names)})"
         for kind, names in (("query", no_query), ("document", no_document))
         if names
     ]
@@ -294,10 +252,3 @@ def _find(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise UserError(f"{folder} has neither {name} nor {name}.gz")
-
-
-def _few(names: list[str]) -> str:
-    """At most three different names, then how many more."""
-    different = list(dict.fromkeys(names))
-    more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-    return ", ".join(different[:3]) + more

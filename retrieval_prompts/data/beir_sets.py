@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from retrieval_prompts.data.beir_folder import Dataset
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, first_line
 
 ADDRESS = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{}.zip"
 PUBLIC = (
@@ -110,10 +110,9 @@ def _fetch(name: str, data_dir: Path) -> None:
         try:
             got = Path(download_and_unzip(ADDRESS.format(name), temporary))
         except Exception as error:  # requests, urllib3 and zipfile raise whatever they like
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
                 f"{data_dir / name} does not exist, and {ADDRESS.format(name)} could not be fetched "
-                f"({reason[:80]} ...); put the data set into {data_dir}"
+                f"({first_line(error)[:80]} ...); put the data set into {data_dir}"
             ) from None
         if (data_dir / name).exists():
             shutil.copytree(got, data_dir / name, dirs_exist_ok=True)

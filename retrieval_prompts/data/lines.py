@@ -1,13 +1,14 @@
-"""Lines of text files, plain or gzipped, read strictly. Knows no format."""
+"""Lines of text files, plain or gzipped, and JSON lines, read strictly. Knows no field of theirs."""
 
 from __future__ import annotations
 
 import codecs
 import gzip
+import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from retrieval_prompts.errors import UserError
 
@@ -39,6 +40,45 @@ def read_at(path: Path) -> Iterator[tuple[int, int, str]]:
         raise UserError(f"{path} does not exist") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read to its end ({error}); fetch or compress it again") from None
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) of a file of JSON lines; see `read_lines` and `json_object`."""
+    return ((number, json_object(line, f"{path}:{number}")) for number, line in read_lines(path))
+
+
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """Raises UserError that begins with `where` for a line that is no JSON object."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", error)
+        raise UserError(f"{where}: expected a JSON object, got malformed JSON ({reason})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__} {row!r:.40}")
+    return row
+
+
+def string(row: dict[str, Any], key: str, where: str, *, empty: bool = True) -> str:
+    """The text of a field. Raises UserError where there is none, and for an empty one unless `empty`."""
+    if key not in row:
+        raise UserError(f'{where}: expected the field "{key}", got only {", ".join(row)[:80] or "an empty object"}')
+    value = row[key]
+    if not isinstance(value, str):
+        hint = f'; write "{key}": "{value}"' if type(value) is int else ""
+        raise UserError(f'{where}: "{key}" must be a string, got {type(value).__name__} {value!r:.40}{hint}')
+    if not (value or empty):
+        raise UserError(f'{where}: "{key}" must not be empty')
+    return value
+
+
+def characters(text: str, name: str, where: str) -> str:
+    """The text, if UTF-8 can write it. Raises UserError: JSON's escapes can spell what is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: {name} holds half of a surrogate pair, which is no character") from None
+    return text
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.metrics import best_first
 
 
 def reciprocal_rank_fusion(runs: Sequence[Run], k: int, constant: int = 60) -> Run:
@@ -29,12 +28,7 @@ def reciprocal_rank_fusion(runs: Sequence[Run], k: int, constant: int = 60) -> R
     for query in dict.fromkeys(query for run in runs for query in run):
         scores: dict[str, float] = {}
         for run in runs:
-            for rank, (document, _) in enumerate(_ranked(run.get(query, {})), 1):
+            for rank, (document, _) in enumerate(best_first(run.get(query, {})), 1):
                 scores[document] = scores.get(document, 0.0) + 1 / (constant + rank)
-        fused[query] = dict(_ranked(scores)[:k])
+        fused[query] = dict(best_first(scores)[:k])
     return fused
-
-
-def _ranked(scores: dict[str, float]) -> list[tuple[str, float]]:
-    """As trec_eval ranks: by score as float32, then by document id, both descending."""
-    return sorted(scores.items(), key=lambda hit: (np.float32(hit[1]), hit[0]), reverse=True)

@@ -1,21 +1,18 @@
-"""Runs in, metrics and statistics out: trec_eval's metrics, paired tests, BM25, TREC run files. Knows no model."""
+"""A run and its judgements in, trec_eval's metrics out, for each query or as means. Knows no model and no file."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.errors import UserError
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100")
+HEADLINE = METRICS[0]  # chooses prompts, and decides between systems
 TREC_EVAL = {  # our name -> theirs
     "ndcg": "ndcg_cut",
     "map": "map_cut",
@@ -67,20 +64,6 @@ def best_first(scores: Mapping[str, float]) -> list[tuple[str, float]]:
 def drop_identical(run: Run) -> Run:
     """The run without documents that carry the id of their query, as BEIR scores ArguAna and Quora."""
     return {query: {id: score for id, score in scores.items() if id != query} for query, scores in run.items()}
-
-
-def table(systems: Mapping[str, Mapping[str, float]]) -> Table:
-    """System -> metric -> mean, as a table to print: metrics x 100 with one decimal, a row for each system."""
-    from rich.table import Table
-
-    metrics = list(dict.fromkeys(metric for values in systems.values() for metric in values))
-    result = Table("system")
-    for metric in metrics:
-        result.add_column(metric, justify="right")
-    for system, values in systems.items():
-        cells = (f"{100 * values[metric]:.1f}" if metric in values else "-" for metric in metrics)
-        result.add_row(system, *cells)
-    return result
 
 
 def parse_metric(metric: str) -> tuple[str, int]:

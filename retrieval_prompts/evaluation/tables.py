@@ -22,7 +22,15 @@ class Bold:
     value: str | float
 
 
-Cell = str | float | Bold | None  # None or NaN: there is no value
+@dataclass(frozen=True)
+class Mean:
+    """A mean and its standard deviation, shown as 71.2±0.4; in CSV the mean alone."""
+
+    value: float
+    deviation: float
+
+
+Cell = str | float | Bold | Mean | None  # None or NaN: there is no value
 Table = tuple[list[str], list[list[Cell]]]  # header, rows
 
 # In Markdown these would start a cell, code, emphasis, HTML, a link or an entity. An underscore within a word does not.
@@ -58,13 +66,15 @@ def latex(rows: Sequence[Sequence[Cell]], header: Sequence[str], digits: int = 1
     return text.replace(BOLD_START, r"\textbf{").replace(BOLD_END, "}")
 
 
-def rich_table(rows: Sequence[Sequence[Cell]], header: Sequence[str], digits: int = 1) -> RichTable:
+def rich_table(
+    rows: Sequence[Sequence[Cell]], header: Sequence[str], digits: int = 1, title: str | None = None
+) -> RichTable:
     """The table for a terminal, to print with rich; otherwise as `markdown`."""
     from rich.table import Table as RichTable
     from rich.text import Text  # not markup: a name may hold brackets
 
     _check(rows, header)
-    result = RichTable()
+    result = RichTable(title=title, title_justify="left")
     columns = zip(*([_text(cell, digits, "-") for cell in row] for row in rows), strict=True)
     for name, align, cells in zip(header, _align(rows), columns, strict=True):
         # Where a terminal is narrow, cells of several words are broken, but no name and no number is cut short
@@ -86,6 +96,16 @@ def csv(rows: Sequence[Sequence[Cell]], header: Sequence[str]) -> str:
     out.writerow(header)
     out.writerows([[_raw(cell) for cell in row] for row in rows])
     return file.getvalue()
+
+
+def metrics_table(systems: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """(header, rows) of several metrics x 100: a row for each system, a column for each metric of any of them."""
+    metrics = list(dict.fromkeys(metric for values in systems.values() for metric in values))
+    means = {system: [values.get(metric) for metric in metrics] for system, values in systems.items()}
+    rows: list[list[Cell]] = [
+        [system, *(None if value is None else 100 * value for value in values)] for system, values in means.items()
+    ]
+    return ["system", *metrics], rows
 
 
 def systems_table(
@@ -131,7 +151,7 @@ def _mark(column: Sequence[float | None], digits: int) -> list[Cell]:
 
 
 def _value(cell: Cell) -> str | float | None:
-    value = cell.value if isinstance(cell, Bold) else cell
+    value = cell.value if isinstance(cell, Bold | Mean) else cell
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -144,7 +164,8 @@ def _text(cell: Cell, digits: int, missing: str) -> str:
     value = _value(cell)
     if value is None:
         return missing
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    text = f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    return f"{text}±{cell.deviation:.{digits}f}" if isinstance(cell, Mean) else text
 
 
 def _one_line(text: str) -> str:

@@ -12,18 +12,73 @@ left out, every query counted, CQADupStack averaged, MS MARCO scored on dev.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import beir_sets
-from retrieval_prompts.errors import Diverged, UserError
-from retrieval_prompts.evaluation.comparison import adjust
-from retrieval_prompts.experiments.benchmark_dataset import HEADLINE, METRICS, SYSTEMS, TITLES, BenchmarkSettings, Lab
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.metrics import HEADLINE
+from retrieval_prompts.evaluation.significance import adjust
+from retrieval_prompts.evaluation.words import system_title
+from retrieval_prompts.experiments.benchmark_dataset import (
+    METRICS,
+    SYSTEMS,
+    BenchmarkDataset,
+    BenchmarkSettings,
+    DatasetRecord,
+)
 from retrieval_prompts.experiments.result_file import made_on, resume
 from retrieval_prompts.files import write_bytes, write_json
 from retrieval_prompts.vectors import faiss_index
+
+if TYPE_CHECKING:
+    from retrieval_prompts.evaluation.tables import Table
+
+
+@dataclass
+class BenchmarkResult:
+    """What lies in a benchmark's results.json.
+
+    Args:
+        model, fingerprint: of the frozen model.
+        settings: those of `BenchmarkSettings`, without the systems.
+        datasets: data set -> what was found on it.
+        average: {"datasets": how many, "systems": system -> metric -> mean over them}.
+        tests: "<system>_vs_frozen" -> data set -> p, adjusted for the number of data sets (Holm).
+        made_on: see `result_file.made_on`.
+    """
+
+    model: str
+    fingerprint: str
+    settings: dict[str, Any]
+    datasets: dict[str, DatasetRecord] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
+    tests: dict[str, dict[str, float]] = field(default_factory=dict)
+    made_on: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by its name, and what `made_on` holds beside them."""
+        plain = {name: value for name, value in vars(self).items() if name != "made_on"}
+        return plain | {"datasets": {name: found.to_json() for name, found in self.datasets.items()}} | self.made_on
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], place: Path) -> BenchmarkResult:
+        """What `to_json` gave. Raises UserError that names `place` for anything else."""
+        own = {each.name for each in fields(cls)} - {"made_on"}
+        rest = {name: value for name, value in found.items() if name not in own}
+        try:
+            made = cls(**{name: found[name] for name in own}, made_on=rest)
+            made.datasets = {name: DatasetRecord.from_json(each) for name, each in found["datasets"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{place} is not a benchmark's result ({error}); choose another --out") from None
+        return made
+
+    @property
+    def for_average(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Data set -> system -> metric -> mean, the forums of CQADupStack as one."""
+        return beir_sets.for_average({name: found.systems for name, found in self.datasets.items()})
 
 
 def run(
@@ -36,7 +91,7 @@ def run(
     cache: Path | None = None,
     overwrite: bool = False,
     on_system: Callable[[str, str, dict[str, float]], object] | None = None,
-) -> dict[str, Any]:
+) -> BenchmarkResult:
     """Run every system on every data set that the folder `out` lacks; returns the content of its results.json.
 
     Args:
@@ -48,84 +103,69 @@ def run(
     """
     expanded = beir_sets.expand(names)
     faiss_index.check(settings.factory, biencoder.tower.dimension, nprobe=settings.nprobe, ef_search=settings.ef_search)
+    file = out / "results.json"
     recorded = asdict(settings)
-    systems = recorded.pop("systems")  # more of them may be asked for later
+    del recorded["systems"]  # more of them may be asked for later
     wanted = {"model": biencoder.tower.name, "fingerprint": biencoder.tower.fingerprint, "settings": recorded}
     packages = ("retrieval-prompts", "torch", "transformers", "sentence-transformers", "faiss-cpu", "bm25s")
     empty = {"datasets": {}, "average": {}, "tests": {}, **made_on(packages)}
-    result = resume(out / "results.json", wanted, empty, overwrite)
-    if overwrite:
-        result = {**wanted, **empty}
+    result = BenchmarkResult.from_json(resume(file, wanted, empty, overwrite), file)
     for name in expanded:
-        lab = Lab(name, beir_sets.folder_of(name, data_dir), biencoder, settings, out, cache, overwrite)
-        found = result["datasets"].setdefault(name, lab.record())
-        lab.kept = found["systems"]
-        if found["digest"] != lab.digest:
-            raise UserError(f"{name} is not the data of {out / 'results.json'}; choose another --out")
-        if found["prompts"] is not None and lab.prompts_given and found["prompts"] != lab.prompt_identity:
-            raise UserError(f"{out / 'results.json'} was made with other prompts for {name}; choose another --out")
-        for system in SYSTEMS:
-            if system not in systems or system in found["systems"] or system in found["left_out"]:
+        folder = beir_sets.folder_of(name, data_dir)
+        data = BenchmarkDataset.open(name, folder, biencoder, settings, out, cache=cache, overwrite=overwrite)
+        if (found := result.datasets.setdefault(name, data.record)).digest != data.digest:
+            raise UserError(f"{name} is not the data of {file}; choose another --out")
+        data.record = found
+        if found.prompts is not None and settings.prompts is not None and found.prompts != data.prompt_identity:
+            raise UserError(f"{file} was made with other prompts for {name}; choose another --out")
+        for system in [each for each in SYSTEMS if each in settings.systems]:
+            if system in found.systems or system in found.left_out or not data.try_system(system):
                 continue
-            if why := lab.impossible(system):
-                found["left_out"][system] = why
-                continue
-            try:
-                lab.keep(system, found)
-            except Diverged as error:
-                found["left_out"][system] = f"its training diverged: {error}"
-                continue
-            write_json(out / "results.json", result)
+            write_json(file, result.to_json())
             if on_system is not None:
-                on_system(name, system, found["systems"][system])
-        if lab.values or not found["tests"]:
-            found["tests"] = lab.tests(found["systems"], found)
+                on_system(name, system, found.systems[system])
+        if data.values or not found.tests:
+            data.test()
         summarize(result)
-        write_json(out / "results.json", result)
+        write_json(file, result.to_json())
         write_tables(out, result)
     return result
 
 
-def summarize(result: dict[str, Any]) -> None:
+def summarize(result: BenchmarkResult) -> None:
     """Fill in averages over the data sets that all systems have, and p-values adjusted for the number of data sets."""
-    datasets = beir_sets.for_average({name: found["systems"] for name, found in result["datasets"].items()})
+    datasets = result.for_average
     systems = list(dict.fromkeys(system for found in datasets.values() for system in found))
     shared = [found for found in datasets.values() if all(system in found for system in systems)]
-    result["average"] = {
+    result.average = {
         "datasets": len(shared),
         "systems": {
             system: {metric: sum(each[system][metric] for each in shared) / len(shared) for metric in METRICS}
             for system in (systems if shared else ())
         },
     }
-    result["tests"] = {}
-    for system in systems:
-        name = f"{system}_vs_frozen"
-        pairs = {
-            data: found["tests"][name]["p_value"]
-            for data, found in result["datasets"].items()
-            if name in found["tests"]
-        }
+    result.tests = {}
+    for name in [f"{system}_vs_frozen" for system in systems]:
+        pairs = {data: found.tests[name].p_value for data, found in result.datasets.items() if name in found.tests}
         if len(pairs) > 1:
-            result["tests"][name] = dict(zip(pairs, adjust(list(pairs.values()), "holm"), strict=True))
+            result.tests[name] = dict(zip(pairs, adjust(list(pairs.values()), "holm"), strict=True))
 
 
-def write_tables(out: Path, result: Mapping[str, Any]) -> None:
+def write_tables(out: Path, result: BenchmarkResult) -> None:
     """table.md, table.csv and table.tex: nDCG@10 x 100 of each system on each data set, and the average.
 
     Where test queries share documents with training queries, table.md has a second table, of the other queries.
     """
     from retrieval_prompts.evaluation import tables
 
-    datasets = beir_sets.for_average({name: found["systems"] for name, found in result["datasets"].items()})
-    if not any(datasets.values()):
+    header, rows = headline_table(result)
+    if not rows:
         return
-    header, rows = _table(datasets)
     text = f"nDCG@10 x 100\n\n{tables.markdown(rows, header)}"
     unseen = {
-        f"{name} ({found['unseen_documents']['queries']} of {found['queries']})": found["unseen_documents"]["systems"]
-        for name, found in result["datasets"].items()
-        if found["unseen_documents"]
+        f"{name} ({found.unseen_documents.queries} of {found.queries})": found.unseen_documents.systems
+        for name, found in result.datasets.items()
+        if found.unseen_documents
     }
     if unseen:
         again, fewer = _table(unseen)
@@ -135,11 +175,16 @@ def write_tables(out: Path, result: Mapping[str, Any]) -> None:
     write_bytes(out / "table.csv", tables.csv(rows, header).encode())
 
 
-def _table(datasets: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[list[str], list[Any]]:
+def headline_table(result: BenchmarkResult) -> Table:
+    """nDCG@10 x 100 of a benchmark: a row for each system, a column for each data set, and the average."""
+    return _table(result.for_average)
+
+
+def _table(datasets: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
     from retrieval_prompts.evaluation.tables import systems_table
 
     named = {
-        name: {TITLES[system]: found[system] for system in SYSTEMS if system in found}
+        name: {system_title(system): found[system] for system in SYSTEMS if system in found}
         for name, found in datasets.items()
     }
     return systems_table(named, HEADLINE)

@@ -7,46 +7,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import beir_sets
-from retrieval_prompts.data.beir_folder import Dataset, hold_out, load
-from retrieval_prompts.data.judgements import Qrels, Run
-from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.bm25 import bm25_run
-from retrieval_prompts.evaluation.comparison import adjust
-from retrieval_prompts.evaluation.metrics import drop_identical, means, per_query
-from retrieval_prompts.evaluation.significance import compare
+from retrieval_prompts.data.beir_folder import load
+from retrieval_prompts.data.judgements import Run
+from retrieval_prompts.errors import Diverged, UserError
+from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
+from retrieval_prompts.evaluation.significance import Comparison, adjust
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
-from retrieval_prompts.experiments.retrieval import DEV_FRACTION, Stopwatch, dev_split, tune, unseen_queries
+from retrieval_prompts.experiments.retrieval import tune
+from retrieval_prompts.experiments.workbench import Workbench, paired_tests, search_run
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.encode import PRECISIONS
+from retrieval_prompts.vectors.index import Index
+
+if TYPE_CHECKING:
+    from retrieval_prompts.experiments.baselines.task import Retriever
 
 CUTOFFS = (1, 3, 5, 10, 100, 1000)
 METRICS = (*(f"{name}@{k}" for name in ("ndcg", "map", "recall", "precision") for k in CUTOFFS), "mrr@10")
-HEADLINE = "ndcg@10"
 TOP = 1000  # documents kept of each ranking
 SYSTEMS = ("bm25", "frozen", "tuned", "linear", "lora", "nudge", "rrf", "rrf-tuned")
 TRAINED = ("linear", "lora", "nudge")
 FUSED = ("bm25", "frozen", "tuned")
-TITLES = {
-    "bm25": "BM25",
-    "frozen": "frozen model",
-    "tuned": "soft prompts",
-    "linear": "linear query adapter",
-    "lora": "LoRA, query side",
-    "nudge": "NUDGE, document vectors moved",
-    "rrf": "BM25 + frozen (RRF)",
-    "rrf-tuned": "BM25 + soft prompts (RRF)",
-}
 
 
 @dataclass(frozen=True)
@@ -84,75 +77,119 @@ class BenchmarkSettings:
             raise UserError("the system tuned needs prompts: pass --prompts FOLDER, or --tune to train them")
 
 
-class Lab:
+@dataclass
+class Means:
+    """The means of each system over some of the queries: system -> metric -> mean."""
+
+    queries: int
+    systems: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Adjusted(Comparison):
+    """A test of one of several systems: its p, corrected for their number (Holm)."""
+
+    p_adjusted: float
+
+
+@dataclass
+class DatasetRecord:
+    """What a benchmark found on one data set.
+
+    Args:
+        digest: of the data; see `BenchmarkDataset.digest`.
+        prompts: what identifies those of the system "tuned".
+        systems: system -> metric -> mean over queries.
+        unseen_documents: the same over the queries none of whose documents training saw, where it saw some.
+        tests: "<system>_vs_<baseline>", with "_unseen_documents" after it on those queries; of nDCG@10.
+        learned: baseline -> its record, see `baselines.task.Retriever`.
+        left_out: system -> why it was not run.
+    """
+
+    dataset: str
+    split: str
+    documents: int
+    queries: int
+    digest: str
+    prompts: dict[str, Any] | None = None
+    systems: dict[str, dict[str, float]] = field(default_factory=dict)
+    unseen_documents: Means | None = None
+    tests: dict[str, Comparison] = field(default_factory=dict)
+    learned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    documents_encoded: int = 0
+    documents_reencoded: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by its name; a test as `Comparison.as_dict` has it."""
+        return {
+            **vars(self),
+            "unseen_documents": vars(self.unseen_documents) if self.unseen_documents is not None else None,
+            "tests": {name: test.as_dict() for name, test in self.tests.items()},
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> DatasetRecord:
+        """What `to_json` gave. Raises TypeError, AttributeError or KeyError for anything else."""
+        tests = {
+            name: (Adjusted if "p_adjusted" in test else Comparison)(**{**test, "ci95": tuple(test["ci95"])})
+            for name, test in found["tests"].items()
+        }
+        unseen = found["unseen_documents"]
+        return cls(**{**found, "tests": tests, "unseen_documents": Means(**unseen) if unseen is not None else None})
+
+
+class BenchmarkDataset:
     """One data set with what its systems share, each made when it is first asked for.
 
     Args:
+        bench: without documents yet; its `scored` is the split of this benchmark.
         out: the benchmark's folder; `overwrite`: prompts that were tuned there before do not count.
 
-    `kept` are the systems whose run files in that folder count; none at first.
+    `record` is what was found; run files in that folder count of the systems that are in it.
     """
 
     def __init__(
-        self,
+        self, name: str, bench: Workbench, settings: BenchmarkSettings, out: Path, overwrite: bool = False
+    ) -> None:
+        self.name, self.bench, self.settings, self.out, self.overwrite = name, bench, settings, out, overwrite
+        self.split = bench.scored or beir_sets.eval_split(name, bench.dataset)
+        bench.dataset.split(self.split)  # raises where there is no such split
+        bench.scored = self.split
+        self.qrels = bench.dataset.qrels[self.split]  # with queries that have no relevant document: BEIR counts them
+        self.queries = {query: bench.dataset.queries[query] for query in self.qrels}
+        self.done: dict[str, Run] = {}  # those that others are made of; a run of all systems would fill the memory
+        self.values: dict[str, dict[str, float]] = {}  # system -> query -> nDCG@10
+        self.record = DatasetRecord(name, self.split, len(bench.dataset.corpus), len(self.queries), self.digest)
+
+    @classmethod
+    def open(
+        cls,
         name: str,
         folder: Path,
         biencoder: BiEncoder,
         settings: BenchmarkSettings,
         out: Path,
-        cache: Path | None,
+        *,
+        cache: Path | None = None,
         overwrite: bool = False,
-    ) -> None:
-        self.name, self.settings, self.out, self.cache = name, settings, out, cache
-        self.overwrite = overwrite
-        self.kept: Container[str] = ()
-        self.biencoder = BiEncoder(biencoder.tower)
-        self.dataset: Dataset = load(folder)
-        self.split = settings.split or beir_sets.eval_split(name, self.dataset)
-        self.dataset.split(self.split)  # raises where there is no such split
-        self.qrels = self.dataset.qrels[self.split]  # with queries that have no relevant document: BEIR counts them
-        self.queries = {query: self.dataset.queries[query] for query in self.qrels}
-        self.watch = Stopwatch()
-        self.done: dict[str, Run] = {}  # those that others are made of; a run of all systems would fill the memory
-        self.values: dict[str, dict[str, float]] = {}  # system -> query -> HEADLINE
+    ) -> BenchmarkDataset:
+        """The BEIR folder as the settings want it."""
+        bench = Workbench(biencoder.tower, load(folder), cache, settings.precision, settings.factory, settings.split)
+        return cls(name, bench, settings, out, overwrite)
 
     @cached_property
     def digest(self) -> str:
         """Of the corpus, the queries and judgements of the split, and the judgements that are trained on."""
-        parts = [self.dataset.corpus.fingerprint, self.queries, self.qrels, self.training]
+        splits = [self.training.train, self.training.dev] if self.training is not None else None
+        parts = [self.bench.dataset.corpus.fingerprint, self.queries, self.qrels, splits]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
-    def record(self) -> dict[str, Any]:
-        return {
-            "dataset": self.name,
-            "split": self.split,
-            "documents": len(self.dataset.corpus),
-            "queries": len(self.queries),
-            "digest": self.digest,
-            "prompts": None,
-            "systems": {},
-            "unseen_documents": None,
-            "tests": {},
-            "learned": {},
-            "left_out": {},
-            "documents_encoded": 0,
-            "documents_reencoded": 0,
-            "seconds": {},
-        }
-
-    @property
-    def prompts_given(self) -> bool:
-        return self.settings.prompts is not None
-
     @cached_property
-    def training(self) -> tuple[Qrels, Qrels] | None:
-        """(train, dev) judgements; the split that is scored is never one of them."""
-        if self.split == "train" or "train" not in self.dataset.qrels:
-            return None
-        if self.split == "dev":
-            return hold_out(self.dataset.split("train")[1], DEV_FRACTION, seed=0)
-        train, dev, _ = dev_split(self.dataset)
-        return train, dev
+    def training(self) -> TrainingData | None:
+        """What is trained on; the split that is scored is never a part of it."""
+        return self.bench.training if self.split != "train" and "train" in self.bench.dataset.qrels else None
 
     def impossible(self, system: str) -> str | None:
         """Why a system cannot be run on this data set; None when it can."""
@@ -160,42 +197,27 @@ class Lab:
         return "no training queries" if needs_training and self.training is None else None
 
     @cached_property
-    def documents(self) -> Any:
-        with self.watch("encode documents"):
-            return self.biencoder.encode_corpus(self.dataset.corpus, self.cache, precision=self.settings.precision)
-
-    @cached_property
-    def index(self) -> Any:
-        documents = self.documents
-        with self.watch("index"):
-            return self._index(documents, self.biencoder)
-
-    def _index(self, documents: Any, biencoder: BiEncoder) -> Any:
-        from retrieval_prompts.vectors.index import Index
-
-        ids = self.dataset.corpus.ids
-        return Index.build(documents, None, ids, encoder=biencoder.identity(), factory=self.settings.factory)
+    def index(self) -> Index:
+        self.bench.documents  # noqa: B018 - first, so that the time of the index is its own
+        with self.bench.watch("index"):
+            return self.bench.index
 
     @cached_property
     def tuned(self) -> BiEncoder:
         """The bi-encoder with its prompts, which are loaded, or tuned and kept in the benchmark's folder."""
-        tower, settings = self.biencoder.tower, self.settings
+        from retrieval_prompts.prompts.folder import load_prompts
+
+        tower, settings = self.bench.tower, self.settings
         folder = tuned_folder(self.out, self.name, settings.prompts)
         if settings.tune is not None and (self.overwrite or not (folder / "prompt.json").is_file()):
-            made = BiEncoder(tower)
-            others = {split: qrels for split, qrels in self.dataset.qrels.items() if split != self.split}
-            data = replace(self.dataset, qrels=others)
-            documents = self.documents  # so that the time of tuning is that of tuning
-            with self.watch("tune"), tqdm(desc=f"tune on {self.name}", unit="step", delay=1, leave=False) as bar:
+            with tqdm(desc=f"tune on {self.name}", unit="step", delay=1, leave=False) as bar:
 
                 def on_step(step: Step, total: int) -> None:
                     bar.total = total
                     bar.update(step.step - bar.n)
 
-                options: dict[str, Any] = {"cache": self.cache, "documents": documents, "on_step": on_step}
-                tune(made, data, settings.tune, split=None, out=folder, overwrite=self.overwrite, **options)
-        from retrieval_prompts.prompts.folder import load_prompts
-
+                options: dict[str, Any] = {"out": folder, "overwrite": self.overwrite, "on_step": on_step}
+                tune(BiEncoder(tower), self.bench, settings.tune, split=None, **options)
         return BiEncoder.with_prompts(tower, load_prompts(folder), source=str(folder))
 
     @property
@@ -211,105 +233,96 @@ class Lab:
         """A system's ranking, from memory, its file, or its making."""
         if system not in self.done:
             file = run_file(self.out, self.name, system)
-            there = system in self.kept and file.is_file()
-            self.done[system] = read_run(file) if there else self.make(system, {})
+            there = system in self.record.systems and file.is_file()
+            self.done[system] = read_run(file) if there else self.make(system)
         return self.done[system]
 
-    def make(self, system: str, found: dict[str, Any]) -> Run:
+    def make(self, system: str) -> Run:
         """The ranking of a system, at most TOP documents for every query."""
         if system == "bm25":
-            corpus = self.dataset.corpus
-            with self.watch("bm25"):
-                texts = (document.content for document in corpus)
-                return _top(drop_identical(bm25_run(texts, corpus.ids, self.queries, TOP + 1)))
+            return {query: dict(list(hits.items())[:TOP]) for query, hits in self.bench.bm25(self.queries, TOP).items()}
         if system in ("rrf", "rrf-tuned"):
             from retrieval_prompts.evaluation.fusion import reciprocal_rank_fusion
 
             dense = self.run("tuned" if system == "rrf-tuned" else "frozen")
             return reciprocal_rank_fusion([self.run("bm25"), dense], TOP)
+        search = {"nprobe": self.settings.nprobe, "ef_search": self.settings.ef_search}
         if system in TRAINED:
-            return self._baseline(system, found)
-        biencoder, index = (self.tuned, self.index) if system == "tuned" else (self.biencoder, self.index)
-        if biencoder.identity() != self.biencoder.identity():
-            with self.watch("re-encode documents"):
-                documents = biencoder.encode_corpus(self.dataset.corpus, self.cache, precision=self.settings.precision)
-                found["documents_reencoded"] = len(self.dataset.corpus)
-            index = self._index(documents, biencoder)
-        if system == "tuned":
-            found["prompts"] = self.prompt_identity
-        with self.watch(f"search {system}"):
-            vectors = biencoder.tower.comparable(biencoder.encode_query(list(self.queries.values())))
-            return index.rank(
-                list(self.queries),
-                vectors,
-                TOP,
-                nprobe=self.settings.nprobe,
-                ef_search=self.settings.ef_search,
-            )
+            fitted = self._baseline(system)
+            with self.bench.watch(system):
+                return fitted.run(self.queries, TOP, **search)
+        biencoder, index = (self.tuned if system == "tuned" else self.bench.frozen), self.index
+        if (own := self.bench.own_documents(biencoder)) is not None:
+            index = self.bench.index_of(own, biencoder)
+        with self.bench.watch(f"search {system}"):
+            return search_run(biencoder, index, self.queries, TOP, **search)
 
-    def _baseline(self, system: str, found: dict[str, Any]) -> Run:
+    def _baseline(self, system: str) -> Retriever:
         from retrieval_prompts.experiments.baselines import linear, lora, nudge
-        from retrieval_prompts.experiments.baselines.task import Retriever, Task
+        from retrieval_prompts.experiments.baselines.task import Task
 
         assert self.training is not None
         fits: dict[str, Callable[[Task], Retriever]] = {"linear": linear.fit, "lora": lora.fit, "nudge": nudge.fit}
-        task = Task(
-            self.biencoder,
-            self.dataset.corpus,
-            self.dataset.queries,
-            *self.training,
-            self.documents,
-            self.index,
-            self.settings.seed,
-        )
-        with self.watch(system):
+        task = Task(self.bench.frozen, self.training, self.bench.documents, self.index, self.settings.seed)
+        with self.bench.watch(system):
             fitted = fits[system](task)
-            found.setdefault("learned", {})[system] = fitted.record
-            return fitted.run(self.queries, TOP, nprobe=self.settings.nprobe, ef_search=self.settings.ef_search)
+        self.record.learned[system] = fitted.record
+        return fitted
 
-    def keep(self, system: str, found: dict[str, Any]) -> None:
-        """Run a system, write its run file, and add its means to the data set's record."""
-        run = self.make(system, found)
+    def try_system(self, system: str) -> bool:
+        """Run a system and keep what it found; or record why it is left out."""
+        why = self.impossible(system)
+        try:
+            if why is None:
+                self.keep(system)
+        except Diverged as error:
+            why = f"its training diverged: {error}"
+        if why is not None:
+            self.record.left_out[system] = why
+        return why is None
+
+    def keep(self, system: str) -> None:
+        """Run a system, write its run file, and add its means to the record."""
+        run, record = self.make(system), self.record
         if system in FUSED:
             self.done[system] = run
+        if system == "tuned":
+            record.prompts = self.prompt_identity
+            if self.tuned.identity() != self.bench.frozen.identity():
+                record.documents_reencoded = record.documents
         write_run(run_file(self.out, self.name, system), run, system)
         scores = per_query(self.qrels, run, METRICS)
         self.values[system] = scores[HEADLINE]
-        found["systems"][system] = means(scores)
-        if "documents" in vars(self):
-            found["documents_encoded"] = max(found["documents_encoded"], self.documents.encoded)
-        found["seconds"] |= self.watch.seconds
+        record.systems[system] = means(scores)
+        if "documents" in vars(self.bench):
+            record.documents_encoded = max(record.documents_encoded, self.bench.documents.encoded)
+        record.seconds |= self.bench.watch.seconds
 
-    def tests(self, systems: Mapping[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-        """Each system against the frozen model, p adjusted for their number (Holm); the soft prompts against BM25; and
-        what was trained once more on the queries none of whose documents training saw, whose means go to `found`."""
-        if "frozen" not in systems:
-            return {}
-        for system in systems:
-            if system not in self.values:
-                kept = read_run(run_file(self.out, self.name, system))
-                self.values[system] = per_query(self.qrels, kept, [HEADLINE])[HEADLINE]
-        scores = {system: self.values[system] for system in systems}
-        tests = {
-            f"{system}_vs_frozen": compare(scores["frozen"], values, HEADLINE).as_dict()
-            for system, values in scores.items()
-            if system != "frozen"
-        }
-        for test, adjusted in zip(
-            tests.values(), adjust([test["p_value"] for test in tests.values()], "holm"), strict=True
-        ):
-            test["p_adjusted"] = adjusted
-        if {"tuned", "bm25"} <= scores.keys():
-            tests["tuned_vs_bm25"] = compare(scores["bm25"], scores["tuned"], HEADLINE).as_dict()
-        unseen = unseen_queries(self.dataset, self.split)
+    def test(self) -> None:
+        """Add to the record: each system against the frozen model, p adjusted for their number (Holm); the soft prompts
+        against BM25; and what was trained once more on the queries none of whose documents training saw."""
+        record = self.record
+        record.tests = {}
+        if "frozen" not in record.systems:
+            return
+        for system in record.systems.keys() - self.values.keys():
+            kept = read_run(run_file(self.out, self.name, system))
+            self.values[system] = per_query(self.qrels, kept, [HEADLINE])[HEADLINE]
+        scores = {system: self.values[system] for system in record.systems}
+        compared = [system for system in scores if system != "frozen"]
         trained = [system for system in scores if "tuned" in system or system in TRAINED]
-        if trained and self.training is not None and 0 < len(unseen) < len(self.queries):
+        unseen = self.bench.unseen_queries(self.split)
+        if not trained or self.training is None or len(unseen) == len(self.queries):
+            unseen = []
+        record.tests = paired_tests(scores, compared, trained, unseen)
+        names = [f"{system}_vs_frozen" for system in compared]
+        for name, p in zip(names, adjust([record.tests[name].p_value for name in names], "holm"), strict=True):
+            record.tests[name] = Adjusted(**vars(record.tests[name]), p_adjusted=p)
+        if unseen:
             part = {system: {query: values[query] for query in unseen} for system, values in scores.items()}
-            found["unseen_documents"] = {"queries": len(unseen), "systems": means_of(part)}
-            for system in trained:
-                test = compare(part["frozen"], part[system], HEADLINE).as_dict()
-                tests[f"{system}_vs_frozen_unseen_documents"] = test
-        return tests
+            record.unseen_documents = Means(
+                len(unseen), {system: means({HEADLINE: values}) for system, values in part.items()}
+            )
 
 
 def run_file(out: Path, name: str, system: str) -> Path:
@@ -320,12 +333,3 @@ def run_file(out: Path, name: str, system: str) -> Path:
 def tuned_folder(out: Path, name: str, prompts: str | None) -> Path:
     """The prompt folder for a data set: the one given, with its name for "{}", or the one that is tuned and kept."""
     return Path(prompts.replace("{}", name)) if prompts is not None else out / "prompts" / name.replace("/", "-")
-
-
-def means_of(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """System -> HEADLINE -> mean."""
-    return {system: {HEADLINE: means({HEADLINE: values})[HEADLINE]} for system, values in scores.items()}
-
-
-def _top(run: Run) -> Run:
-    return {query: dict(list(hits.items())[:TOP]) for query, hits in run.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.experiments.index_types import METRIC
+from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.files import check_output, write_bytes
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def table(rows: Sequence[Row]) -> Table:
 
     names = list(dict.fromkeys(row["queries"] for row in rows))
     star = {id(row): "*" for row, good in zip(rows, best(rows), strict=True) if good}
-    metrics = ["recall", *([METRIC] if METRIC in rows[0] else [])]
+    metrics = ["recall", *([HEADLINE] if HEADLINE in rows[0] else [])]
     heads = [metric if len(names) == 1 else f"{metric}\n{name}" for metric in metrics for name in names]
     result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("", no_wrap=True)

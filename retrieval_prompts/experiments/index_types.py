@@ -1,12 +1,12 @@
-"""FAISS index types measured side by side, at several search settings. Knows no model; `tradeoffs` shows the result."""
+"""FAISS index types measured side by side, at several search settings. Knows no model; see `index_tradeoffs`."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -14,15 +14,34 @@ import numpy as np
 
 from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.metrics import drop_identical, per_query
+from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical, per_query
 from retrieval_prompts.vectors import faiss_index
 from retrieval_prompts.vectors.faiss_index import Rows
 
-METRIC = "ndcg@10"
-DEPTH = 10  # documents that METRIC looks at
+DEPTH = 10  # documents that HEADLINE looks at
 SWEEP = {"nprobe": (1, 4, 16, 64), "ef_search": (16, 64, 256), "k_factor": (1, 4, 16)}
 BATCH = 1000  # queries of a timed search, at least
 LEAST_SECONDS = 0.2  # a setting is timed for at least so long
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How index types are measured.
+
+    Args:
+        k: recall@k is the share of the k documents that an exact search of the same query vectors finds; a document
+            whose exact score equals the k-th counts too.
+        repeats: a search of all queries in one batch is timed so often (and for 0.2 s at least), after a warm-up. Fewer
+            than BATCH queries are repeated to make as many: FAISS treats small batches in another, slower way.
+        train_size, gpu: see `faiss_index.build`.
+        each_query: add "each_query": the recall of every query as a list, its nDCG and exact nDCG by id.
+    """
+
+    k: int = 10
+    repeats: int = 3
+    train_size: int | None = None
+    gpu: bool = True
+    each_query: bool = False
 
 
 def compare_factories(
@@ -33,12 +52,8 @@ def compare_factories(
     *,
     query_ids: Sequence[str] | None = None,
     qrels: Qrels | None = None,
-    k: int = 10,
-    repeats: int = 3,
-    train_size: int | None = None,
-    gpu: bool = True,
+    measured: Measured = Measured(),
     progress: Callable[[str], object] | None = None,
-    each_query: bool = False,
 ) -> list[dict[str, Any]]:
     """Build an index of each type over the same document vectors, and search it with the same queries.
 
@@ -47,21 +62,14 @@ def compare_factories(
         queries: (q, dimension), or several such matrices by name: the vectors of two query encoders, for instance.
         factories: FAISS index factory strings.
         query_ids: of each query; needed with qrels, over which `per_query` averages.
-        k: recall@k is the share of the k documents that an exact search of the same query vectors finds; a document
-            whose exact score equals the k-th counts too.
-        repeats: a search of all queries in one batch is timed so often (and for 0.2 s at least), after a warm-up. Fewer
-            than BATCH queries are repeated to make as many: FAISS treats small batches in another, slower way.
-        train_size, gpu: see `faiss_index.build`.
         progress: called with what comes next.
-        each_query: add "each_query": the recall of every query as a list, its nDCG and exact nDCG by id.
 
     Returns one row for each factory, setting and name of queries: "factory", "setting" (parameter -> value, of SWEEP,
     as far as the index has them), "queries", "recall" in [0, 1], "k", "queries_per_second", "threads", "gpu",
     "build_seconds", "train_size", "bytes_per_vector" (of the index as a file, without ids and texts), and with qrels
     "ndcg@10" and "exact_ndcg@10". Raises UserError for what does not fit together, and as `faiss_index.build` does.
     """
-    import faiss
-
+    k, gpu = measured.k, measured.gpu
     named = {"queries": queries} if isinstance(queries, np.ndarray) else dict(queries)
     named = {name: faiss_index.matrix(each, "queries") for name, each in named.items()}
     count, ids = len(vectors), list(ids)
@@ -90,7 +98,7 @@ def compare_factories(
             query: {ids[at]: float(score) for at, score in zip(row, row_scores, strict=True) if at >= 0}
             for query, row, row_scores in zip(names, positions, scores, strict=True)
         }
-        return per_query(qrels, drop_identical(run), [METRIC])[METRIC]
+        return per_query(qrels, drop_identical(run), [HEADLINE])[HEADLINE]
 
     exact_ndcg = {} if qrels is None else {name: ndcg(exact[name][1], exact[name][0]) for name in named}
     rows: list[dict[str, Any]] = []
@@ -98,9 +106,12 @@ def compare_factories(
         if progress is not None:
             progress(factory)
         start = time.perf_counter()
-        index, record = faiss_index.build(vectors, factory, train_size=train_size, gpu=gpu)
+        index, record = faiss_index.build(vectors, factory, train_size=measured.train_size, gpu=gpu)
         common = {"factory": factory, "build_seconds": time.perf_counter() - start, "train_size": record["train_size"]}
-        common |= {"bytes_per_vector": size(faiss_index.to_cpu(index, record["gpu"])) / count, "gpu": record["gpu"]}
+        common |= {
+            "bytes_per_vector": faiss_index.size(faiss_index.to_cpu(index, record["gpu"])) / count,
+            "gpu": record["gpu"],
+        }
         for setting in settings(faiss_index.accepted(index, record["gpu"]), record["lists"]):
             options: dict[str, Any] = {"factory": factory, "gpu": record["gpu"], **setting}
             for name, each in named.items():
@@ -109,14 +120,14 @@ def compare_factories(
                 row = {**common, "setting": setting, "queries": name, "k": k, "recall": float(recall.mean())}
                 detail: dict[str, Any] = {"recall": recall.tolist()}
                 if qrels is not None:
-                    detail |= {METRIC: ndcg(positions, scores), f"exact_{METRIC}": exact_ndcg[name]}
-                    row[METRIC] = statistics.fmean(detail[METRIC].values())
-                    row[f"exact_{METRIC}"] = statistics.fmean(exact_ndcg[name].values())
+                    detail |= {HEADLINE: ndcg(positions, scores), f"exact_{HEADLINE}": exact_ndcg[name]}
+                    row[HEADLINE] = statistics.fmean(detail[HEADLINE].values())
+                    row[f"exact_{HEADLINE}"] = statistics.fmean(exact_ndcg[name].values())
                 batch = np.resize(each, (max(BATCH, len(each)), each.shape[1]))
                 search = functools.partial(faiss_index.search, index, batch, depth, **options)
-                row["queries_per_second"] = len(batch) / _seconds(search, repeats)
-                row["threads"] = faiss.omp_get_max_threads()
-                rows.append({**row, "each_query": detail} if each_query else row)
+                row["queries_per_second"] = len(batch) / _seconds(search, measured.repeats)
+                row["threads"] = faiss_index.threads()
+                rows.append({**row, "each_query": detail} if measured.each_query else row)
     return rows
 
 
@@ -127,14 +138,6 @@ def settings(parameters: Sequence[str], lists: int | None) -> list[dict[str, int
         sweep["nprobe"] = tuple(value for value in SWEEP["nprobe"] if value <= lists)
         sweep.pop("ef_search", None)  # of the graph over the centroids, which is not what takes the time
     return [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
-
-
-def size(index: Any) -> int:
-    """The bytes of a faiss.Index on the CPU as a file, which is not written."""
-    faiss: Any = importlib.import_module("faiss")  # its type stubs lack the writer
-    sizes: list[int] = []
-    faiss.write_index(index, faiss.PyCallbackIOWriter(lambda block: sizes.append(len(block))))
-    return sum(sizes)
 
 
 def parse_factories(texts: Iterable[str], dimension: int) -> list[str]:

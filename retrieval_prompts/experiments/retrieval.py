@@ -1,253 +1,178 @@
-"""One experiment on one data set: tune prompts, or evaluate them, and say so in one schema.
-
-A result is a dict with "dataset", "split", "model", "systems" (frozen, tuned, bm25; metrics as fractions), "tests",
-"documents_encoded", "documents_reencoded", "seconds" and "settings". Prints nothing but progress bars.
-"""
+"""One experiment on one data set: tune prompts or evaluate them, one kind of result. Prints only progress bars."""
 
 from __future__ import annotations
 
-import glob
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.beir_folder import Dataset, hold_out
-from retrieval_prompts.data.judgements import Qrels, Run
-from retrieval_prompts.errors import Diverged
-from retrieval_prompts.evaluation.bm25 import bm25_run
-from retrieval_prompts.evaluation.metrics import drop_identical, means, per_query
-from retrieval_prompts.evaluation.significance import compare
+from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.data.judgements import Run
+from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
+from retrieval_prompts.evaluation.significance import Comparison
+from retrieval_prompts.experiments.run import PromptOutput
+from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests, search_run
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.retrieval import run_identity, train
 from retrieval_prompts.training.settings import TuneSettings
-from retrieval_prompts.vectors.blocks import VectorBlocks
-from retrieval_prompts.vectors.index import Index
 
-TOP = 100  # documents kept of each ranking
-DEV_FRACTION = 0.1
-METRIC = "ndcg@10"
 CURVE_POINTS = 60
 
 
 @dataclass
-class Experiment:
+class RetrievalResult:
     """What an experiment found.
 
     Args:
-        result: the machine-readable result (see the module's docstring).
+        systems: "frozen", "tuned", "bm25" -> metric -> mean over queries, a fraction; none without an evaluation.
+        tests: "tuned_vs_frozen" and so on -> paired test of nDCG@10.
+        documents_encoded: documents encoded now, for any system; the rest was found in the cache.
+        documents_reencoded: documents that the prompts need other vectors of.
+        seconds: part of the work -> seconds.
         runs: system -> run.
         steps: a record for each training step, empty after an evaluation.
     """
 
-    result: dict[str, Any]
-    runs: dict[str, Run]
+    dataset: str
+    split: str | None
+    model: str
+    systems: dict[str, dict[str, float]] = field(default_factory=dict)
+    tests: dict[str, Comparison] = field(default_factory=dict)
+    documents_encoded: int = 0
+    documents_reencoded: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
 
-
-class Stopwatch:
-    """Seconds spent in named parts of the work."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 2)
-
-
-def dev_split(dataset: Dataset, fraction: float = DEV_FRACTION) -> tuple[Qrels, Qrels, bool]:
-    """(train, dev, whether dev was held out of train because the data has no dev split).
-
-    The part that is held out does not depend on any seed, so runs with several seeds share it.
-    """
-    _, training = dataset.split("train")
-    if "dev" in dataset.qrels:
-        return training, dataset.split("dev")[1], False
-    return *hold_out(training, fraction, seed=0), True
+    def to_json(self) -> dict[str, Any]:
+        """Every field but `runs` and `steps`; a test as `Comparison.as_dict` has it."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("runs", "steps")}
+        return plain | {"tests": {name: test.as_dict() for name, test in self.tests.items()}}
 
 
 def tune(
     biencoder: BiEncoder,
-    dataset: Dataset,
+    data: Dataset | Workbench,
     settings: TuneSettings | None = None,
     *,
     split: str | None = "test",
     out: Path | None = None,
     overwrite: bool = False,
-    cache: Path | None = None,
     bm25: bool = True,
-    documents: VectorBlocks | None = None,
     on_step: Callable[[Step, int], object] | None = None,
-) -> Experiment:
+) -> RetrievalResult:
     """Attach prompts to a frozen bi-encoder, train them, save them, evaluate them.
 
     Args:
+        data: a workbench where vectors are at hand, or kept elsewhere than in the user's cache.
         split: evaluated afterwards when the data has it; None: no evaluation.
         out: the prompt folder. Training is checkpointed beside it, and goes on from there when it was interrupted.
-        cache: the folder of document vectors; None: the user's cache.
-        documents: the frozen vectors of the corpus, where they are at hand.
         on_step: called with each record and the number of all steps.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
-    from retrieval_prompts.files import check_output
-
-    if out is not None:
-        check_output(out, overwrite=overwrite, holds="prompt.json")
+    output = PromptOutput(out, overwrite=overwrite)
     settings = settings or TuneSettings()
-    watch = Stopwatch()
-    training, dev, held_out = dev_split(dataset)
-    with watch("tune"):
-        biencoder.attach(
-            settings.side,
-            kind=settings.kind,
-            length=settings.length,
-            encoder=settings.encoder,
-            init=settings.init,
-            common=settings.common,
-            seed=settings.seed,
-        )
-    if documents is None:
-        with watch("encode documents"):
-            documents = BiEncoder(biencoder.tower).encode_corpus(dataset.corpus, cache)
-    steps: list[Step] = []
-    with watch("tune"):
-        checkpoint = None
-        if out is not None:
-            identity = run_identity(biencoder, dataset.corpus, dataset.queries, training, dev, settings)
-            checkpoint = out.parent / f"{out.name}.{identity[:8]}.partial"
-        try:
-            for step, total in train(
-                biencoder,
-                dataset.corpus,
-                dataset.queries,
-                training,
-                dev,
-                settings,
-                documents=documents,
-                checkpoint=checkpoint,
-                history=steps,
-            ):
-                if on_step is not None:
-                    on_step(step, total)
-        except Diverged as error:
-            if out is None:
-                raise
-            kept = out.with_name(f"{out.name}.last-good")
-            biencoder.save(kept, overwrite=True)
-            _forget(out)
-            raise Diverged(f"{error}; the last good prompt: {kept}") from error
-    biencoder.training_record["curve"] = curve(steps)
-    biencoder.training_record["dataset"] = dataset.name
-    biencoder.training_record["dev_held_out_of_train"] = held_out
-    if split is not None and split in dataset.qrels:
-        experiment = _evaluate(biencoder, dataset, split, documents, cache, bm25, watch)
-        biencoder.training_record["results"] = {split: experiment.result["systems"]}
-        biencoder.training_record["tests"] = {split: experiment.result["tests"]}
+    bench = Workbench.of(biencoder.tower, data)
+    learned = bench.training
+    with bench.watch("tune"):
+        biencoder.attach(settings)
+    documents = bench.documents
+    with bench.watch("tune"):
+        steps = _train(biencoder, bench, settings, output, on_step)
+    record = biencoder.training_record
+    record |= {"curve": curve(steps), "dataset": bench.dataset.name, "dev_held_out_of_train": learned.held_out}
+    if split is not None and split in bench.dataset.qrels:
+        result = _evaluate(biencoder, bench, split, bm25)
+        found = result.to_json()
+        record |= {"results": {split: found["systems"]}, "tests": {split: found["tests"]}}
     else:
-        experiment = Experiment(_result(biencoder, dataset, split), {})
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        biencoder.save(out, overwrite=overwrite)
-        _forget(out)
-    experiment.steps = steps
-    experiment.result["documents_encoded"] += documents.encoded
-    experiment.result["seconds"] = watch.seconds
-    experiment.result["settings"] = {
+        result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
+    output.save(biencoder.save)
+    result.steps, result.seconds = steps, bench.watch.seconds
+    result.settings = {
         **asdict(settings),
-        "train_queries": len(training),
-        "dev_queries": len(dev),
-        "dev_held_out_of_train": held_out,
-        "dev": biencoder.training_record["dev"],
-        "document_prompt_on_dev": biencoder.training_record["document_prompt_on_dev"],
+        "train_queries": len(learned.train),
+        "dev_queries": len(learned.dev),
+        "dev_held_out_of_train": learned.held_out,
+        **{name: record[name] for name in ("dev", "document_prompt_on_dev")},
         "sides": sorted(biencoder.prompts),
         "strength": biencoder.strength,
     }
-    return experiment
+    return result
+
+
+def _train(
+    biencoder: BiEncoder,
+    bench: Workbench,
+    settings: TuneSettings,
+    output: PromptOutput,
+    on_step: Callable[[Step, int], object] | None,
+) -> list[Step]:
+    identity = run_identity(biencoder, bench.training, settings) if output.folder is not None else ""
+    with output.checkpoint(identity, good=biencoder.save) as checkpoint:
+        training = train(biencoder, bench.training, settings, documents=bench.documents, checkpoint=checkpoint)
+        for step in training:
+            if on_step is not None:
+                on_step(step, training.total)
+    return training.steps
 
 
 def evaluate(
-    biencoder: BiEncoder,
-    dataset: Dataset,
-    split: str = "test",
-    *,
-    cache: Path | None = None,
-    bm25: bool = True,
-) -> Experiment:
+    biencoder: BiEncoder, data: Dataset | Workbench, split: str = "test", *, bm25: bool = True
+) -> RetrievalResult:
     """Frozen, tuned (when there are prompts) and BM25 on one split, with a paired test of tuned against frozen.
+
+    Args:
+        data: see `tune`.
 
     Raises UserError when the data has no such split.
     """
-    watch = Stopwatch()
-    dataset.split(split)
-    with watch("encode documents"):
-        documents = BiEncoder(biencoder.tower).encode_corpus(dataset.corpus, cache)
-    experiment = _evaluate(biencoder, dataset, split, documents, cache, bm25, watch)
-    experiment.result["documents_encoded"] += documents.encoded
-    experiment.result["seconds"] = watch.seconds
-    experiment.result["settings"] = {
+    bench = Workbench.of(biencoder.tower, data)
+    result = _evaluate(biencoder, bench, split, bm25)
+    result.seconds = bench.watch.seconds
+    result.settings = {
         "kind": biencoder.kind if biencoder.prompts else None,
         "sides": sorted(biencoder.prompts),
         "strength": biencoder.strength,
-        "factory": "Flat",
+        "factory": bench.factory,
         "top_k": TOP,
     }
-    return experiment
+    return result
 
 
-def _evaluate(
-    biencoder: BiEncoder,
-    dataset: Dataset,
-    split: str,
-    documents: VectorBlocks,
-    cache: Path | None,
-    bm25: bool,
-    watch: Stopwatch,
-) -> Experiment:
-    queries, qrels = dataset.split(split)
-    corpus = dataset.corpus
-    frozen = BiEncoder(biencoder.tower)
-    result = _result(biencoder, dataset, split)
-    with watch("search"):
-        index = Index.build(documents, None, corpus.ids, encoder=frozen.identity())
-        runs = {"frozen": search_run(frozen, index, queries)}
+def _evaluate(biencoder: BiEncoder, bench: Workbench, split: str, bm25: bool) -> RetrievalResult:
+    queries, qrels = bench.dataset.split(split)
+    result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name)
+    result.documents_encoded = bench.documents.encoded  # before the search, whose time is its own
+    with bench.watch("search"):
+        index = bench.index
+        result.runs["frozen"] = search_run(bench.frozen, index, queries)
     if biencoder.prompts:
-        if biencoder.identity() != frozen.identity():
-            with watch("re-encode documents"):
-                tuned_documents = biencoder.encode_corpus(corpus, cache)
-            result["documents_reencoded"] = len(corpus)
-            result["documents_encoded"] = tuned_documents.encoded
-            index = Index.build(tuned_documents, None, corpus.ids, encoder=biencoder.identity())
-        with watch("search"):
-            runs["tuned"] = search_run(biencoder, index, queries)
+        own = bench.own_documents(biencoder)
+        if own is not None:
+            result.documents_reencoded = len(bench.dataset.corpus)
+            result.documents_encoded += own.encoded
+            index = bench.index_of(own, biencoder)
+        with bench.watch("search"):
+            result.runs["tuned"] = search_run(biencoder, index, queries)
     if bm25:
-        with watch("bm25"):
-            texts = (corpus[position].content for position in range(len(corpus)))
-            runs["bm25"] = drop_identical(bm25_run(texts, corpus.ids, queries, TOP + 1))
-    scores = {system: per_query(qrels, run) for system, run in runs.items()}
-    result["systems"] = {system: means(values) for system, values in scores.items()}
+        result.runs["bm25"] = bench.bm25(queries, TOP)
+    scores = {system: per_query(qrels, run) for system, run in result.runs.items()}
+    result.systems = {system: means(values) for system, values in scores.items()}
     if "tuned" in scores:
-        frozen_scores, tuned_scores = scores["frozen"][METRIC], scores["tuned"][METRIC]
-        result["tests"]["tuned_vs_frozen"] = compare(frozen_scores, tuned_scores, METRIC).as_dict()
-        if "bm25" in scores:
-            result["tests"]["tuned_vs_bm25"] = compare(scores["bm25"][METRIC], tuned_scores, METRIC).as_dict()
-        unseen = unseen_queries(dataset, split)
-        if 0 < len(unseen) < len(queries):
-            result["tests"]["tuned_vs_frozen_unseen_documents"] = compare(
-                {query: frozen_scores[query] for query in unseen},
-                {query: tuned_scores[query] for query in unseen},
-                METRIC,
-            ).as_dict()
-    return Experiment(result, runs)
+        unseen = bench.unseen_queries(split)
+        result.tests = paired_tests(
+            {system: values[HEADLINE] for system, values in scores.items()},
+            ["tuned"],
+            ["tuned"],
+            unseen if len(unseen) < len(queries) else [],
+        )
+    return result
 
 
 def curve(steps: list[Step]) -> dict[str, list[tuple[int, float]]]:
@@ -258,43 +183,4 @@ def curve(steps: list[Step]) -> dict[str, list[tuple[int, float]]]:
     return {
         "loss": [(span[-1].step, round(math.fsum(step.loss for step in span) / len(span), 5)) for span in spans],
         "dev": [(step.step, round(step.dev, 5)) for step in steps if step.dev is not None],
-    }
-
-
-def unseen_queries(dataset: Dataset, split: str) -> list[str]:
-    """Queries of a split none of whose relevant documents is relevant to a training query.
-
-    A gain on the others may be memory of documents; a gain on these is not.
-    """
-    trained = {doc for judged in dataset.qrels.get("train", {}).values() for doc, grade in judged.items() if grade > 0}
-    return [
-        query
-        for query, judged in dataset.split(split)[1].items()
-        if not any(grade > 0 and doc in trained for doc, grade in judged.items())
-    ]
-
-
-def search_run(biencoder: BiEncoder, index: Index, queries: dict[str, str]) -> Run:
-    """The top 100 documents of each query, without a document of the query's own id (BEIR's convention)."""
-    vectors = biencoder.tower.comparable(biencoder.encode_query(list(queries.values())))
-    return index.rank(list(queries), vectors, TOP)
-
-
-def _forget(out: Path) -> None:
-    """Delete the checkpoints beside a prompt folder: its own, and those of abandoned runs with other settings."""
-    for file in out.parent.glob(f"{glob.escape(out.name)}.????????.partial*"):
-        file.unlink(missing_ok=True)
-
-
-def _result(biencoder: BiEncoder, dataset: Dataset, split: str | None) -> dict[str, Any]:
-    return {
-        "dataset": dataset.name,
-        "split": split,
-        "model": biencoder.tower.name,
-        "systems": {},
-        "tests": {},
-        "documents_encoded": 0,
-        "documents_reencoded": 0,
-        "seconds": {},
-        "settings": {},
     }

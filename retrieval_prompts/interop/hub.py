@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, first_line
 from retrieval_prompts.files import write_bytes
 from retrieval_prompts.interop.model_card import model_card
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, PromptFolder, read_description, save_prompts
@@ -157,9 +157,9 @@ def _hub_errors(repo_id: str, revision: str | None = None) -> Iterator[None]:
                 f"the hub does not let you do this with {repo_id}: log in with `hf auth login` (HF_TOKEN), "
                 "with a token that may"
             ) from None
-        raise UserError(f"the hub refused {repo_id}: {_first_line(error)}") from None
+        raise UserError(f"the hub refused {repo_id}: {first_line(error)}") from None
     except errors.HFValidationError as error:
-        raise UserError(f"{repo_id!r} is no name of a repository on the hub: {_first_line(error)}") from None
+        raise UserError(f"{repo_id!r} is no name of a repository on the hub: {first_line(error)}") from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise UserError(_unreachable(repo_id)) from error
     except Exception as error:
@@ -175,7 +175,3 @@ def _unreachable(repo_id: str) -> str:
     offline = constants.is_offline_mode()
     why = "offline mode is on (HF_HUB_OFFLINE)" if offline else f"no usable answer from {constants.ENDPOINT}"
     return f"the hub cannot be reached for {repo_id}: {why}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.tables import markdown
+from retrieval_prompts.evaluation.tables import markdown, metrics_table
+from retrieval_prompts.evaluation.words import metric_name, paired_tests
 from retrieval_prompts.prompts.encoders import SIDES
 from retrieval_prompts.prompts.folder import PromptFolder
 
-METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "recall": "Recall", "precision": "Precision", "hit": "Hit"}
 TAGS = ["soft-prompts", "prompt-tuning", "sentence-transformers", "sentence-similarity", "feature-extraction"]
 
 CARD = """---
@@ -119,7 +119,7 @@ def _metadata(prompts: PromptFolder, repo_id: str, license: str | None, exported
             dataset_name=_text(prompts.training.get("dataset")) or "unknown",
             dataset_split=split,
             metric_type=metric.replace("@", "_at_"),
-            metric_name=_metric_name(metric),
+            metric_name=metric_name(metric),
             metric_value=round(value, 5),
         )
         for split, systems in _results(prompts.training).items()
@@ -141,22 +141,13 @@ def _evaluation(training: dict[str, Any]) -> str:
     """A table and the paired tests for each evaluated split."""
     parts = []
     for split, systems in _results(training).items():
-        metrics = list(dict.fromkeys(metric for values in systems.values() for metric in values))
-        rows = [
-            [system, *(100 * values[metric] if metric in values else None for metric in metrics)]
-            for system, values in systems.items()
-        ]
+        header, rows = metrics_table(systems)
         parts.append(f"{_escape(_text(training.get('dataset')))}, {_escape(split)} (x 100):")
-        parts.append(markdown(rows, ["system", *map(_metric_name, metrics)]).strip())
-        for name, test in (training.get("tests") or {}).get(split, {}).items():
-            low, high = test["ci95"]
-            unseen = " on queries whose documents no training query had" * name.endswith("unseen_documents")
-            parts.append(
-                f"Tuned against frozen{unseen}, {_metric_name(test['metric'])}: {100 * test['difference']:+.1f} "
-                f"[{100 * low:+.1f}, {100 * high:+.1f}] (95 %, paired bootstrap), p = {test['p_value']:.4f} "
-                f"(permutation test); {test['helped']} queries helped, {test['hurt']} hurt, "
-                f"{test['unchanged']} unchanged."
-            )
+        parts.append(markdown(rows, [metric_name(name) for name in header]).strip())
+        tests = paired_tests((training.get("tests") or {}).get(split, {}), systems)
+        parts += [_escape(test.sentence()) for test in tests]
+        if tests:
+            parts.append("The interval is that of a paired bootstrap, p of a permutation test.")
         if max(systems, key=lambda system: systems[system].get("ndcg@10", 0.0)) == "bm25":
             parts.append("BM25 is the best here.")
     if not parts:
@@ -180,11 +171,6 @@ def _training(training: dict[str, Any]) -> str:
 
 def _results(training: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     return training.get("results") or {}
-
-
-def _metric_name(metric: str) -> str:
-    name, _, cutoff = metric.partition("@")
-    return f"{METRIC_NAMES.get(name, name)}@{cutoff}" if cutoff else metric
 
 
 def _text(value: Any) -> str:

@@ -22,10 +22,8 @@ def initial_vectors(tower: TextTower, kind: str, length: int, init: str, seed: i
             without special ones; Lester et al. 2021) or "gaussian" (the mean and standard deviation of the
             embedding table, or of each layer's keys and values, over sampled tokens).
 
-    Raises UserError for an unknown init, an empty text or a length below 1.
+    Raises UserError for an empty text.
     """
-    if length < 1:
-        raise UserError(f"--length must be 1 or more, got {length}")
     generator = torch.Generator().manual_seed(seed)
     if init.startswith("text:"):
         tokens = tower.tokenizer(init.removeprefix("text:"), add_special_tokens=False)["input_ids"]
@@ -34,13 +32,11 @@ def initial_vectors(tower: TextTower, kind: str, length: int, init: str, seed: i
         rows = _rows(tower, kind, (tokens * (length // len(tokens) + 1))[:length])
     elif init == "vocab":
         rows = _rows(tower, kind, _sample(tower, length, generator))
-    elif init == "gaussian":
+    else:
         sample = _rows(tower, kind, _sample(tower, 256, generator))
         mean, std = sample.mean(dim=1, keepdim=True), sample.std(dim=1, keepdim=True)
         noise = torch.randn(sample.shape[0], length, sample.shape[2], generator=generator)
         rows = mean + std * noise.to(mean.device)
-    else:
-        raise UserError(f"--init must be text:WORDS, vocab or gaussian, got {init!r}")
     return rows.detach().clone()
 
 

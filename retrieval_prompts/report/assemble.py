@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.report.build import section_of, strength_curve
-from retrieval_prompts.report.content import Curve, Report
-from retrieval_prompts.report.words import nearest_words, without_words
+from retrieval_prompts.report.content import Curve, Report, Section
+from retrieval_prompts.report.nearest_words import nearest_words, without_words
 
 if TYPE_CHECKING:
-    from retrieval_prompts.data.beir_folder import Dataset
-    from retrieval_prompts.experiments.retrieval import Experiment
+    from retrieval_prompts.experiments.benchmark import BenchmarkResult
+    from retrieval_prompts.experiments.retrieval import RetrievalResult
+    from retrieval_prompts.experiments.workbench import Workbench
 
+UNTUNED: Mapping[str, str] = {"baseline": "bm25", "system": "frozen"}  # what is compared where there are no prompts
 # Shown in the tables of a page; results.json has all
 SHOWN = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "recall@1000")
 
 
-def experiment_report(
-    experiment: Experiment, biencoder: BiEncoder, dataset: Dataset, cache: Path | None = None
-) -> Report:
-    """The page of `experiment.tune` or `experiment.evaluate`.
+def experiment_report(result: RetrievalResult, biencoder: BiEncoder, bench: Workbench) -> Report:
+    """The page of `experiments.retrieval.tune` or `evaluate`.
 
     Args:
         biencoder: the tuned one; without prompts it is the frozen model.
-        cache: the folder of document vectors, in which the frozen ones lie.
+        bench: on which it was evaluated.
     """
-    result = experiment.result
-    facts = [f"{result['documents_reencoded']:,} documents encoded again for the prompts"] if biencoder.prompts else []
+    assert result.split is not None
     section = section_of(
-        dataset,
-        result["split"],
-        experiment.runs,
-        systems=result["systems"],
-        tests=result["tests"],
-        facts=facts,
-        **_prompt_parts(biencoder, dataset, result["split"], cache),
+        bench.dataset,
+        result.split,
+        result.runs,
+        systems=result.systems,
+        tests={name: test.as_dict() for name, test in result.tests.items()},
+        **({} if biencoder.prompts else UNTUNED),
     )
+    if biencoder.prompts:
+        section = _with_prompts(section, biencoder, bench, [_reencoded(result.documents_reencoded)])
     return Report(
-        title=f"{result['dataset']}: {'soft prompts' if biencoder.prompts else 'frozen model'}",
+        title=f"{result.dataset}: {'soft prompts' if biencoder.prompts else 'frozen model'}",
         sections=[section],
         facts=_model_facts(biencoder),
         notes=_notes(biencoder),
@@ -49,72 +50,68 @@ def experiment_report(
 
 
 def benchmark_report(
-    result: Mapping[str, Any], out: Path, data_dir: Path, frozen: BiEncoder, cache: Path | None = None
+    result: BenchmarkResult, out: Path, data_dir: Path, frozen: BiEncoder, cache: Path | None = None
 ) -> Report:
     """The page of a benchmark: a section for each of its data sets, from the run files in `out`."""
     from retrieval_prompts.data.beir_folder import load
     from retrieval_prompts.data.beir_sets import folder_of
     from retrieval_prompts.evaluation.trec_runs import read_run
-    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS, TITLES, run_file, tuned_folder
+    from retrieval_prompts.evaluation.words import system_title
+    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS, run_file, tuned_folder
+    from retrieval_prompts.experiments.workbench import Workbench
 
     sections = []
-    settings = result["settings"]
+    settings = result.settings
     notes: list[str] = []
-    for name, found in result["datasets"].items():
-        dataset = load(folder_of(name, data_dir))
-        systems = [system for system in SYSTEMS if system in found["systems"]]
-        parts: dict[str, Any] = {}
-        facts = [f"{TITLES[system]} left out: {why}" for system, why in found["left_out"].items()]
+    for name, found in result.datasets.items():
+        bench = Workbench(frozen.tower, load(folder_of(name, data_dir)), cache, settings["precision"])
+        systems = [system for system in SYSTEMS if system in found.systems]
+        section = section_of(
+            bench.dataset,
+            found.split,
+            {system: read_run(run_file(out, name, system)) for system in systems},
+            systems={system: {metric: found.systems[system][metric] for metric in SHOWN} for system in systems},
+            tests={test_name: test.as_dict() for test_name, test in found.tests.items()},
+            **({} if "tuned" in systems else UNTUNED),
+        )
+        facts = [f"{system_title(system)} left out: {why}" for system, why in found.left_out.items()]
         if "tuned" in systems:
-            facts.append(f"{found['documents_reencoded']:,} documents encoded again for the prompts")
+            facts.append(_reencoded(found.documents_reencoded))
             folder = tuned_folder(out, name, settings["prompts"])
             biencoder = BiEncoder.with_prompts(frozen.tower, load_prompts(folder), source=str(folder))
-            parts = _prompt_parts(biencoder, dataset, found["split"], cache, settings["precision"])
+            section = _with_prompts(section, biencoder, bench, facts)
             notes += [note for note in _notes(biencoder) if note not in notes]
         else:
-            parts = {"baseline": "bm25", "system": "frozen"}
-        sections.append(
-            section_of(
-                dataset,
-                found["split"],
-                {system: read_run(run_file(out, name, system)) for system in systems},
-                systems={system: {metric: found["systems"][system][metric] for metric in SHOWN} for system in systems},
-                tests=found["tests"],
-                facts=facts,
-                **parts,
-            )
-        )
+            section = replace(section, facts=[*section.facts, *facts])
+        sections.append(section)
     searched = f"FAISS index {settings['factory']}, documents in {settings['precision']}"
     return Report(
         title="Benchmark" if len(sections) > 1 else sections[0].name,
         sections=sections,
         facts=[*_model_facts(frozen), searched],
         notes=notes,
-        averages=result["average"]["systems"] if len(sections) > 1 else {},
+        averages=result.average["systems"] if len(sections) > 1 else {},
     )
 
 
-def _prompt_parts(
-    biencoder: BiEncoder, dataset: Dataset, split: str, cache: Path | None, precision: str = "float32"
-) -> dict[str, Any]:
-    """Curves and words of the prompts, as `section_of` takes them; nothing where there are none."""
-    if not biencoder.prompts:
-        return {"baseline": "bm25", "system": "frozen"}
-    from retrieval_prompts.vectors.index import Index
+def _reencoded(count: int) -> str:
+    return f"{count:,} documents encoded again for the prompts"
 
+
+def _with_prompts(section: Section, biencoder: BiEncoder, bench: Workbench, facts: Sequence[str]) -> Section:
+    """The section with more facts, and with curves and words of the prompts."""
     curve = biencoder.training_record.get("curve") or {}
     strength = None
     if "document" not in biencoder.prompts:
-        frozen = BiEncoder(biencoder.tower)
-        documents = frozen.encode_corpus(dataset.corpus, cache, precision=precision)
-        index = Index.build(documents, None, dataset.corpus.ids, encoder=frozen.identity())
-        strength = strength_curve(biencoder, index, *dataset.split(split))
-    return {
-        "loss": [Curve("loss", curve["loss"])] if curve.get("loss") else [],
-        "dev": [Curve("dev", curve["dev"])] if curve.get("dev") else [],
-        "strength": [strength] if strength is not None else [],
-        "words": nearest_words(biencoder),
-    }
+        strength = strength_curve(biencoder, bench.index, *bench.dataset.split(section.split))
+    return replace(
+        section,
+        facts=[*section.facts, *facts],
+        loss=[Curve("loss", curve["loss"])] if curve.get("loss") else [],
+        dev=[Curve("dev", curve["dev"])] if curve.get("dev") else [],
+        strength=[strength] if strength is not None else [],
+        words=nearest_words(biencoder),
+    )
 
 
 def _model_facts(biencoder: BiEncoder) -> list[str]:

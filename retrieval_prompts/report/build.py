@@ -29,11 +29,6 @@ def section_of(
     metric: str = "ndcg@10",
     systems: Mapping[str, Mapping[str, float]] | None = None,
     tests: Mapping[str, Mapping[str, Any]] | None = None,
-    facts: Sequence[str] = (),
-    loss: Sequence[Curve] = (),
-    dev: Sequence[Curve] = (),
-    strength: Sequence[Curve] = (),
-    words: Mapping[str, Sequence[Sequence[tuple[str, float]]]] | None = None,
     baseline: str = "frozen",
     system: str = "tuned",
 ) -> Section:
@@ -44,7 +39,6 @@ def section_of(
         metric: computed for each query.
         systems: the means of each system; None: `evaluate.METRICS` of the runs. May name systems without a run.
         tests: see `Section`; None: a paired test of `system` against `baseline` where both have a run.
-        facts: short remarks; the numbers of documents and queries stand before them.
 
     Raises UserError when there is no such split or metric.
     """
@@ -75,11 +69,7 @@ def section_of(
             for id, text in queries.items()
         ],
         documents={},
-        facts=[f"{len(dataset.corpus):,} documents", f"{len(queries):,} queries", *facts],
-        loss=loss,
-        dev=dev,
-        strength=strength,
-        words=words or {},
+        facts=[f"{len(dataset.corpus):,} documents", f"{len(queries):,} queries"],
         baseline=baseline,
         system=system,
     )
@@ -101,7 +91,7 @@ def strength_curve(
     Raises UserError when the index was made by another model.
     """
     from retrieval_prompts.biencoder import BiEncoder
-    from retrieval_prompts.experiments.retrieval import TOP
+    from retrieval_prompts.experiments.workbench import TOP
     from retrieval_prompts.prompts.strength import between
 
     if "query" not in biencoder.prompts or "document" in biencoder.prompts:

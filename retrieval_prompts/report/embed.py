@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.words import metric_name, system_name
 from retrieval_prompts.report.content import Item, Query, Section
-from retrieval_prompts.report.summary import metric_name, pair, system_name
+from retrieval_prompts.report.summary import pair
 
 RANKED = 1_000  # queries of a section that keep their rankings
 LISTED = 10_000  # queries of a section in the list

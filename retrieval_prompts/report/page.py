@@ -9,29 +9,21 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from retrieval_prompts.evaluation.words import PairedTest, metric_name, p_cell, paired_tests, points, system_name
 from retrieval_prompts.files import check_output, write_bytes
 from retrieval_prompts.report import charts, embed
 from retrieval_prompts.report.content import Report, Section
-from retrieval_prompts.report.summary import (
-    PairedTest,
-    metric_name,
-    overview,
-    p_text,
-    paired_tests,
-    points,
-    summarize,
-    system_name,
-)
+from retrieval_prompts.report.summary import overview, summarize
 
-__all__ = ["render", "summarize", "write_report"]
+__all__ = ["fill", "render", "summarize", "write_page", "write_report"]
 
 FIRST_ROWS = 25  # queries in the HTML itself; as many as script.js shows at a time
 WORDS_SHOWN = 64  # prompt vectors
@@ -39,25 +31,51 @@ WORDS_SHOWN = 64  # prompt vectors
 
 def render(report: Report) -> str:
     """The page. Raises UserError for a picture that is not a data: address."""
-    style, script = (_resource(name) for name in ("style.css", "script.js"))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"metric": metric_name, "system": system_name, "tied": _tied}
-    return environment.from_string(_resource("template.html.j2")).render(
-        report=report,
+    return fill(
+        "report.html.j2",
+        script=_resource("script.js"),
+        title=report.title,
+        facts=report.facts,
+        notes=report.notes,
         overview=_overview(report) if len(report.sections) > 1 else None,
         sections=[_section(f"s{number}", section) for number, section in enumerate(report.sections, 1)],
+    )
+
+
+def fill(template: str, *, script: str = "", **content: Any) -> str:
+    """A page from a template that extends base.html.j2, which shows `title` and `facts`. All texts are escaped.
+
+    Args:
+        script: the only one that may run; empty: none may.
+    """
+    style = _resource("style.css")
+    policy = ["default-src 'none'", "img-src data:", f"style-src '{_digest(style)}'"]
+    policy += [f"script-src '{_digest(script)}'"] if script else []
+    environment = Environment(
+        loader=FunctionLoader(_resource),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"metric": metric_name, "system": system_name, "tied": typeset}
+    return environment.get_template(template).render(
+        content,
         style=Markup(style),
         script=Markup(script),
-        policy=f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'",
+        policy="; ".join([*policy, "base-uri 'none'", "form-action 'none'"]),
     )
 
 
 def write_report(path: Path | str, report: Report, *, overwrite: bool = False) -> None:
     """Write the page, whole or not at all. Raises UserError when the file exists and `overwrite` is not given."""
-    path = Path(path)
-    check_output(path, overwrite=overwrite)
-    write_bytes(path, render(report).encode("utf-8", "replace"))
+    check_output(Path(path), overwrite=overwrite)
+    write_page(Path(path), render(report))
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write the page, whole or not at all, in place of what is there."""
+    write_bytes(path, html.encode("utf-8", "replace"))
 
 
 def _section(id: str, section: Section) -> dict[str, Any]:
@@ -123,39 +141,30 @@ def _marked(values: Sequence[float | None]) -> list[tuple[str, bool]]:
 
 
 def _tests(section: Section) -> list[dict[str, Any]]:
-    found = paired_tests(section)
-    reach = max((abs(float(edge)) for test in found for edge in test.values["ci95"]), default=0.0)
+    found = paired_tests(section.tests, section.systems)
+    reach = max((abs(edge) for each in found for edge in each.test.ci95), default=0.0)
     return [
         {
-            "system": test.system,
-            "baseline": test.baseline,
-            "part": _part(section, test),
-            "difference": points(test.values["difference"], signed=True),
-            "interval": " to ".join(points(edge, signed=True) for edge in test.values["ci95"]),
-            "picture": charts.interval(
-                test.values["ci95"][0], test.values["difference"], test.values["ci95"][1], reach
-            ),
-            "p": p_text(test.values["p_value"]).removeprefix("p = ").removeprefix("p "),
-            "adjusted": _optional(
-                test.values, "p_adjusted", lambda p: p_text(p).removeprefix("p = ").removeprefix("p ")
-            ),
-            "effect": _optional(test.values, "effect_size", lambda size: f"{size:+.2f}".replace("-", "−")),
-            "counts": [test.values.get(name) for name in ("helped", "hurt", "unchanged")],
+            "system": each.system,
+            "baseline": each.baseline,
+            "part": _part(section, each),
+            "difference": typeset(points(each.test.difference, signed=True)),
+            "interval": typeset(" to ".join(points(edge, signed=True) for edge in each.test.ci95)),
+            "picture": charts.interval(each.test.ci95[0], each.test.difference, each.test.ci95[1], reach),
+            "p": p_cell(each.test.p_value),
+            "adjusted": None if each.p_adjusted is None else p_cell(each.p_adjusted),
+            "effect": None if each.effect_size is None else typeset(f"{each.effect_size:+.2f}"),
+            "counts": [each.test.helped, each.test.hurt, each.test.unchanged],
         }
-        for test in found
+        for each in found
     ]
 
 
-def _part(section: Section, test: PairedTest) -> str:
+def _part(section: Section, paired: PairedTest) -> str:
     """What sets a test apart: its metric where it is another one, and its queries where they are not all."""
-    metric = test.values.get("metric", section.metric)
+    metric = paired.test.metric
     parts = [metric_name(metric)] if metric != section.metric else []
-    return ", ".join(parts + [f"{test.count:,} queries, {test.part}"] * bool(test.part))
-
-
-def _optional(values: Mapping[str, Any], name: str, text: Any) -> str | None:
-    value = values.get(name)
-    return None if value is None else text(value)
+    return ", ".join(parts + [f"{paired.test.queries:,} queries, {paired.part}"] * bool(paired.part))
 
 
 def _distribution(section: Section) -> dict[str, Any] | None:
@@ -184,7 +193,7 @@ def _rows(section: Section) -> list[dict[str, Any]]:
                 "id": query.id,
                 "text": embed.cut(query.text),
                 "picture": embed.picture(query.picture, f"query {query.id!r}"),
-                "change": points(change, signed=True),
+                "change": typeset(points(change, signed=True)),
                 "direction": "up" if change > 0 else "down" if change < 0 else "same",
                 "bar": charts.change_bar(change) if change else "",
                 "scores": {name: points(score) for name, score in query.scores.items()},
@@ -205,9 +214,10 @@ def _plots(section: Section) -> list[Markup]:
     return [plot for plot in plots if plot]
 
 
-def _tied(sentence: str) -> str:
-    """No line break within "p = 0.03" and "95 %"."""
-    return re.sub(r"\bp ([=<]) (?=\d)", "p\u00a0\\1\u00a0", sentence).replace(" %", "\u00a0%")
+def typeset(text: str) -> str:
+    """Plain text as a page shows it: a proper minus, and no line break within "p = 0.03" and "95 %"."""
+    text = re.sub(r"(?<![\w.)-])-(?=\d)", "\N{MINUS SIGN}", text)
+    return re.sub(r"\bp ([=<]) (?=\d)", "p\u00a0\\1\u00a0", text).replace(" %", "\u00a0%")
 
 
 def _resource(name: str) -> str:

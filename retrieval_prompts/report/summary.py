@@ -8,35 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from retrieval_prompts.evaluation.significance import FEW
+from retrieval_prompts.evaluation.words import (
+    PairedTest,
+    capital,
+    count,
+    metric_name,
+    p_text,
+    paired_tests,
+    points,
+    system_name,
+)
 from retrieval_prompts.report.content import Report, Section
-
-SIGNIFICANT = 0.05
-FEW = 30  # queries under which chance is worth a sentence of its own
-SYSTEM_NAMES = {"bm25": "BM25", "lora": "LoRA", "nudge": "NUDGE", "rrf": "RRF", "rrf-tuned": "RRF-tuned"}
-METRIC_NAMES = {"ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "r": "R"}
-
-
-@dataclass(frozen=True)
-class PairedTest:
-    """A paired test of `system` against `baseline`; `part` says on which queries, empty for all."""
-
-    system: str
-    baseline: str
-    part: str
-    values: Mapping[str, Any]
-
-    @property
-    def p(self) -> float:
-        """The p-value that counts: the adjusted one where there is one."""
-        adjusted = self.values.get("p_adjusted")
-        return float(self.values["p_value"] if adjusted is None else adjusted)
-
-    @property
-    def count(self) -> int:
-        return sum(int(self.values.get(name, 0)) for name in ("helped", "hurt", "unchanged"))
 
 
 def summarize(section: Section) -> list[str]:
@@ -60,10 +44,10 @@ def overview(report: Report) -> list[str]:
         test = find_test(section, chosen[1], chosen[0]) if chosen else None
         if test is None:
             untested.append(section.name)
-        elif test.p >= SIGNIFICANT:
+        elif not test.significant:
             open_.append(section.name)
         else:
-            (better if test.values["difference"] > 0 else worse).append(section.name)
+            (better if test.test.difference > 0 else worse).append(section.name)
     pairs = {chosen for section in report.sections if (chosen := pair(section))}
     if len(pairs) != 1 or len(untested) == len(report.sections):
         return []
@@ -78,7 +62,7 @@ def overview(report: Report) -> list[str]:
         )
         if names
     ]
-    return [f"{_capital(system)} is {_and(parts)}."]
+    return [f"{capital(system)} is {_and(parts)}."]
 
 
 def pair(section: Section) -> tuple[str, str] | None:
@@ -91,50 +75,14 @@ def pair(section: Section) -> tuple[str, str] | None:
     return names[0], names[1]
 
 
-def paired_tests(section: Section) -> list[PairedTest]:
-    """The tests of a section with the names of what they compare, from keys such as "tuned_vs_frozen_unseen"."""
-    pairs = {f"{a}_vs_{b}": (a, b) for a in section.systems for b in section.systems}
-    found = []
-    for key, values in section.tests.items():
-        fitting = [name for name in pairs if key == name or key.startswith(f"{name}_")]
-        stem = max(fitting, key=len, default=key)
-        system, baseline = pairs.get(stem, (key, ""))
-        found.append(PairedTest(system, baseline, key[len(stem) :].strip("_").replace("_", " "), values))
-    return found
-
-
 def find_test(section: Section, system: str, baseline: str, part: str = "") -> PairedTest | None:
     """The test of one system against another, whichever way round it was written down."""
-    for test in paired_tests(section):
+    for test in paired_tests(section.tests, section.systems):
         if test.part == part and (test.system, test.baseline) == (system, baseline):
             return test
         if test.part == part and (test.system, test.baseline) == (baseline, system):
-            return _turned(test)
+            return test.turned()
     return None
-
-
-def system_name(name: str) -> str:
-    """A system's name as people write it."""
-    return SYSTEM_NAMES.get(name, name)
-
-
-def metric_name(metric: str) -> str:
-    """A metric's name as people write it: nDCG@10."""
-    name, at, cutoff = metric.partition("@")
-    return f"{METRIC_NAMES.get(name, name.replace('_', ' '))}{at}{cutoff}"
-
-
-def points(value: float, signed: bool = False) -> str:
-    """A fraction times 100 with one decimal and a proper minus."""
-    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
-    return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", "−")
-
-
-def p_text(p: float) -> str:
-    """p = 0.23, p = 0.031, p < 0.001."""
-    if p < 0.001:
-        return "p < 0.001"
-    return f"p = {p:.2f}" if p >= 0.1 else f"p = {p:.3f}"
 
 
 def _sentences(section: Section, baseline: str, system: str) -> Iterator[str]:
@@ -143,68 +91,56 @@ def _sentences(section: Section, baseline: str, system: str) -> Iterator[str]:
     yield from _queries(section, baseline, system, test)
     yield from _unseen(section, baseline, system, test)
     yield from _others(section, baseline, system)
-    plain = [each for each in paired_tests(section) if each.values.get("p_adjusted") is None]
+    plain = [each for each in paired_tests(section.tests, section.systems) if each.p_adjusted is None]
     if len(plain) > 1:
         yield (
             f"The p-values are not adjusted for the {len(plain)} tests made here: of twenty tests between equals, "
             "one looks significant by chance."
         )
     if 0 < len(section.queries) < FEW:
-        count = _count(len(section.queries), "query", "queries")
-        yield f"Only {count} were asked: one more or less can turn the result."
+        asked = count(len(section.queries), "query", "queries")
+        yield f"Only {asked} were asked: one more or less can turn the result."
 
 
 def _difference(section: Section, baseline: str, system: str, test: PairedTest | None) -> str:
     """The pair's means, on the metric of the test where there is one."""
-    which = test.values.get("metric", section.metric) if test is not None else section.metric
-    metric, other = metric_name(which), system_name(baseline)
-    name = _capital(system_name(system))
+    which = section.metric if test is None else test.test.metric
     before, after = (section.systems[each].get(which) for each in (baseline, system))
-    values = f"{points(after)} against {points(before)}" if before is not None and after is not None else ""
-    if test is None:
-        if before is None or after is None:
-            return f"{name} and {other} were not compared on {metric}."
-        gained = points(after - before, signed=True)
-        if gained == "0.0":
-            return f"{name} and {other} reach the same {metric}: {points(after)}."
-        return f"{name} against {other}: {gained} points of {metric} ({values}). It was not tested: it could be noise."
-    gap = float(test.values["difference"])
-    if test.count and test.values.get("unchanged") == test.count:
-        return f"{name} and {other} have the same {metric} on every one of {test.count:,} queries."
-    low, high = (points(edge, signed=True) for edge in test.values["ci95"])
-    adjusted = " adjusted" if test.values.get("p_adjusted") is not None else ""
-    interval = f"95 % interval {low} to {high}, {p_text(test.p)}{adjusted}"
-    detail = f"{values}; {interval}" if values else interval
-    if test.p < SIGNIFICANT:
-        direction = "better" if gap > 0 else "worse"
-        return f"{name} is {points(abs(gap))} points of {metric} {direction} than {other} ({detail})."
-    gained = points(gap, signed=True)
-    return f"{name} and {other} cannot be told apart: {gained} points of {metric} may be noise ({detail})."
+    values = None if before is None or after is None else (after, before)
+    if test is not None:
+        return test.sentence(values)
+    metric, name, other = metric_name(which), capital(system_name(system)), system_name(baseline)
+    if values is None:
+        return f"{name} and {other} were not compared on {metric}."
+    gained = points(values[0] - values[1], signed=True)
+    if gained == "0.0":
+        return f"{name} and {other} reach the same {metric}: {points(values[0])}."
+    both = f"{points(values[0])} against {points(values[1])}"
+    return f"{name} against {other}: {gained} points of {metric} ({both}). It was not tested: it could be noise."
 
 
 def _queries(section: Section, baseline: str, system: str, test: PairedTest | None) -> Iterator[str]:
+    """Who is helped and hurt, where no test on the section's metric has said it; what was found and what was lost."""
     pairs = [
         (query.scores[baseline], query.scores[system])
         for query in section.queries
         if baseline in query.scores and system in query.scores
     ]
-    helped = sum(after > before for before, after in pairs)
-    hurt = sum(after < before for before, after in pairs)
-    total = len(pairs)
-    same_metric = test is not None and test.values.get("metric", section.metric) == section.metric
-    if test is not None and same_metric and "helped" in test.values:
-        helped, hurt, total = int(test.values["helped"]), int(test.values["hurt"]), test.count
-    if not total or helped + hurt == 0:
-        return
-    kept = total - helped - hurt
-    yield f"{_count(helped, 'query was', 'queries were')} helped, {hurt:,} hurt, {kept:,} unchanged."
+    if test is not None and test.test.metric == section.metric:
+        helped, hurt, total = test.test.helped, test.test.hurt, test.test.queries
+    else:
+        helped = sum(after > before for before, after in pairs)
+        hurt = sum(after < before for before, after in pairs)
+        total, kept = len(pairs), len(pairs) - helped - hurt
+        if helped + hurt:
+            yield f"{count(helped, 'query was', 'queries were')} helped, {hurt:,} hurt, {kept:,} unchanged."
     lost = sum(before > 0 and after == 0 for before, after in pairs)
     found = sum(before == 0 and after > 0 for before, after in pairs)
     # Not where some queries are missing here; and a metric of only 0 and 1 has said it already
     if len(pairs) == total and (lost or found) and (lost, found) != (hurt, helped):
         name = system_name(baseline)
         text = (
-            f"For {_count(found, 'query', 'queries')} it finds something relevant{_where(section.metric)} "
+            f"For {count(found, 'query', 'queries')} it finds something relevant{_where(section.metric)} "
             f"where {name} found nothing"
         )
         yield f"{text}; for {lost:,} it lost all that {name} had found." if lost else f"{text}; no query lost all."
@@ -214,20 +150,12 @@ def _unseen(section: Section, baseline: str, system: str, whole: PairedTest | No
     part = find_test(section, system, baseline, "unseen documents")
     if part is None:
         return
-    low, high = part.values["ci95"]
-    gap = float(part.values["difference"])
-    text = (
-        f"On the {part.count:,} queries none of whose relevant documents was relevant in training, the difference is "
-        f"{points(gap, signed=True)} points (95 % interval {points(low, signed=True)} to {points(high, signed=True)}, "
-        f"{p_text(part.p)})"
-    )
-    gained = whole is not None and whole.p < SIGNIFICANT and whole.values["difference"] > 0
-    if part.p < SIGNIFICANT and gap > 0:
-        yield f"{text}: the gain is not memory of documents."
-    elif gained:
-        yield f"{text}: how much of the gain is memory of documents, these data do not tell."
+    if part.significant and part.test.difference > 0:
+        yield f"{part.sentence()} The gain is not memory of documents."
+    elif whole is not None and whole.significant and whole.test.difference > 0:
+        yield f"{part.sentence()} How much of the gain is memory of documents, these data do not tell."
     else:
-        yield f"{text}."
+        yield part.sentence()
 
 
 def _others(section: Section, baseline: str, system: str) -> Iterator[str]:
@@ -258,42 +186,23 @@ def _bm25(section: Section, means: Mapping[str, float], baseline: str, system: s
 def _tested(test: PairedTest | None, against: str) -> str:
     if test is None:
         return " (not tested)"
-    sure = "" if test.p < SIGNIFICANT else ": it may be noise"
+    sure = "" if test.significant else ": it may be noise"
     return f" ({p_text(test.p)} against {system_name(against)}{sure})"
 
 
 def _alone(section: Section) -> Iterator[str]:
     for name, values in section.systems.items():
         if section.metric in values:
-            count = f" on {_count(len(section.queries), 'query', 'queries')}" if section.queries else ""
+            asked = f" on {count(len(section.queries), 'query', 'queries')}" if section.queries else ""
             yield (
-                f"{_capital(system_name(name))} reaches {points(values[section.metric])} {metric_name(section.metric)}"
-                f"{count}; there is nothing to compare it with."
+                f"{capital(system_name(name))} reaches {points(values[section.metric])} {metric_name(section.metric)}"
+                f"{asked}; there is nothing to compare it with."
             )
-
-
-def _turned(test: PairedTest) -> PairedTest:
-    values = dict(test.values)
-    low, high = values["ci95"]
-    values |= {"difference": -values["difference"], "ci95": [-high, -low]}
-    if "helped" in values:
-        values |= {"helped": test.values["hurt"], "hurt": test.values["helped"]}
-    if values.get("effect_size") is not None:
-        values["effect_size"] = -values["effect_size"]
-    return PairedTest(test.baseline, test.system, test.part, values)
 
 
 def _where(metric: str) -> str:
     cutoff = re.search(r"@(\d+)$", metric)
     return f" among the first {cutoff[1]}" if cutoff and cutoff[1] != "1" else ""
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _names(names: Sequence[str]) -> str:

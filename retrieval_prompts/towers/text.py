@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, first_line
 from retrieval_prompts.towers.fingerprint import digest
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -170,10 +170,9 @@ def load_tower(
     try:
         loaded = SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
     except Exception as error:  # a broken folder makes three libraries raise whatever they like
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"model {name} could not be loaded: expected a sentence-transformers or Hugging Face encoder "
-            f"(a local folder, a name on the hub, or {DEFAULT_MODEL}); {reason}"
+            f"(a local folder, a name on the hub, or {DEFAULT_MODEL}); {first_line(error)}"
         ) from error
     return TextTower(loaded, name)
 

@@ -34,6 +34,7 @@ class LoopSettings:
         weight_decay: of AdamW.
         clip: the largest norm of the gradient.
         patience: stop after this many epochs without a better dev score; None: never.
+        advice: what to do when training diverges; ends the message.
     """
 
     epochs: int = 10
@@ -42,6 +43,7 @@ class LoopSettings:
     weight_decay: float = 0.0
     clip: float = 1.0
     patience: int | None = None
+    advice: str = "try a smaller --lr or a larger --temperature"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,21 @@ class _State:
     finished: bool = False
 
 
+class Training(Iterator[Step]):
+    """A training that goes on as it is iterated.
+
+    Attributes:
+        steps: every record so far, those from before an interruption included.
+        total: the number of steps, if nothing stops it early.
+    """
+
+    def __init__(self, records: Iterator[Step], steps: list[Step], total: int) -> None:
+        self._records, self.steps, self.total = records, steps, total
+
+    def __next__(self) -> Step:
+        return next(self._records)
+
+
 def fit(
     module: nn.Module,
     batches: Callable[[int], Sequence[Batch]],
@@ -78,9 +95,7 @@ def fit(
     epoch_end: Callable[[int], object] | None = None,
     checkpoint: Path | None = None,
     identity: Any = None,
-    history: list[Step] | None = None,
-    advice: str = "try a smaller --lr or a larger --temperature",
-) -> Iterator[Step]:
+) -> Training:
     """Train `module`; afterwards it holds the weights with the best dev score, the initial ones included, or the last
     ones where nothing is there to choose by.
 
@@ -92,73 +107,150 @@ def fit(
         epoch_end: called with the number of each epoch (from 0) when it has ended, before it is kept in a checkpoint;
             what it changes must be in the module's state.
         checkpoint: a file written as training goes; when it is there, training resumes from it.
-        history: an empty list that gets every record, those from before an interruption included.
-        advice: what to do when training diverges; ends the message.
         identity: what a checkpoint must agree with (settings, data, model) to be resumed; any JSON value.
 
-    Raises Diverged when the loss is not finite or the dev score fails (the module then holds the best weights so
-    far), and UserError when the checkpoint is damaged or of another run.
+    Raises UserError at once when the checkpoint is damaged or of another run. Diverged comes from the iteration, when
+    the loss is not finite or the dev score fails (the module then holds the best weights so far).
     """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    identity = json.loads(json.dumps({"settings": asdict(settings), "run": identity}, default=str))
-    steps_per_epoch = len(batches(0))
-    total = settings.epochs * steps_per_epoch
-    state = _State()
-    best = _copy(module)
-    history = [] if history is None else history
-
-    def stop(reason: str) -> Diverged:
-        module.load_state_dict(best)
-        return Diverged(
-            f"{reason} at step {state.step} of {total}; the prompt of step {state.best_step} is kept; {advice}"
-        )
-
+    run = _Run(module, settings, identity, settings.epochs * len(batches(0)))
     if checkpoint is not None and checkpoint.exists():
-        state, best = _resume(checkpoint, identity, module, optimizer, history)
-    elif evaluate is not None:
-        state.best_score = evaluate()
-        history.append(Step(0, 0, math.nan, 0.0, 0.0, dev=state.best_score, best=True))
-        yield history[-1]
-    while state.step < total and not state.finished:
-        epoch, position = divmod(state.step, steps_per_epoch)
+        run.resume(checkpoint)
+    return Training(_records(run, batches, loss, evaluate, epoch_end, checkpoint), run.steps, run.total)
+
+
+def _records(
+    run: _Run,
+    batches: Callable[[int], Sequence[Batch]],
+    loss: Callable[[Batch], Tensor],
+    evaluate: Callable[[], float] | None,
+    epoch_end: Callable[[int], object] | None,
+    checkpoint: Path | None,
+) -> Iterator[Step]:
+    steps_per_epoch = len(batches(0))
+    if evaluate is not None and not run.steps:
+        run.state.best_score = evaluate()
+        run.steps.append(Step(0, 0, math.nan, 0.0, 0.0, dev=run.state.best_score, best=True))
+        yield run.steps[-1]
+    while not run.ended():
+        epoch, position = divmod(run.state.step, steps_per_epoch)
         for batch in batches(epoch)[position:]:
-            rate = learning_rate(state.step, total, settings)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad()
-            value = loss(batch)
-            value.backward()
-            norm = float(nn.utils.clip_grad_norm_(parameters, settings.clip))
-            state.step += 1
-            if not (math.isfinite(value.item()) and math.isfinite(norm)):
-                raise stop(f"the loss is not finite (loss {value.item()}, gradient norm {norm})")
-            optimizer.step()
-            record = Step(state.step, epoch, value.item(), rate, norm)
-            ended = state.step % steps_per_epoch == 0
+            record = run.update(epoch, loss(batch))
+            ended = run.state.step % steps_per_epoch == 0
             if ended and epoch_end is not None:
                 epoch_end(epoch)
-            if ended and evaluate is None:
-                best, state.best_step = _copy(module), state.step
-            elif ended and evaluate is not None:
-                try:
-                    score = evaluate()
-                except UserError as error:
-                    raise stop(f"the dev score failed ({error})") from error
-                better = score > state.best_score
-                if better:
-                    state.best_score, state.best_step, state.best_epoch = score, state.step, epoch + 1
-                    best = _copy(module)
-                record = replace(record, dev=score, best=better)
-                waited = epoch + 1 - state.best_epoch
-                state.finished = settings.patience is not None and waited >= settings.patience
-            history.append(record)
-            if checkpoint is not None and (state.step % CHECKPOINT_EVERY == 0 or ended):
-                _save(checkpoint, identity, module, optimizer, state, best, history)
+            if ended:
+                record = run.choose(record, evaluate)
+            run.steps.append(record)
+            if checkpoint is not None and (run.state.step % CHECKPOINT_EVERY == 0 or ended):
+                run.save(checkpoint)
             yield record
-            if state.finished:
+            if run.ended():
                 break
-    module.load_state_dict(best)
+    run.module.load_state_dict(run.best)
+
+
+class _Run:
+    """All that a training changes: the module, the moments of its optimizer, the best weights, the records."""
+
+    def __init__(self, module: nn.Module, settings: LoopSettings, identity: Any, total: int) -> None:
+        self.module, self.settings, self.total = module, settings, total
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        values = {name: value for name, value in asdict(settings).items() if name != "advice"}
+        self.identity = json.loads(json.dumps({"settings": values, "run": identity}, default=str))
+        self.state = _State()
+        self.best = _copy(module)
+        self.steps: list[Step] = []
+
+    def ended(self) -> bool:
+        return self.state.finished or self.state.step >= self.total
+
+    def update(self, epoch: int, value: Tensor) -> Step:
+        """One step down the gradient of the loss."""
+        rate = learning_rate(self.state.step, self.total, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        value.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip))
+        self.state.step += 1
+        if not (math.isfinite(value.item()) and math.isfinite(norm)):
+            raise self._stop(f"the loss is not finite (loss {value.item()}, gradient norm {norm})")
+        self.optimizer.step()
+        return Step(self.state.step, epoch, value.item(), rate, norm)
+
+    def choose(self, record: Step, evaluate: Callable[[], float] | None) -> Step:
+        """At the end of an epoch: keep the weights if dev, where there is one, is better with them."""
+        state = self.state
+        if evaluate is None:
+            self.best, state.best_step = _copy(self.module), state.step
+            return record
+        try:
+            score = evaluate()
+        except UserError as error:
+            raise self._stop(f"the dev score failed ({error})") from error
+        better = score > state.best_score
+        if better:
+            state.best_score, state.best_step, state.best_epoch = score, state.step, record.epoch + 1
+            self.best = _copy(self.module)
+        waited = record.epoch + 1 - state.best_epoch
+        state.finished = self.settings.patience is not None and waited >= self.settings.patience
+        return replace(record, dev=score, best=better)
+
+    def _stop(self, reason: str) -> Diverged:
+        self.module.load_state_dict(self.best)
+        return Diverged(
+            f"{reason} at step {self.state.step} of {self.total}; the prompt of step {self.state.best_step} is kept; "
+            f"{self.settings.advice}"
+        )
+
+    def save(self, path: Path) -> None:
+        from safetensors.torch import save
+
+        tensors = {f"module.{name}": tensor for name, tensor in _copy(self.module).items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor.detach().clone() for name, tensor in values.items()}
+        metadata = {
+            "identity": json.dumps(self.identity),
+            "state": json.dumps(asdict(self.state)),
+            "history": json.dumps([astuple(step) for step in self.steps]),
+        }
+        write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
+
+    def resume(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+            if json.loads(metadata["identity"]) != self.identity:
+                raise UserError(
+                    f"{path} is the checkpoint of a run with other settings, data or model; repeat those to resume it, "
+                    "or delete it to start afresh"
+                )
+            self.state = _State(**json.loads(metadata["state"]))
+            self.steps += [Step(*values) for values in json.loads(metadata["history"])]
+            self.module.load_state_dict(part("module."))
+        except (SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{path} is no checkpoint of a training run ({reason}); delete it to start afresh"
+            ) from error
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in part("optimizer.").items():
+            index, _, kind = name.partition(".")
+            moments.setdefault(int(index), {})[kind] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        # load_state_dict copies to the parameters' device; so must the kept best
+        device = next(self.module.parameters()).device
+        self.best = {name: tensor.to(device) for name, tensor in part("best.").items()}
 
 
 def learning_rate(step: int, total: int, settings: LoopSettings) -> float:
@@ -172,59 +264,3 @@ def learning_rate(step: int, total: int, settings: LoopSettings) -> float:
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-def _save(
-    path: Path,
-    identity: Any,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: _State,
-    best: dict[str, Tensor],
-    history: list[Step],
-) -> None:
-    from safetensors.torch import save
-
-    tensors = {f"module.{name}": tensor for name, tensor in _copy(module).items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor.detach().clone() for name, tensor in values.items()}
-    metadata = {
-        "identity": json.dumps(identity),
-        "state": json.dumps(asdict(state)),
-        "history": json.dumps([astuple(step) for step in history]),
-    }
-    write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
-
-
-def _resume(
-    path: Path, identity: Any, module: nn.Module, optimizer: torch.optim.Optimizer, history: list[Step]
-) -> tuple[_State, dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-        if json.loads(metadata["identity"]) != identity:
-            raise UserError(
-                f"{path} is the checkpoint of a run with other settings, data or model; repeat those to resume it, "
-                "or delete it to start afresh"
-            )
-        state = _State(**json.loads(metadata["state"]))
-        history += [Step(*values) for values in json.loads(metadata["history"])]
-        module.load_state_dict(part("module."))
-    except (SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no checkpoint of a training run ({reason}); delete it to start afresh") from error
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in part("optimizer.").items():
-        index, _, kind = name.partition(".")
-        moments.setdefault(int(index), {})[kind] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    # load_state_dict copies to the parameters' device; so must the kept best
-    device = next(module.parameters()).device
-    return state, {name: tensor.to(device) for name, tensor in part("best.").items()}

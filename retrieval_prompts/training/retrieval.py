@@ -18,33 +18,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.beir_folder import Corpus
-from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.metrics import drop_identical, means, per_query
-from retrieval_prompts.evaluation.significance import compare
+from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical, means, per_query
+from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
 from retrieval_prompts.towers.text import Floats
-from retrieval_prompts.training.loop import LoopSettings, Step, fit
+from retrieval_prompts.training.loop import LoopSettings, Step, Training, fit
 from retrieval_prompts.training.losses import info_nce, symmetric_info_nce
 from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.task import Positions, fast_bfloat16, parts
+from retrieval_prompts.training.task import Task as BaseTask
+from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
-DEV_METRIC = "ndcg@10"
 ROUNDS = 10  # dev evaluations of a training; half as many where each one encodes documents
-SIGNIFICANT = 0.05  # the p-value below which a document prompt is kept
 MINED = 50  # wrong answers a query that hard negatives are drawn from
 RANDOM = 2048  # random documents a step where the corpus is beyond the memory budget
 DEV_POOL_TOKENS = 60_000  # documents that a dev evaluation encodes anew, in tokens
 LEFT_OUT = -1e4  # the score of a document that does not count; finite, so that its gradient is zero and not NaN
 SAVING_TOKENS = 20_000  # above this many tokens a step, activations are recomputed instead of kept
-
-Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -57,17 +53,13 @@ class Batch:
 
 def train(
     biencoder: BiEncoder,
-    corpus: Corpus,
-    queries: dict[str, str],
-    train: Qrels,
-    dev: Qrels,
+    data: TrainingData,
     settings: TuneSettings,
     *,
     documents: VectorBlocks,
     checkpoint: Path | None = None,
-    history: list[Step] | None = None,
-) -> Iterator[tuple[Step, int]]:
-    """Train the prompts that are attached to `biencoder`; yields a record a step (see `training.fit`) and the total.
+) -> Training:
+    """Train the prompts that are attached to `biencoder`, as the result is iterated (see `loop.Training`).
 
     Afterwards the bi-encoder holds the prompts with the best dev nDCG@10. Where none beats the frozen model there,
     its strength is 0, which is the frozen model. With prompts on both sides the query side is trained first, alone,
@@ -75,62 +67,69 @@ def train(
     dropped unless dev is significantly better with it than with the query prompt of the first stage.
 
     Args:
-        train, dev: judgements by query id; documents graded above 0 are relevant.
         documents: the corpus's frozen vectors.
         checkpoint: a file; a second stage keeps its own beside it (see `checkpoints`).
-        history: a list that gets the records of a stage when it has ended, those from before an interruption included.
 
     Raises UserError when there is no query to train on, or training diverges.
     """
-    task = Task(biencoder, corpus, queries, train, dev, settings, documents)
-    identity = run_identity(biencoder, corpus, queries, train, dev, settings)
-    both = {"query", "document"} <= set(biencoder.prompts)
-    # A common part would change the documents while the query side is trained alone
-    stages = [("query",), ("query", "document")] if both and not settings.common else [tuple(biencoder.prompts)]
-    plans = [task.plan("document" in sides) for sides in stages]
-    total = sum(plan.epochs * plan.steps for plan in plans)
-    before = 0
-    for number, (sides, plan) in enumerate(zip(stages, plans, strict=True)):
-        module = biencoder.prompts if len(stages) == number + 1 else biencoder.prompts[sides[0]]
-        file = checkpoints(checkpoint)[number] if checkpoint is not None else None
-        fresh = "document" in sides
-        if number == 1:
-            alone = BiEncoder(
-                biencoder.tower, biencoder.kind, {"query": PromptTable(biencoder.prompts["query"]().detach())}
+    return _Stages(Task(biencoder, data, settings, documents), checkpoint)
+
+
+class _Stages(Training):
+    """Stage after stage; then the choice by dev, and the record of it."""
+
+    def __init__(self, task: Task, checkpoint: Path | None) -> None:
+        prompts = task.biencoder.prompts
+        # A common part would change the documents while the query side is trained alone
+        alone_first = {"query", "document"} <= set(prompts) and not task.settings.common
+        self.task, self.checkpoint = task, checkpoint
+        self.plans = [task.plan(fresh) for fresh in ([False, True] if alone_first else ["document" in prompts])]
+        super().__init__(self._run(), [], sum(plan.epochs * plan.steps for plan in self.plans))
+
+    def _run(self) -> Iterator[Step]:
+        task, biencoder, before = self.task, self.task.biencoder, 0
+        alone: BiEncoder | None = None
+        identity = run_identity(biencoder, task.data, task.settings)
+        for number, plan in enumerate(self.plans):
+            module = biencoder.prompts if number == len(self.plans) - 1 else biencoder.prompts["query"]
+            if number == 1:
+                alone = BiEncoder(
+                    biencoder.tower, biencoder.kind, {"query": PromptTable(biencoder.prompts["query"]().detach())}
+                )
+            stage = fit(
+                module,
+                plan.batches,
+                task.loss(plan.fresh),
+                partial(task.dev_mean, biencoder, plan.fresh),
+                plan.loop,
+                checkpoint=checkpoints(self.checkpoint)[number] if self.checkpoint is not None else None,
+                identity=[identity, number],
             )
-        loss, score = task.loss(fresh), partial(task.dev_mean, biencoder, fresh)
-        records: list[Step] = []
-        steps = fit(
-            module,
-            plan.batches,
-            loss,
-            score,
-            plan.loop,
-            checkpoint=file,
-            identity=[identity, number],
-            history=records,
-        )
-        for step in steps:
-            yield replace(step, step=step.step + before), total
-        if history is not None:
-            history += [replace(step, step=step.step + before) for step in records]
-        before += plan.epochs * plan.steps
-    earned = None
-    if len(stages) == 2:
-        earned = compare(task.dev_scores(alone, True), task.dev_scores(biencoder, True), DEV_METRIC)
-        if not (earned.difference > 0 and earned.p_value < SIGNIFICANT):
-            biencoder.prompts = alone.prompts
-    fresh = "document" in biencoder.prompts
-    frozen, tuned = (task.dev_mean(each, fresh) for each in (task.frozen, biencoder))
-    biencoder.strength = 1.0 if tuned > frozen else 0.0
-    biencoder.training_record = {
-        "settings": asdict(settings),
-        "run": identity,
-        "train_queries": len(task.texts),
-        "dev_queries": len(dev),
-        "dev": {"metric": DEV_METRIC, "frozen": frozen, "tuned": tuned},
-        "document_prompt_on_dev": earned.as_dict() if earned is not None else None,
-    }
+            self.steps += [replace(step, step=step.step + before) for step in stage.steps]
+            for step in stage:
+                self.steps.append(replace(step, step=step.step + before))
+                yield self.steps[-1]
+            before += plan.epochs * plan.steps
+        self._choose(identity, alone)
+
+    def _choose(self, identity: str, alone: BiEncoder | None) -> None:
+        """Keep what has earned it on dev. `alone`: the query prompt of the first of two stages."""
+        task, biencoder, earned = self.task, self.task.biencoder, None
+        if alone is not None:
+            earned = compare(task.dev_scores(alone, True), task.dev_scores(biencoder, True), HEADLINE)
+            if not (earned.difference > 0 and earned.p_value < ALPHA):
+                biencoder.prompts = alone.prompts
+        fresh = "document" in biencoder.prompts
+        frozen, tuned = (task.dev_mean(each, fresh) for each in (task.frozen, biencoder))
+        biencoder.strength = 1.0 if tuned > frozen else 0.0
+        biencoder.training_record = {
+            "settings": asdict(task.settings),
+            "run": identity,
+            "train_queries": len(task.texts),
+            "dev_queries": len(task.data.dev),
+            "dev": {"metric": HEADLINE, "frozen": frozen, "tuned": tuned},
+            "document_prompt_on_dev": earned.as_dict() if earned is not None else None,
+        }
 
 
 def checkpoints(path: Path) -> list[Path]:
@@ -138,70 +137,65 @@ def checkpoints(path: Path) -> list[Path]:
     return [path, path.with_name(f"{path.name}.2")]
 
 
-def run_identity(
-    biencoder: BiEncoder, corpus: Corpus, queries: dict[str, str], train: Qrels, dev: Qrels, settings: TuneSettings
-) -> str:
+def run_identity(biencoder: BiEncoder, data: TrainingData, settings: TuneSettings) -> str:
     """SHA-256 of all that a run's bits depend on: settings, model, data, and how this machine computes."""
-    texts = [queries[query] for query in (*train, *dev)]
+    texts = [data.queries[query] for query in (*data.train, *data.dev)]
     tower = biencoder.tower
-    parts = [asdict(settings), tower.fingerprint, corpus.fingerprint, texts, train, dev]
+    parts = [asdict(settings), tower.fingerprint, data.corpus.fingerprint, texts, data.train, data.dev]
     machine = [torch.__version__, torch.get_num_threads(), tower.device.type, fast_bfloat16(tower.device)]
     return hashlib.sha256(json.dumps([*parts, machine]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A stage of training: its batches, round by round, and its loop. One round ends with a dev evaluation."""
+    """A stage of training: its batches, round by round, and its loop. One round ends with a dev evaluation.
 
+    With `fresh`, documents are encoded with their prompt; else their frozen vectors are looked up.
+    """
+
+    fresh: bool
     epochs: int
     steps: int
     batches: Callable[[int], list[Batch]]
     loop: LoopSettings
 
 
-class Task:
+class Task(BaseTask):
     """A data set to tune on: the vectors that do not change, and functions that make those that do."""
 
     def __init__(
         self,
         biencoder: BiEncoder,
-        corpus: Corpus,
-        queries: dict[str, str],
-        train: Qrels,
-        dev: Qrels,
+        data: TrainingData,
         settings: TuneSettings,
         documents: VectorBlocks,
         index: Index | None = None,
     ) -> None:
         """`index`: over `documents`, where there is one already."""
+        super().__init__(biencoder.tower.device, settings.precision, settings.seed)
         # A document of the query's own id is neither relevant nor a negative: BEIR leaves it out of every ranking
         relevant = {
             query: [doc for doc, grade in judged.items() if grade > 0 and doc != query]
-            for query, judged in train.items()
+            for query, judged in data.train.items()
         }
         ids = [query for query, found in relevant.items() if found]
-        if not ids or not dev:
+        if not ids or not data.dev:
             raise UserError("tuning needs at least one training and one dev query with a relevant document")
-        self.biencoder, self.corpus, self.queries, self.dev = biencoder, corpus, queries, dev
-        self.settings, self.documents = settings, documents
-        self.device = biencoder.tower.device
-        self.frozen = BiEncoder(biencoder.tower)
-        self.texts = [queries[query] for query in ids]
+        self.biencoder, self.data, self.settings, self.documents = biencoder, data, settings, documents
+        self.frozen, self.corpus = BiEncoder(biencoder.tower), data.corpus
+        self.texts = [data.queries[query] for query in ids]
         self.relevant: list[Positions] = [
-            np.array(sorted(corpus.position(doc) for doc in relevant[query]), dtype=np.int64) for query in ids
+            np.array(sorted(self.corpus.position(doc) for doc in relevant[query]), dtype=np.int64) for query in ids
         ]
-        shared = set(ids).intersection(corpus.ids)
-        self.own = np.array([corpus.position(query) if query in shared else -1 for query in ids], dtype=np.int64)
+        shared = set(ids).intersection(self.corpus.ids)
+        self.own = np.array([self.corpus.position(query) if query in shared else -1 for query in ids], dtype=np.int64)
         self.in_memory = documents.nbytes <= settings.memory * 1e9
         # Beyond the budget, dev scores and mined documents come from vectors of a quarter of the size
         if index is None:
             factory = "Flat" if self.in_memory else "SQ8"
-            index = Index.build(documents, None, corpus.ids, factory=factory, encoder={})
+            index = Index.build(documents, None, self.corpus.ids, factory=factory, encoder={})
         self.index = index
         self.negatives = settings.negatives or "corpus"
-        self.bfloat16 = settings.precision == "bfloat16" or (
-            settings.precision == "auto" and fast_bfloat16(self.device)
-        )
         self.temperature = settings.temperature or (0.05 if biencoder.tower.similarity == "cosine" else 1.0)
         self._ids: dict[tuple[str, int], list[int]] = {}
 
@@ -214,20 +208,16 @@ class Task:
         rounds = most // steps
 
         @lru_cache(maxsize=1)
-        def order(epoch: int) -> Positions:
-            return np.random.default_rng([settings.seed, epoch]).permutation(count)
+        def order(epoch: int) -> list[Positions]:
+            return parts(self.generator(epoch).permutation(count), settings.batch_size)
 
         def batches(number: int) -> list[Batch]:
-            made = []
-            for step in range(number * steps, (number + 1) * steps):
-                epoch, place = divmod(step, per_epoch)
-                part = order(epoch)[place * settings.batch_size : (place + 1) * settings.batch_size]
-                made.append(Batch(part, step))
-            return made
+            places = ((step, *divmod(step, per_epoch)) for step in range(number * steps, (number + 1) * steps))
+            return [Batch(order(epoch)[place], step) for step, epoch, place in places]
 
         rate = settings.document_learning_rate if fresh else settings.learning_rate
         loop = LoopSettings(rounds, rate, settings.warmup, settings.weight_decay, settings.clip, settings.patience)
-        return Plan(rounds, steps, batches, loop)
+        return Plan(fresh, rounds, steps, batches, loop)
 
     def loss(self, fresh: bool) -> Callable[[Batch], Tensor]:
         """Batch -> contrastive loss. With `fresh`, documents are encoded with their prompt, else looked up."""
@@ -298,13 +288,13 @@ class Task:
 
     def dev_mean(self, biencoder: BiEncoder, fresh: bool) -> float:
         """Dev nDCG@10 of a bi-encoder."""
-        return means({DEV_METRIC: self.dev_scores(biencoder, fresh)})[DEV_METRIC]
+        return means({HEADLINE: self.dev_scores(biencoder, fresh)})[HEADLINE]
 
     @torch.no_grad()
     def dev_scores(self, biencoder: BiEncoder, fresh: bool) -> dict[str, float]:
         """Dev query -> nDCG@10: over the frozen index, or over a pool of documents that is encoded now."""
-        names = list(self.dev)
-        queries = biencoder.embed(biencoder.tokenize([self.queries[name] for name in names], "query"), "query")
+        names = list(self.data.dev)
+        queries = biencoder.embed(biencoder.tokenize([self.data.queries[name] for name in names], "query"), "query")
         if fresh:
             texts = [self.corpus[position].content for position in self.pool]
             documents = biencoder.embed(biencoder.tokenize(texts, "document"), "document")
@@ -313,7 +303,7 @@ class Task:
             run = {name: dict(zip(ids, row, strict=True)) for name, row in zip(names, scores, strict=True)}
         else:
             run = self.index.rank(names, queries.float().cpu().numpy(), 10)
-        return per_query(self.dev, drop_identical(run), [DEV_METRIC])[DEV_METRIC]
+        return per_query(self.data.dev, drop_identical(run), [HEADLINE])[HEADLINE]
 
     @cached_property
     def all_documents(self) -> Tensor:
@@ -328,8 +318,8 @@ class Task:
     @cached_property
     def pool(self) -> list[int]:
         """Documents of dev evaluations: the relevant ones, then the frozen model's best by rank."""
-        relevant = [doc for judged in self.dev.values() for doc, grade in judged.items() if grade > 0]
-        _, found = self.index.search(self._frozen_queries([self.queries[name] for name in self.dev]), 100)
+        relevant = [doc for judged in self.data.dev.values() for doc, grade in judged.items() if grade > 0]
+        _, found = self.index.search(self._frozen_queries([self.data.queries[name] for name in self.data.dev]), 100)
         ranked = [row[rank] for rank in range(100) for row in found if rank < len(row)]
         pool: list[int] = []
         tokens = 0
@@ -351,13 +341,5 @@ class Task:
         self._ids |= {(side, position): row for position, row in zip(new, ids, strict=True)}
         rows = [self._ids[side, position] for position in wanted]
         saving = torch.is_grad_enabled() and sum(map(len, rows)) > SAVING_TOKENS
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with self.autocast():
             return self.biencoder.embed(rows, side, saving=saving).float()
-
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices in bfloat16 faster than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return device.type == "cpu" and amx is not None and bool(amx())

@@ -7,6 +7,7 @@ and a GPU promises nothing. Another number of threads may change the last bits o
 
 from __future__ import annotations
 
+import importlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -73,7 +74,8 @@ def build(
         sample = head[:0]
         if not cpu.is_trained:
             centroids = max((least for _, least in _learned(cpu)), default=0)
-            sample = _training_sample(vectors, waiting, blocks, train_size or _train_size(centroids))
+            sample, taken = _training_sample(vectors, head, blocks, train_size or _train_size(centroids))
+            waiting += taken
             _check_training(factory, cpu, sample)
         if gpu:
             index = to_gpu(cpu, factory)
@@ -173,6 +175,21 @@ def to_cpu(index: Any, gpu: bool) -> Any:
     return faiss.index_gpu_to_cpu(index) if gpu else index
 
 
+def size(index: Any) -> int:
+    """The bytes of a faiss.Index on the CPU as a file, which is not written."""
+    faiss: Any = importlib.import_module("faiss")  # its type stubs lack the writer
+    sizes: list[int] = []
+    faiss.write_index(index, faiss.PyCallbackIOWriter(lambda block: sizes.append(len(block))))
+    return sum(sizes)
+
+
+def threads() -> int:
+    """How many threads FAISS uses on the CPU."""
+    import faiss
+
+    return int(faiss.omp_get_max_threads())
+
+
 def matrix(vectors: np.ndarray, what: str) -> np.ndarray:
     """(count, dimension) as contiguous float32. Raises UserError for another shape, and for NaN or infinity."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -217,15 +234,16 @@ def _blocks(vectors: Vectors) -> Iterator[np.ndarray]:
 
 
 def _training_sample(
-    vectors: Vectors, waiting: list[np.ndarray], blocks: Iterator[np.ndarray], size: int
-) -> np.ndarray:
-    """(min(n, size), dimension). What has to be taken from `blocks` for it is left in `waiting`, to be added."""
+    vectors: Vectors, head: np.ndarray, blocks: Iterator[np.ndarray], size: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(min(n, size), dimension), and what had to be taken from `blocks`, behind `head`, for it."""
     if isinstance(vectors, np.ndarray | Rows):
         rows = np.linspace(0, len(vectors) - 1, min(size, len(vectors))).astype(np.int64)
-        return matrix(vectors[rows] if isinstance(vectors, np.ndarray) else vectors.rows(rows), "vectors")
-    while sum(map(len, waiting)) < size and (block := next(blocks, None)) is not None:
-        waiting.append(block)
-    return np.concatenate(waiting)[:size]
+        return matrix(vectors[rows] if isinstance(vectors, np.ndarray) else vectors.rows(rows), "vectors"), []
+    taken: list[np.ndarray] = []
+    while len(head) + sum(map(len, taken)) < size and (block := next(blocks, None)) is not None:
+        taken.append(block)
+    return np.concatenate([head, *taken])[:size], taken
 
 
 def _train_size(centroids: int) -> int:

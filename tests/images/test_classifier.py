@@ -22,7 +22,8 @@ from multimodal import classifier as module
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData
 from multimodal.evaluation.metrics import fit_temperature
-from multimodal.prompts.methods import METHODS
+from multimodal.prompts.methods import method
+from multimodal.prompts.settings import METHODS
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import DataWarning, UserError
@@ -556,3 +557,16 @@ def test_a_folder_of_the_first_format_still_gives_its_logits() -> None:
     features = torch.linspace(-1, 1, 2 * 256).view(2, 256)
     recorded = [[0.9209524989128113, -0.6208972930908203], [-0.21159982681274414, -0.9551755785942078]]
     assert classifier.logits(features) == pytest.approx(np.array(recorded), abs=1e-5)
+
+
+def test_prompts_that_stand_elsewhere_are_refused(tiny_model: Clip) -> None:
+    classifier = PromptClassifier(tiny_model, position="end")
+    classifier._method = built = method("coop").build(tiny_model, Settings.of())
+    assert classifier.search_prompts() == (built.prompter, 1.0)
+    classifier = PromptClassifier(tiny_model, position="front")
+    with pytest.raises(UserError) as error:
+        classifier.search_prompts()
+    assert str(error.value) == (
+        "these prompts were tuned with the class name at the front of them, and a search puts them before the text; "
+        'use prompts of the position "end"'
+    )

@@ -233,7 +233,10 @@ def test_a_result_is_never_mixed_or_overwritten_silently(script: Any, folder: Pa
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"method": "coop,adapter"}, "error: there is no method 'adapter'; the methods are coop,"),
+        (
+            {"method": "coop,adapter"},
+            "error: --method must be coop, cocoop, kgcoop, prograd, tcp,",
+        ),
         ({"datasets": "eurosat,cifar"}, "error: there is no data set 'cifar'; expected one of imagenet,"),
         ({"datasets": "eurosat,eurosat"}, "error: expected data sets of different names, got eurosat, eurosat"),
         ({"datasets": "dtd"}, "split_zhou_DescribableTextures.json does not exist"),

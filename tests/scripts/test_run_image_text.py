@@ -126,7 +126,7 @@ def test_a_result_of_something_else_is_kept(script: ModuleType, here: Path, tmp_
     ("more", "said"),
     [
         (["--tune", "coop", "--seeds", "1,x"], "--seeds: expected whole numbers such as 1,2,3, got 'x'"),
-        (["--tune", "nothing"], "there is no method 'nothing'"),
+        (["--tune", "nothing"], "got 'nothing'"),
         (["--split", "val"], "has no captions of the split 'val'; it has test, train"),
         (["--prompts", "a/b", "c/b"], "expected prompt folders of different names, got b"),
     ],

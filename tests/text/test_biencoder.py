@@ -344,16 +344,20 @@ def test_a_garbled_prompt_folder_is_refused_before_its_model_is_sought(bert: BiE
     ("options", "message"),
     [
         ({"side": "queries"}, "--side must be query, document or both, got 'queries'"),
-        ({"kind": "suffix"}, "--kind must be one of input, prefix, got 'suffix'"),
-        ({"encoder": "gru"}, "--encoder must be one of table, mlp, lstm, got 'gru'"),
-        ({"common": True}, "a common part needs prompts on both sides: pass --side both"),
+        ({"kind": "suffix"}, "--kind must be input or prefix, got 'suffix'"),
+        ({"encoder": "gru"}, "--encoder must be table, mlp or lstm, got 'gru'"),
+        ({"common": True}, "--common is read with --side both, not with --side query"),
         ({"length": 0}, "--length must be 1 or more, got 0"),
         ({"init": "zero"}, "--init must be text:WORDS, vocab or gaussian, got 'zero'"),
+        (
+            {"lengths": 4},
+            "no such setting: lengths; there are side, kind, encoder, length, init, common, seed",
+        ),
     ],
 )
-def test_mistakes(options: dict[str, object], message: str, bert: BiEncoder) -> None:
+def test_mistakes(options: dict[str, Any], message: str, bert: BiEncoder) -> None:
     with pytest.raises(UserError) as error:
-        bert.attach(**options)  # type: ignore[arg-type]
+        bert.attach(**options)
     assert str(error.value) == message
     assert not bert.prompts
 

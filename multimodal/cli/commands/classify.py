@@ -8,17 +8,8 @@ from typing import Annotated
 
 import typer
 
-from multimodal.cli.options import (
-    Cache,
-    ClassFile,
-    Device,
-    Model,
-    Overwrite,
-    Pretrained,
-    Strength,
-    class_list,
-    load_classifier,
-)
+from multimodal.cli.options import ClassFile, Model, Pretrained, class_list, load_classifier
+from retrieval_prompts.cli.options import Cache, Device, Overwrite, Strength
 
 
 def classify(
@@ -57,7 +48,8 @@ def classify(
         top = [{"class": labels[at], "probability": float(probabilities[at])} for at in best]
         rows.append({"image": picture.place, "top": top})
     if html is not None:
-        from multimodal.report.gallery import Bar, Figure, page, write_page
+        from multimodal.report.gallery import Bar, Figure, page
+        from retrieval_prompts.report.page import write_page
 
         figures = [
             Figure(

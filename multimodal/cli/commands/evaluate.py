@@ -7,31 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multimodal.cli.options import (
-    Cache,
-    ClassFile,
-    Data,
-    Device,
-    ImagesRoot,
-    JsonFile,
-    Model,
-    Overwrite,
-    Pretrained,
-    ReportFile,
-    Strength,
-    check_kind,
-    check_strength,
-    is_captions,
-    load,
-    load_classifier,
-)
+from multimodal.cli.options import ClassFile, Data, ImagesRoot, Model, Pretrained, check_kind, load, load_classifier
 from multimodal.cli.results import say_result, write_page, write_runs
 from retrieval_prompts.cli import console
+from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Report, Strength, check_strength
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
     from multimodal.classifier import PromptClassifier
-    from multimodal.evaluation.rankings import Rankings
+    from multimodal.experiments.results import CaptionResult, Found
 
 Split = Annotated[
     str | None, typer.Option(help="the split to evaluate on  [default: test; all of a caption file without splits]")
@@ -63,44 +47,32 @@ def evaluate(
     run: Annotated[
         Path | None, typer.Option(help="write each system's ranking as a TREC run, with judgements, into this folder")
     ] = None,
-    report: ReportFile = None,
+    report: Report = None,
     cache: Cache = None,
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Compare zero-shot, tuned prompts and a linear probe; for captions R@1, 5 and 10 both ways."""
+    from multimodal.data.captions import is_captions
     from retrieval_prompts.files import check_output
 
-    console.check_json(json_file, overwrite)
+    console.check_outputs(json_file, overwrite=overwrite)
     if run is not None:
         check_output(run, overwrite=overwrite, holds="results.json")
-    if report is not None:
-        check_output(report, overwrite=overwrite)
     say = console.printer(json_file)
     folders = prompts or []
     check_strength(strength, prompts)
     captions = is_captions(data)
     check_kind(captions, images, {"--source": source is not None, "--class-file": class_file is not None})
-    rankings: list[Rankings] | None = [] if run is not None or report is not None else None
+    result: Found
+    options: dict[str, Any] = {"cache": cache, "keep_rankings": run is not None or report is not None}
+    place = {"model": model, "pretrained": pretrained, "device": device}
     if captions:
         if protocol not in (None, "retrieval"):
             raise UserError(f"{data} has captions: expected --protocol retrieval, got {protocol}")
         if len(folders) > 1:
             raise UserError(f"retrieval evaluates one prompt folder at a time, got {len(folders)}")
-        from multimodal.experiments.captions import evaluate as evaluate_on_captions
-
-        result = evaluate_on_captions(
-            Path(data),
-            folders[0] if folders else None,
-            images=images,
-            split=split,
-            model=model,
-            pretrained=pretrained,
-            device=device,
-            strength=strength,
-            cache=cache,
-            rankings=rankings,
-        )
+        result = _captions(data, images, split, folders[0] if folders else None, strength, place, options)
     else:
         if protocol == "retrieval":
             raise UserError(f"{data} has no captions; expected Karpathy JSON, JSONL or a CSV with image,caption")
@@ -112,23 +84,48 @@ def evaluate(
         for folder in folders:
             clip: Any = classifiers[0].clip if classifiers else model
             classifiers.append(load_classifier(folder, clip, pretrained, device, strength))
-        result = protocols.evaluate(
+        how = protocols.EvaluationProtocol(
             protocol or "few-shot",
-            loaded,
-            classifiers,
-            clip=None if classifiers else load_clip(model, pretrained, device=device),
             source=load(source, class_file) if source is not None else None,
             split=split or "test",
             template=template,
-            cache=cache,
-            rankings=rankings,
         )
+        frozen = None if classifiers else load_clip(model, pretrained, device=device)
+        result = protocols.evaluate(how, loaded, classifiers, clip=frozen, **options)
     if json_file is not None:
-        console.write_result(json_file, result)
+        console.write_result(json_file, result.to_json())
     say_result(say, result)
     if run is not None:
-        write_runs(run, result, rankings or (), overwrite=overwrite)
+        write_runs(run, result, overwrite=overwrite)
         say(f"runs: {run}")
     if report is not None:
-        write_page(report, result, rankings or (), split=result["settings"]["split"] or "all", overwrite=overwrite)
+        write_page(report, result, overwrite=overwrite)
         say(f"report: {report}")
+
+
+def _captions(
+    data: str,
+    images: Path | None,
+    split: str | None,
+    prompts: Path | None,
+    strength: float | None,
+    place: dict[str, str | None],
+    options: dict[str, Any],
+) -> CaptionResult:
+    """Both directions of retrieval. `place`: where the model is; `options`: of the evaluation."""
+    from multimodal.data.captions import load_captions, splits
+    from multimodal.experiments.captions import evaluate as evaluate_on_captions
+    from multimodal.towers.clip import load_clip
+
+    split = split or ("test" if splits(data) else None)
+    described = load_captions(data, split, images=images)
+    tuned = load_classifier(prompts, strength=strength, **place) if prompts is not None else None
+    result = evaluate_on_captions(
+        load_clip(**place) if tuned is None else tuned.clip,
+        described,
+        None if tuned is None else tuned.search_prompts(),
+        **options,
+    )
+    result.split = split or "all"
+    result.settings |= {"split": split, "prompts": str(prompts) if prompts is not None else None}
+    return result

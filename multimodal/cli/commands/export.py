@@ -7,16 +7,8 @@ from typing import Annotated
 
 import typer
 
-from multimodal.cli.options import (
-    ClassFile,
-    Device,
-    Model,
-    Overwrite,
-    Pretrained,
-    Strength,
-    class_list,
-    load_classifier,
-)
+from multimodal.cli.options import ClassFile, Model, Pretrained, class_list, load_classifier
+from retrieval_prompts.cli.options import Device, Overwrite, Strength
 
 
 def export(

@@ -7,13 +7,8 @@ from typing import Annotated
 
 import typer
 
-from multimodal.cli.options import (
-    Cache,
-    Device,
-    Model,
-    Overwrite,
-    Pretrained,
-)
+from multimodal.cli.options import Model, Pretrained
+from retrieval_prompts.cli.options import Cache, Device, Overwrite
 
 
 def index(
@@ -32,8 +27,8 @@ def index(
 
     check_output(out, overwrite=overwrite, holds="manifest.json")
     from multimodal.data.pictures import load_pictures
-    from multimodal.evaluation.retrieval import build_index
     from multimodal.towers.clip import load_clip
+    from multimodal.vectors.image_index import build_index
 
     pictures = load_pictures(images)
     texts: dict[str, str] = {}

@@ -8,14 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from multimodal.cli.options import (
-    Device,
-    Overwrite,
-    Pretrained,
-    Strength,
-    check_strength,
-    load_classifier,
-)
+from multimodal.cli.options import Pretrained, load_classifier
+from retrieval_prompts.cli.options import Device, Overwrite, Strength, check_strength
 from retrieval_prompts.errors import UserError
 
 
@@ -50,8 +44,8 @@ def search(
     if html is not None:
         check_output(html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
-    from multimodal.evaluation import retrieval
     from multimodal.towers.clip import load_clip
+    from multimodal.vectors import image_index
     from multimodal.vectors.texts import text_vectors
     from retrieval_prompts.vectors.index import Index
 
@@ -60,19 +54,20 @@ def search(
     if "images" not in maker:
         raise UserError(f"{index} is no index of images; texts are searched by retrieval-prompts search")
     clip = load_clip(model or maker["model"], pretrained or (None if model else maker.get("pretrained")), device=device)
-    opened.check_encoder(retrieval.encoder(clip))
+    opened.check_encoder(image_index.encoder(clip))
     asked = None
     if image is not None:
         (asked,) = load_pictures(image)
-        vector = retrieval.picture_vector(clip, asked)
+        vector = image_index.picture_vector(clip, asked)
     else:
         used: Any = (None, 1.0)
         if prompts is not None:
-            used = retrieval.search_prompts(load_classifier(prompts, clip, strength=strength))
+            used = load_classifier(prompts, clip, strength=strength).search_prompts()
         vector = text_vectors(clip, [str(query)], used[0], strength=used[1])
-    hits = retrieval.search(opened, vector, top_k, nprobe=nprobe, ef_search=ef_search)
+    hits = image_index.search(opened, vector, top_k, nprobe=nprobe, ef_search=ef_search)
     if html is not None:
-        from multimodal.report.gallery import Figure, page, write_page
+        from multimodal.report.gallery import Figure, page
+        from retrieval_prompts.report.page import write_page
 
         figures = [Figure(hit.picture.load, hit.title, hit.text, f"{hit.score:.3f}") for hit in hits]
         facts = [f"{len(opened):,} images", f"model {clip.title}", *([f"prompts {prompts}"] if prompts else [])]

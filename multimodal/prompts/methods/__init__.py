@@ -1,25 +1,23 @@
 """Methods of prompt learning: what is trained and by which loss, one short file each. They know no loop and no data.
 
-A new method is a file with DEFAULTS and `build`, and its name in METHODS.
+A new method is a file with `build`, and its name and defaults in `prompts.settings`.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from torch import Tensor, nn
 
+from multimodal.prompts.settings import METHODS, PromptSettings
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
     from multimodal.prompts.objectives import Outputs
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
-
-METHODS = ("coop", "cocoop", "kgcoop", "prograd", "tcp", "deep", "vpt", "maple", "promptsrc")
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,9 @@ class Method:
 
 
 class MethodFile(Protocol):
-    """What multimodal/methods/<name>.py holds."""
+    """What multimodal/prompts/methods/<name>.py holds."""
 
-    DEFAULTS: Mapping[str, Any]  # fields of Settings that this method has its own defaults for
-
-    def build(self, clip: Clip, settings: Settings, classes: int | None = None) -> Method:
+    def build(self, clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
         """A new method at its initial prompts; `classes`, their number, is for class-specific contexts only."""
         ...
 

@@ -9,20 +9,18 @@ random: training starts at CoOp's initial context.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from multimodal.prompts.contexts import Classes, Prompts
 from multimodal.prompts.methods import Method
-from multimodal.prompts.methods.parts import encoder, only_shared, seeded, text_vectors
+from multimodal.prompts.methods.parts import encoder, seeded, text_vectors
 from multimodal.prompts.objectives import cross_entropy
 
 if TYPE_CHECKING:
+    from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
-
-DEFAULTS: dict[str, Any] = {"context": 4, "epochs": 10, "learning_rate": 2e-3, "batch_size": 32}
 
 
 class Conditional(nn.Module):
@@ -38,8 +36,7 @@ class Conditional(nn.Module):
         return Prompts(self.context() + self.meta(images)[:, None], per_image=True)  # (B, M, width)
 
 
-def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
-    only_shared(settings)
+def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
     with seeded(settings.seed):
         down = nn.Linear(clip.dimension, max(1, clip.dimension // 16))
         up = nn.Linear(down.out_features, clip.text.width)

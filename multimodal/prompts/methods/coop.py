@@ -8,18 +8,16 @@ the only prompts whose size depends on the classes, and they serve no others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multimodal.prompts.methods import Method
 from multimodal.prompts.methods.parts import shared
 from multimodal.prompts.objectives import cross_entropy
 
 if TYPE_CHECKING:
+    from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
-
-DEFAULTS: dict[str, Any] = {"context": 4, "epochs": 50, "learning_rate": 2e-3, "batch_size": 32}
 
 
-def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
+def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
     return Method(shared(clip, settings, classes), cross_entropy)

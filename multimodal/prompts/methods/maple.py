@@ -10,28 +10,19 @@ behind them as they are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from multimodal.prompts.contexts import Classes, Prompts
 from multimodal.prompts.methods import Method
-from multimodal.prompts.methods.parts import encoder, only_shared, seeded, text_vectors
+from multimodal.prompts.methods.parts import encoder, seeded, text_vectors
 from multimodal.prompts.objectives import cross_entropy
 from multimodal.towers.image import visual_layers, visual_width
 
 if TYPE_CHECKING:
+    from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
-
-DEFAULTS: dict[str, Any] = {
-    "context": 2,
-    "visual": 2,
-    "depth": 9,
-    "epochs": 5,
-    "learning_rate": 3.5e-3,
-    "batch_size": 4,
-}
 
 
 class Coupled(nn.Module):
@@ -48,8 +39,7 @@ class Coupled(nn.Module):
         return Prompts(text[0], deep={layer: text[layer] for layer in range(1, len(text))}, visual=visual)
 
 
-def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
-    only_shared(settings)
+def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
     vectors = text_vectors(clip, settings, min(settings.depth, visual_layers(clip)))
     with seeded(settings.seed):
         project = nn.ModuleList(nn.Linear(clip.text.width, visual_width(clip)) for _ in vectors)

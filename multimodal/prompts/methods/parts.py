@@ -15,8 +15,8 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.encoders import ENCODERS
 
 if TYPE_CHECKING:
+    from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
 
 DEVIATION = 0.02  # of random vectors, in all the papers
 
@@ -48,7 +48,7 @@ class Layered(nn.Module):
         return Prompts(context, deep=dict(enumerate(deeper, start=1)), visual=dict(enumerate(visual)))
 
 
-def shared(clip: Clip, settings: Settings, classes: int | None) -> Shared:
+def shared(clip: Clip, settings: PromptSettings, classes: int | None) -> Shared:
     """The context that CoOp and its kin train.
 
     Raises UserError for a class-specific context without the number of classes.
@@ -62,13 +62,13 @@ def shared(clip: Clip, settings: Settings, classes: int | None) -> Shared:
     return Shared(encoder(torch.stack(own), settings), class_specific=True).to(clip.device)
 
 
-def encoder(initial: Tensor, settings: Settings) -> nn.Module:
+def encoder(initial: Tensor, settings: PromptSettings) -> nn.Module:
     """The prompt encoder of the settings, at its initial vectors (layers, length, width)."""
     with seeded(settings.seed):
         return ENCODERS[settings.encoder](initial)
 
 
-def text_vectors(clip: Clip, settings: Settings, depth: int) -> Tensor:
+def text_vectors(clip: Clip, settings: PromptSettings, depth: int) -> Tensor:
     """(depth, M, width): the initial context, and random vectors for deeper layers, as far as the text tower has them.
 
     Raises UserError when the layers of the text tower cannot be prompted.
@@ -84,7 +84,7 @@ def text_vectors(clip: Clip, settings: Settings, depth: int) -> Tensor:
     return torch.cat([context[None], vectors.to(context)])
 
 
-def visual_vectors(clip: Clip, settings: Settings) -> Tensor:
+def visual_vectors(clip: Clip, settings: PromptSettings) -> Tensor:
     """(depth, V, visual width): random vectors for the first layers, as far as the image tower has them.
 
     Raises UserError when the image tower cannot be prompted.
@@ -96,14 +96,6 @@ def visual_vectors(clip: Clip, settings: Settings) -> Tensor:
 def random_vectors(*shape: int, seed: int) -> Tensor:
     """N(0, 0.02), the same for the same seed on every device."""
     return DEVIATION * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def only_shared(settings: Settings) -> None:
-    """Raises UserError where class-specific contexts were asked of a method that has none."""
-    if settings.class_specific:
-        raise UserError(
-            f"{settings.method} has no class-specific contexts; use coop, kgcoop or prograd, or leave them shared"
-        )
 
 
 @contextmanager

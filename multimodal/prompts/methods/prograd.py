@@ -10,24 +10,16 @@ CoOp's context.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multimodal.prompts.methods import Method
 from multimodal.prompts.methods.parts import shared
 from multimodal.prompts.objectives import projected
 
 if TYPE_CHECKING:
+    from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
-
-DEFAULTS: dict[str, Any] = {
-    "context": 4,
-    "epochs": 50,
-    "learning_rate": 2e-3,
-    "batch_size": 32,
-    "weight": 1.0,
-}
 
 
-def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
+def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
     return Method(shared(clip, settings, classes), partial(projected, weight=settings.weight))

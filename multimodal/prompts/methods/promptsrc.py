@@ -10,29 +10,18 @@ prompts of all epochs under a Gaussian around three quarters of them (mean 15, d
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multimodal.prompts.methods import Method
-from multimodal.prompts.methods.parts import Layered, encoder, only_shared, text_vectors, visual_vectors
+from multimodal.prompts.methods.parts import Layered, encoder, text_vectors, visual_vectors
 from multimodal.prompts.objectives import self_regularised
 
 if TYPE_CHECKING:
+    from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
-
-DEFAULTS: dict[str, Any] = {
-    "context": 4,
-    "visual": 4,
-    "depth": 9,
-    "epochs": 20,
-    "learning_rate": 2.5e-3,
-    "batch_size": 4,
-    "weight": 1.0,
-}
 
 
-def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
-    only_shared(settings)
+def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
     text = encoder(text_vectors(clip, settings, settings.depth), settings)
     visual = encoder(visual_vectors(clip, settings), settings)
     objective = partial(self_regularised, weight=settings.weight)

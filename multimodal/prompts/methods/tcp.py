@@ -10,28 +10,20 @@ layer 8 of 12, or as deep in another tower. The activation is QuickGELU, as in t
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from multimodal.prompts.contexts import Classes, Prompts
 from multimodal.prompts.methods import Method
-from multimodal.prompts.methods.parts import encoder, only_shared, seeded, text_vectors
+from multimodal.prompts.methods.parts import encoder, seeded, text_vectors
 from multimodal.prompts.objectives import knowledge_guided
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
+    from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
-
-DEFAULTS: dict[str, Any] = {
-    "context": 4,
-    "epochs": 50,
-    "learning_rate": 2e-3,
-    "batch_size": 32,
-    "weight": 8.0,
-}
 
 
 class ClassAware(nn.Module):
@@ -50,8 +42,7 @@ class ClassAware(nn.Module):
         return Prompts(context, deep={self.layer: tokens.view(-1, *context.shape)})
 
 
-def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
-    only_shared(settings)
+def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
     if clip.text.layers < 2:
         raise UserError(
             f"tcp puts tokens into a deeper layer, and the text tower of {clip.name} has none that takes them; use coop"

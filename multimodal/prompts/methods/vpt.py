@@ -8,28 +8,19 @@ before each class name, and stays as it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from multimodal.prompts.contexts import Classes, Prompts
 from multimodal.prompts.methods import Method
-from multimodal.prompts.methods.parts import encoder, only_shared, text_vectors, visual_vectors
+from multimodal.prompts.methods.parts import encoder, text_vectors, visual_vectors
 from multimodal.prompts.objectives import cross_entropy
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
+    from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
-
-DEFAULTS: dict[str, Any] = {
-    "context": 4,
-    "visual": 8,
-    "depth": 12,
-    "epochs": 5,
-    "learning_rate": 2.5e-3,
-    "batch_size": 4,
-}
 
 
 class Visual(nn.Module):
@@ -46,8 +37,7 @@ class Visual(nn.Module):
         return Prompts(self.context, visual=dict(enumerate(self.visual())))
 
 
-def build(clip: Clip, settings: Settings, classes: int | None = None) -> Method:
-    only_shared(settings)
+def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
     if settings.init == "gaussian":
         raise UserError('vpt leaves the text as it is, so that must be words; write --init "a photo of a"')
     (context,) = text_vectors(clip, settings, depth=1)

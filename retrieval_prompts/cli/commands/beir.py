@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Model, Overwrite, Report, Trust
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.settings import TuneSettings
+
+if TYPE_CHECKING:
+    from retrieval_prompts.experiments.benchmark import BenchmarkResult
 
 BASELINES = "bm25, linear, lora, nudge, rrf; or none"
 
@@ -43,12 +46,9 @@ def beir(
     from retrieval_prompts.data.beir_sets import expand, folder_of
     from retrieval_prompts.experiments.benchmark import run
     from retrieval_prompts.experiments.benchmark_dataset import BenchmarkSettings
-    from retrieval_prompts.files import check_output
 
     say = console.printer(json_file)
-    console.check_json(json_file, overwrite)
-    if report is not None:
-        check_output(report, overwrite=overwrite)
+    console.check_outputs(json_file, report, overwrite=overwrite)
     if kind is not None and not tune:
         raise UserError("--kind is that of prompts which are tuned; pass --tune as well")
     settings = BenchmarkSettings(
@@ -78,7 +78,7 @@ def beir(
 
         write_report(report, benchmark_report(result, out, data_dir, biencoder, cache), overwrite=overwrite)
     if json_file is not None:
-        console.write_result(json_file, result)
+        console.write_result(json_file, result.to_json())
     _say(say, result)
     say(f"\n{out / 'results.json'}, {out / 'table.md'} (.csv, .tex)" + (f", {report}" if report else ""))
 
@@ -95,37 +95,20 @@ def _systems(baselines: str, tuned: bool) -> tuple[str, ...]:
     return tuple(system for system in SYSTEMS if system in wanted)
 
 
-def _say(say: Any, result: dict[str, Any]) -> None:
-    from rich.table import Table
+def _say(say: Any, result: BenchmarkResult) -> None:
+    from retrieval_prompts.evaluation.tables import rich_table
+    from retrieval_prompts.evaluation.words import paired_tests, system_title
+    from retrieval_prompts.experiments.benchmark import headline_table
 
-    from retrieval_prompts.data.beir_sets import for_average
-    from retrieval_prompts.experiments.benchmark_dataset import SYSTEMS, TITLES
-
-    datasets = for_average({name: found["systems"] for name, found in result["datasets"].items()})
-    average = result["average"]["systems"] if len(datasets) > 1 else {}
-    table = Table("nDCG@10 x 100")
-    for name in [*datasets, *([f"average of {result['average']['datasets']}"] if average else [])]:
-        table.add_column(name, justify="right")
-    for system in SYSTEMS:
-        columns = [*datasets.values(), *([average] if average else [])]
-        if any(system in found for found in columns):
-            cells = (f"{100 * found[system]['ndcg@10']:.1f}" if system in found else "-" for found in columns)
-            table.add_row(TITLES[system], *cells)
-    say(table)
-    for name, found in result["datasets"].items():
-        for test_name, test in found["tests"].items():
-            system, _, rest = test_name.partition("_vs_")
-            baseline, _, unseen = rest.partition("_")
-            low, high = test["ci95"]
-            direction = "better" if test["difference"] > 0 else "worse"
-            p_value = test.get("p_adjusted", test["p_value"])
-            count = test["helped"] + test["hurt"] + test["unchanged"]
-            say(
-                f"{name}: {TITLES[system]} against {TITLES[baseline]}"
-                + (f" on the {count} queries whose documents no training query has" if unseen else "")
-                + f" {100 * test['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], p = {test['p_value']:.4f}"
-                + (f" ({p_value:.4f} adjusted for the number of systems)" if "p_adjusted" in test else "")
-                + (f": significantly {direction}" if p_value < 0.05 else ": within noise")
-            )
-        for system, why in found["left_out"].items():
-            say(f"{name}: {TITLES[system]} left out: {why}")
+    header, rows = headline_table(result)
+    if rows:
+        say(rich_table(rows, header, title="nDCG@10 x 100"))
+    adjusted = False
+    for name, found in result.datasets.items():
+        for test in paired_tests(found.to_json()["tests"], found.systems):
+            say(f"{name}: {test.sentence()}")
+            adjusted = adjusted or test.p_adjusted is not None
+        for system, why in found.left_out.items():
+            say(f"{name}: {system_title(system)} left out: {why}")
+    if adjusted:
+        say("Adjusted values of p are for the number of systems.")

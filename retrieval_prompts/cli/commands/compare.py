@@ -69,15 +69,13 @@ def compare(
 
     Every judged query counts, one that a run does not have as 0.
     """
-    from retrieval_prompts.files import check_output, write_bytes
+    from retrieval_prompts.files import write_bytes
 
-    console.check_json(json_file, overwrite)
-    for path in (per_query, markdown, latex, report):
-        if path is not None:
-            check_output(path, overwrite=overwrite)
-    from retrieval_prompts.evaluation import tables, verdict
-    from retrieval_prompts.evaluation.comparison import adjust, average, corrected
+    console.check_outputs(json_file, per_query, markdown, latex, report, overwrite=overwrite)
+    from retrieval_prompts.evaluation import comparison_words, tables
+    from retrieval_prompts.evaluation.comparison import average, corrected
     from retrieval_prompts.evaluation.metrics import parse_metric
+    from retrieval_prompts.evaluation.significance import adjust
 
     adjust([], correction)  # refuses an unknown one before files are read
     if data is not None and report is None:
@@ -95,10 +93,10 @@ def compare(
         {name: _compare(name, place, split, metrics, not drop_identical) for name, place in places.items()}, correction
     )
     averages = {name: average(compared, name) for name in metrics} if len(compared) > 1 else {}
-    shown = [verdict.results_table(compared, systems, correction)]
+    shown = [comparison_words.results_table(compared, systems, correction)]
     if tests == "all":
-        shown.append(verdict.tests_table(compared))
-    sentences, notes = verdict.words(compared, averages, systems, matters / 100, correction)
+        shown.append(comparison_words.tests_table(compared))
+    sentences, notes = comparison_words.words(compared, averages, systems, matters / 100, correction)
     say = console.printer(json_file)
     _say(say, compared, systems, shown, [*sentences, *(f"note: {note}" for note in notes)])
     if json_file is not None:
@@ -109,14 +107,14 @@ def compare(
             "correction": correction,
             "matters": matters / 100,
             "identical_dropped": drop_identical,
-            "datasets": {name: verdict.as_dict(each, matters / 100) for name, each in compared.items()},
+            "datasets": {name: comparison_words.as_dict(each, matters / 100) for name, each in compared.items()},
             "averages": {name: each.as_dict() for name, each in averages.items()},
             "sentences": sentences,
             "notes": notes,
         }
         console.write_result(json_file, found)
     if per_query is not None:
-        header, rows = verdict.per_query_table(compared, systems)
+        header, rows = comparison_words.per_query_table(compared, systems)
         write_bytes(per_query, tables.csv(rows, header).encode())
     for path, write in ((markdown, tables.markdown), (latex, tables.latex)):
         if path is not None:
@@ -182,8 +180,8 @@ def _compare(name: str, place: Mapping[str, Path], split: str, metrics: list[str
 def _say(
     say: Any, compared: Mapping[str, Compared], systems: tuple[str, str], shown: list[Table], sentences: list[str]
 ) -> None:
+    from retrieval_prompts.evaluation.comparison_words import ranking_line
     from retrieval_prompts.evaluation.tables import rich_table
-    from retrieval_prompts.evaluation.verdict import ranking_line
 
     if len(compared) == 1:
         for name, each in compared.items():
@@ -236,8 +234,8 @@ def _write_report(
 def _section(name: str, split: str, compared: Compared, systems: tuple[str, str], folder: Path | None) -> Section:
     """A section about the first metric; with the texts of a BEIR folder, or ids alone."""
     from retrieval_prompts.data.beir_folder import load
+    from retrieval_prompts.evaluation.comparison_words import ranking_line
     from retrieval_prompts.evaluation.metrics import best_first
-    from retrieval_prompts.evaluation.verdict import ranking_line
     from retrieval_prompts.report.content import Item, Query, Section
 
     dataset = load(folder) if folder else None

@@ -40,17 +40,12 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare frozen, tuned and BM25 on a split, with a paired test. --run takes the tuned ranking, else the frozen."""
-    from retrieval_prompts.files import check_output
-
-    console.check_json(json_file, overwrite)
-    if report is not None:
-        check_output(report, overwrite=overwrite)
-    if run is not None:
-        check_output(run, overwrite=overwrite)
+    console.check_outputs(json_file, report, run, overwrite=overwrite)
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load
     from retrieval_prompts.evaluation.trec_runs import write_run
     from retrieval_prompts.experiments import retrieval
+    from retrieval_prompts.experiments.workbench import Workbench
 
     check_strength(strength, prompts)
     dataset = load(data)
@@ -58,14 +53,15 @@ def evaluate(
     say = console.printer(json_file)
     say(f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries")
     biencoder = BiEncoder.load(model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code)
-    found = retrieval.evaluate(biencoder, dataset, split, cache=cache, bm25=bm25)
+    bench = Workbench(biencoder.tower, dataset, cache)
+    found = retrieval.evaluate(biencoder, bench, split, bm25=bm25)
     if json_file is not None:
-        console.write_result(json_file, found.result)
+        console.write_result(json_file, found.to_json())
     if report is not None:
         from retrieval_prompts.report.assemble import experiment_report
         from retrieval_prompts.report.page import write_report
 
-        page = experiment_report(found, biencoder, dataset, cache)
+        page = experiment_report(found, biencoder, bench)
         write_report(report, page, overwrite=overwrite)
         say(f"report: {report}")
     if run is not None:

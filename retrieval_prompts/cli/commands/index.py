@@ -114,12 +114,12 @@ def _compare(
 ) -> None:
     from retrieval_prompts.experiments import index_tradeoffs as tradeoffs
 
-    console.check_json(json_file, overwrite)
+    console.check_outputs(json_file, overwrite=overwrite)
     if picture is not None:
         tradeoffs.check_picture(picture, overwrite=overwrite)
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load
-    from retrieval_prompts.experiments.index_types import compare_factories, parse_factories
+    from retrieval_prompts.experiments.index_types import Measured, compare_factories, parse_factories
 
     dataset = load(data)
     queries, qrels = dataset.split(split)
@@ -142,9 +142,7 @@ def _compare(
         factories,
         query_ids=list(queries),
         qrels=qrels,
-        k=k,
-        train_size=train_size,
-        gpu=device != "cpu",
+        measured=Measured(k=k, train_size=train_size, gpu=device != "cpu"),
     )
     if json_file is not None:
         result = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.experiments.baselines.task import Retriever, Task, Training, train
+from retrieval_prompts.experiments.baselines.task import QueryTraining, Retriever, Task, train
 from retrieval_prompts.towers.injection import SHORT, attention_kernel
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.training.settings import TuneSettings
@@ -54,7 +54,7 @@ def fit(
     if rank < 1 or alpha <= 0:
         raise UserError(f"LoRA needs a rank of 1 or more and an alpha above 0, got {rank} and {alpha}")
     settings = dataclasses.replace(settings or TuneSettings(), learning_rate=learning_rate, seed=task.seed)
-    bfloat16 = Training(task, settings).bfloat16
+    bfloat16 = QueryTraining(task, settings).bfloat16
     tower = inject(task.biencoder.tower, rank, alpha, task.seed)
     learned = nn.ParameterList(parameter for parameter in tower.model.parameters() if parameter.requires_grad)
 

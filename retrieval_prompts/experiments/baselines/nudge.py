@@ -15,10 +15,11 @@ import numpy as np
 
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.experiments.baselines.task import Retriever, Task, Training, dev_mean
+from retrieval_prompts.evaluation.metrics import HEADLINE
+from retrieval_prompts.experiments.baselines.task import QueryTraining, Retriever, Task, dev_mean
 from retrieval_prompts.towers.text import Floats, unit_length
-from retrieval_prompts.training.retrieval import DEV_METRIC, Positions
 from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.task import Positions
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
@@ -85,29 +86,29 @@ def fit(
         raise UserError(f"the steps of NUDGE must be from 0 to 2, got {odd[0]}")
     start = time.perf_counter()
     move = FORMS[form]
-    training = Training(task, TuneSettings(memory=memory, seed=task.seed))
+    training = QueryTraining(task, TuneSettings(memory=memory, seed=task.seed))
     moving: Positions = np.unique(np.concatenate(training.relevant))
     documents, pulls = task.documents.rows(moving), np.zeros((len(moving), task.documents.dimension), np.float32)
     for query, positions in zip(training.frozen_queries.cpu().numpy(), training.relevant, strict=True):
         pulls[np.searchsorted(moving, positions)] += query
 
     queries = task.frozen(task.dev_texts)
-    staying = np.delete(np.arange(len(task.corpus)), moving)
+    staying = np.delete(np.arange(len(task.data.corpus)), moving)
     rest = _dev_run(task, queries, _left(task.documents, moving), staying, "Flat" if training.in_memory else "SQ8")
     scores = {}
     for gamma in sorted({0.0, *steps}):
         moved = _dev_run(task, queries, move(documents, pulls, gamma), moving, "Flat")
-        scores[gamma] = dev_mean(task, {query: rest[query] | moved[query] for query in task.dev})
+        scores[gamma] = dev_mean(task, {query: rest[query] | moved[query] for query in task.data.dev})
     best = max(scores, key=lambda gamma: scores[gamma])
     index = task.index
     if best > 0:
         blocks = _replaced(task.documents, moving, move(documents, pulls, best))
-        index = Index.build(blocks, None, task.corpus.ids, encoder={}, factory=task.index.manifest["factory"])
+        index = Index.build(blocks, None, task.data.corpus.ids, encoder={}, factory=task.index.manifest["factory"])
     record = {
         "settings": {"form": form, "gamma": best, "memory": memory},
         "train_queries": len(training.texts),
-        "dev_queries": len(task.dev),
-        "dev": {"metric": DEV_METRIC, "frozen": scores[0.0], "tuned": scores[best]},
+        "dev_queries": len(task.data.dev),
+        "dev": {"metric": HEADLINE, "frozen": scores[0.0], "tuned": scores[best]},
         "used": best > 0,
         "parameters": documents.size,
         "documents_changed": len(moving) if best > 0 else 0,
@@ -121,10 +122,10 @@ def _dev_run(
 ) -> Run:
     """The ten best of some documents for each dev query."""
     if not len(positions):
-        return {query: {} for query in task.dev}
-    ids = [task.corpus.ids[position] for position in positions]
+        return {query: {} for query in task.data.dev}
+    ids = [task.data.corpus.ids[position] for position in positions]
     index = Index.build(vectors, None, ids, encoder={}, factory=factory)
-    return index.rank(list(task.dev), queries, 10)
+    return index.rank(list(task.data.dev), queries, 10)
 
 
 def _left(documents: VectorBlocks, moving: Positions) -> Iterator[Floats]:

@@ -1,14 +1,14 @@
 """What every baseline is trained on, what it gives back, and the loop that those with a gradient share.
 
-The loss, the batches, the loop and the choice by dev are those of `tuning`, so that a baseline differs from a soft
-prompt in what is trained and in nothing else. Knows no baseline.
+The loss, the batches, the loop and the choice by dev are those of `training.retrieval`, so that a baseline differs from
+a soft prompt in what is trained and in nothing else. Knows no baseline.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.beir_folder import Corpus
-from retrieval_prompts.data.judgements import Qrels, Run
+from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.metrics import means, per_query
+from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.towers.text import Floats
 from retrieval_prompts.training import retrieval
 from retrieval_prompts.training.loop import fit
 from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.task import Positions
+from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
@@ -39,9 +40,7 @@ class Task:
 
     Args:
         biencoder: the frozen one, without prompts.
-        queries: query id -> text, of at least the train and dev queries.
-        train, dev: judgements by query id; documents graded above 0 are relevant.
-        documents: the frozen vectors of `corpus`, comparable by inner product.
+        documents: the frozen vectors of the corpus, comparable by inner product.
         index: over `documents`, of whatever factory; dev is scored with it.
         seed: of all that is drawn.
 
@@ -49,10 +48,7 @@ class Task:
     """
 
     biencoder: BiEncoder
-    corpus: Corpus
-    queries: dict[str, str]
-    train: Qrels
-    dev: Qrels
+    data: TrainingData
     documents: VectorBlocks
     index: Index
     seed: int = 0
@@ -63,7 +59,7 @@ class Task:
 
     @cached_property
     def dev_texts(self) -> list[str]:
-        return [self.queries[query] for query in self.dev]
+        return [self.data.queries[query] for query in self.data.dev]
 
     def frozen(self, texts: Sequence[str]) -> Floats:
         """Queries -> the frozen model's vectors (queries, dimension), ready to be compared."""
@@ -94,7 +90,7 @@ class Retriever:
 
 def dev_mean(task: Task, run: Run) -> float:
     """nDCG@10 of the dev queries, in [0, 1]."""
-    return means(per_query(task.dev, run, [retrieval.DEV_METRIC]))[retrieval.DEV_METRIC]
+    return means(per_query(task.data.dev, run, [HEADLINE]))[HEADLINE]
 
 
 def train(
@@ -115,25 +111,26 @@ def train(
     Raises UserError when there is no query to train on, or training diverges.
     """
     start = time.perf_counter()
-    training = Training(task, settings, embed)
+    training = QueryTraining(task, settings, embed)
     plan = training.plan(False)
 
     def score() -> float:
         with torch.no_grad():
             vectors = embed(task.dev_texts).float().cpu().numpy()
-        return dev_mean(task, task.index.rank(list(task.dev), vectors, 10))
+        return dev_mean(task, task.index.rank(list(task.data.dev), vectors, 10))
 
-    steps = fit(module, plan.batches, training.loss(False), score, plan.loop, advice="try a smaller learning rate")
+    loop = replace(plan.loop, advice="try a smaller learning rate")
+    steps = fit(module, plan.batches, training.loss(False), score, loop)
     for _ in tqdm(steps, f"train {name}", plan.epochs * plan.steps + 1, unit="step", delay=1, leave=False):
         pass
-    frozen = dev_mean(task, task.index.rank(list(task.dev), task.frozen(task.dev_texts), 10))
+    frozen = dev_mean(task, task.index.rank(list(task.data.dev), task.frozen(task.dev_texts), 10))
     tuned = score()
     given = asdict(settings)
     return {
         "settings": {key: given[key] for key in (*LOOP, *LOSS)} | {"temperature": training.temperature},
         "train_queries": len(training.texts),
-        "dev_queries": len(task.dev),
-        "dev": {"metric": retrieval.DEV_METRIC, "frozen": frozen, "tuned": tuned},
+        "dev_queries": len(task.data.dev),
+        "dev": {"metric": HEADLINE, "frozen": frozen, "tuned": tuned},
         "used": tuned > frozen,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "documents_changed": 0,
@@ -141,16 +138,14 @@ def train(
     }
 
 
-class Training(retrieval.Task):
-    """The task of `tuning`, with the query vectors made by `embed`; None: nothing but the frozen model."""
+class QueryTraining(retrieval.Task):
+    """The task of `training.retrieval`, with the query vectors made by `embed`; None: nothing but the frozen model."""
 
     def __init__(self, task: Task, settings: TuneSettings, embed: Callable[[list[str]], Tensor] | None = None) -> None:
-        super().__init__(
-            task.biencoder, task.corpus, task.queries, task.train, task.dev, settings, task.documents, task.index
-        )
+        super().__init__(task.biencoder, task.data, settings, task.documents, task.index)
         self.embed = embed
 
-    def query_vectors(self, positions: retrieval.Positions) -> Tensor:
+    def query_vectors(self, positions: Positions) -> Tensor:
         if self.embed is None:
             return super().query_vectors(positions)
         return self.embed([self.texts[position] for position in positions])

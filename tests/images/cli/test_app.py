@@ -60,7 +60,7 @@ def fitted(folder: Path, clip_folder: Path, pictures: Path, **given: Any) -> Pat
 
     subset = given.pop("subset", "all")
     settings = Settings.of(**{"epochs": 1, "learning_rate": 0.05, "shots": 2, "calibrate": False, **given})
-    tune(load_images(pictures), settings, folder, subset=subset, model=load_clip(str(clip_folder), device="cpu"))
+    tune(load_clip(str(clip_folder), device="cpu"), load_images(pictures), settings, folder, subset=subset)
     return folder
 
 
@@ -71,12 +71,14 @@ def prompts(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path, picture
 
 @pytest.fixture(scope="module")
 def caption_prompts(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path, caption_folder: Path) -> Path:
-    from multimodal.experiments.captions import tune
+    from multimodal.experiments.captions import CaptionSplits, tune
+    from multimodal.towers.clip import load_clip
     from multimodal.training.settings import Settings
 
     out = tmp_path_factory.mktemp("prompts") / "captions"
     settings = Settings.of(epochs=2, learning_rate=0.05, batch_size=8, shots=None)
-    tune(caption_folder / "captions.csv", settings, out, model=str(clip_folder), device="cpu")
+    data = CaptionSplits.read(caption_folder / "captions.csv")
+    tune(load_clip(str(clip_folder), device="cpu"), data, settings, out)
     return out
 
 
@@ -84,8 +86,8 @@ def caption_prompts(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path,
 def index(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path, caption_folder: Path) -> Path:
     """Of the captioned pictures, without their captions."""
     from multimodal.data.pictures import load_pictures
-    from multimodal.evaluation.retrieval import build_index
     from multimodal.towers.clip import load_clip
+    from multimodal.vectors.image_index import build_index
 
     folder = tmp_path_factory.mktemp("index") / "index"
     clip = load_clip(str(clip_folder), device="cpu")
@@ -118,6 +120,7 @@ def test_tune_then_evaluate(command: Command, clip_folder: Path, picture_folder:
     assert (done.code, done.err) == (0, "")
     tuned = json.loads(json_file.read_text())
     check(tuned, "few-shot", ALL, PLAIN)
+    assert {"load model", "tune", "tuned"} <= set(tuned["seconds"])
     given = {"method": "kgcoop", "shots": 2, "context": 3, "epochs": 2, "learning_rate": 0.05, "batch_size": 8}
     assert given.items() <= tuned["settings"].items()
     assert "colours: 4 classes, 8 training images, 8 test images\n" in done.out
@@ -518,7 +521,7 @@ MISTAKES = [
     (f"{TUNE} --shots 0", "--shots must be a number from 1, or all, got '0'"),
     (f"{TUNE} --shots -3", "--shots must be a number from 1, or all, got '-3'"),
     (f"{TUNE} --shots some", "--shots must be a number from 1, or all, got 'some'"),
-    (f"{TUNE} --method copo", "there is no method 'copo'; the methods are coop, cocoop"),
+    (f"{TUNE} --method copo", "--method must be coop, cocoop, .* or promptsrc, got 'copo'"),
     (f"{TUNE} --subset old", "--subset must be all, base or new, got 'old'"),
     (f"{TUNE} --epochs 0", "--epochs must be 1 or more, got 0"),
     (f"{TUNE} --lr 0", r"--lr must be above 0 and at most 1e\+06, got 0"),
@@ -530,7 +533,10 @@ MISTAKES = [
     (f"{TUNE} --template 'a photo'", "expected a template with one {} for the class name"),
     (f"{TUNE} --class-file NOWHERE", "NOWHERE does not exist"),
     (f"{TUNE} --images PICTURES", "--images is the folder of a caption file's images; leave it out"),
-    (f"{TUNE} --method tcp --class-specific", "tcp has no class-specific contexts; use coop"),
+    (
+        f"{TUNE} --method tcp --class-specific",
+        "--class-specific is read with --method coop, .* not with --method tcp",
+    ),
     (f"{TUNE} --pretrained openai", "has its own weights; leave out --pretrained openai"),
     (f"{TUNE} --device abacus", "could not be loaded by open_clip: .*abacus"),
     ("tune PICTURES --out NEW --model NOWHERE", "there is no model NOWHERE: expected a folder, hf-hub:NAME"),
@@ -667,11 +673,11 @@ def test_the_console(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeyp
     assert captured.out == 'for people\nfor people\n{\n  "name": "café"\n}\n' and captured.err == "beside JSON\n"
     console.write_result(tmp_path / "result.json", {"name": "café"})
     assert json.loads((tmp_path / "result.json").read_text()) == {"name": "café"}
-    console.check_json(None, False)
-    console.check_json(Path("-"), False)
-    console.check_json(tmp_path / "result.json", True)
+    console.check_outputs(None, overwrite=False)
+    console.check_outputs(Path("-"), overwrite=False)
+    console.check_outputs(tmp_path / "result.json", overwrite=True)
     with pytest.raises(UserError, match=r"result.json exists already"):
-        console.check_json(tmp_path / "result.json", False)
+        console.check_outputs(tmp_path / "result.json", overwrite=False)
 
 
 # --- help and imports ---------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData
 from multimodal.data.pictures import Picture
 from multimodal.evaluation import rankings as runs
+from multimodal.evaluation.captions import Pairs
 from multimodal.evaluation.rankings import Best, Entry, Rankings, portable
-from multimodal.evaluation.retrieval import Pairs
 from multimodal.experiments import protocols
 from multimodal.towers.clip import Clip
 from multimodal.training.settings import Settings
@@ -171,13 +171,12 @@ def tuned(tiny_model: Clip, colours: ImageData) -> Callable[..., PromptClassifie
 
 
 def test_precision_at_1_is_the_accuracy(tuned: Any, colours: ImageData, tmp_path: Path) -> None:
-    rankings: list[Rankings] = []
-    result = protocols.evaluate("few-shot", colours, [tuned(1)], rankings=rankings)
+    result = protocols.evaluate("few-shot", colours, [tuned(1)], keep_rankings=True)
     plain = protocols.evaluate("few-shot", colours, [tuned(1)])
-    assert plain["systems"] == result["systems"], "keeping rankings changes nothing"
-    runs.write(tmp_path, "colours", rankings)
-    assert set(rankings[0].systems) == set(result["systems"]) == set(protocols.SYSTEMS)
-    for system, scores in result["systems"].items():
+    assert plain.systems == result.systems, "keeping rankings changes nothing"
+    runs.write(tmp_path, "colours", result.rankings)
+    assert set(result.rankings[0].systems) == set(result.systems) == set(protocols.SYSTEMS)
+    for system, scores in result.systems.items():
         assert metric(tmp_path, "colours", system, "precision@1") == pytest.approx(scores["accuracy"], abs=1e-12)
         assert metric(tmp_path, "colours", system, "hit@4") == 1, "every class is ranked"
     judged = read_qrels(tmp_path / "colours.qrels.tsv")
@@ -185,16 +184,15 @@ def test_precision_at_1_is_the_accuracy(tuned: Any, colours: ImageData, tmp_path
 
 
 def test_seeds_and_halves_are_told_apart(tuned: Any, colours: ImageData, tmp_path: Path) -> None:
-    rankings: list[Rankings] = []
-    result = protocols.evaluate("base-to-new", colours, [tuned(1, 2), tuned(2, 2)], rankings=rankings)
-    runs.write(tmp_path, "colours", rankings)
-    assert [each.name for each in rankings] == ["base", "new"]
-    assert [entry.text for entry in rankings[1].documents] == list(colours.classes[2:])
+    result = protocols.evaluate("base-to-new", colours, [tuned(1, 2), tuned(2, 2)], keep_rankings=True)
+    runs.write(tmp_path, "colours", result.rankings)
+    assert [each.name for each in result.rankings] == ["base", "new"]
+    assert [entry.text for entry in result.rankings[1].documents] == list(colours.classes[2:])
     systems = {"zero-shot", "zero-shot-ensemble", "tuned-1", "tuned-2"}
-    assert set(rankings[1].systems) == systems, "a linear probe has no answer for new classes"
-    assert set(rankings[0].systems) == systems | {"linear-probe-1", "linear-probe-2"}
+    assert set(result.rankings[1].systems) == systems, "a linear probe has no answer for new classes"
+    assert set(result.rankings[0].systems) == systems | {"linear-probe-1", "linear-probe-2"}
     for part in ("base", "new"):
-        for seed, scores in result["systems"]["tuned"]["per_seed"].items():
+        for seed, scores in result.systems["tuned"]["per_seed"].items():
             found = metric(tmp_path, f"colours.{part}", f"tuned-{seed}", "precision@1")
             assert found == pytest.approx(scores[part], abs=1e-12)
 
@@ -210,7 +208,7 @@ def test_hit_at_k_is_the_recall_of_image_text_retrieval(tmp_path: Path, monkeypa
     texts = images[pairs.owner] + torch.tensor(random.normal(size=(len(pairs.captions), 8)), dtype=torch.float32)
     texts = F.normalize(texts, dim=1)
     whole = pairs.ranks(texts, keep=12)
-    monkeypatch.setattr("multimodal.evaluation.retrieval.SCORES", 100)
+    monkeypatch.setattr("multimodal.evaluation.captions.SCORES", 100)
     ranks = pairs.ranks(texts, keep=12)
     for way, kept in whole.best.items():
         assert kept.positions.tolist() == ranks.best[way].positions.tolist(), "blocks change nothing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from multimodal.towers.clip import Clip
 from multimodal.training.classes import Task
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.experiments.run import PromptOutput
 from retrieval_prompts.training.loop import Step
 
 KEYS = {"dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings"}
@@ -37,44 +39,45 @@ def without_seeds(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_tune_saves_and_evaluates(tiny_model: Clip, colours: ImageData, tmp_path: Path) -> None:
-    said: list[str] = []
     steps: list[int] = []
     out, cache = tmp_path / "some" / "prompts", tmp_path / "cache"
     result = experiment.tune(
+        tiny_model,
         colours,
         quick(),
         out,
-        model=tiny_model,
         cache=cache,
         on_step=lambda step, total: steps.append(total),
-        say=said.append,
     )
-    assert json.loads(json.dumps(result)) == result and set(result) == KEYS
-    assert (result["dataset"], result["model"], result["protocol"]) == ("colours", "tiny", "few-shot")
-    assert list(result["systems"]) == ["zero-shot", "zero-shot-ensemble", "tuned", "linear-probe"]
-    for scores in result["systems"].values():
+    written = result.to_json()
+    assert json.loads(json.dumps(written)) == written and set(written) == KEYS
+    assert (result.dataset, result.model, result.protocol) == ("colours", "tiny", "few-shot")
+    assert list(result.systems) == ["zero-shot", "zero-shot-ensemble", "tuned", "linear-probe"]
+    for scores in result.systems.values():
         assert {"accuracy", "mean_per_class", "ece"} <= set(scores)
         assert all(0 <= scores[name] <= 1 for name in ("accuracy", "mean_per_class", "ece"))
-    assert result["images_encoded"] == 4 * (2 + TEST)
-    assert {"load model", "tune", "encode images", "zero-shot", "tuned"} <= set(result["seconds"])
+    assert result.images_encoded == 4 * (2 + TEST)
+    assert {"tune", "encode images", "zero-shot", "tuned"} <= set(result.seconds)
     expected = {"method": "coop", "shots": 2, "subset": "all", "train_images": 8, "text_tower": "shared", "seed": 1}
-    assert expected.items() <= result["settings"].items()
-    assert said[0] == "colours: 4 classes, 8 training images, 8 test images"
-    assert said[1] == f"text tower: shared; temperature {result['settings']['temperature']:.2f}"
-    assert steps == [2, 2]
+    assert expected.items() <= result.settings.items()
+    assert result.facts == [
+        "colours: 4 classes, 8 training images, 8 test images",
+        f"text tower: shared; temperature {result.settings['temperature']:.2f}",
+    ]
+    assert steps == [2, 2] and [step.step for step in result.steps] == [1, 2] and not result.rankings
 
     assert sorted(path.name for path in out.parent.iterdir()) == ["prompts"], "no checkpoint is left"
     saved = load(out)
-    assert saved.temperature == result["settings"]["temperature"] != 1
+    assert saved.temperature == result.settings["temperature"] != 1
     train = colours.split("train")
     chosen = [train.pictures[at].name for at in few_shot(train, 2, 1)]
     assert saved.training["pictures"] == chosen and saved.training["dataset"] == "colours"
     again = protocols.evaluate("few-shot", colours, [PromptClassifier.load(out, tiny_model)], cache=cache)
-    assert again["systems"] == result["systems"] and again["images_encoded"] == 0
+    assert again.systems == result.systems and again.images_encoded == 0
 
-    other = experiment.tune(colours, quick(seed=2, method="kgcoop"), model=tiny_model, cache=cache)
+    other = experiment.tune(tiny_model, colours, quick(seed=2, method="kgcoop"), cache=cache)
     named = {*load(out).training["pictures"], *(train.pictures[at].name for at in few_shot(train, 2, 2))}
-    assert other["images_encoded"] == len(named) - 8, "only the shots that are new"
+    assert other.images_encoded == len(named) - 8, "only the shots that are new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "some"], "without a folder nothing is saved"
 
 
@@ -82,40 +85,40 @@ def test_tune_saves_and_evaluates(tiny_model: Clip, colours: ImageData, tmp_path
 def test_half_of_the_classes(
     tiny_model: Clip, colours: ImageData, tmp_path: Path, subset: str, names: tuple[str, ...]
 ) -> None:
-    result = experiment.tune(colours, quick(shots=None), tmp_path / "prompts", subset=subset, model=tiny_model)
-    assert result["protocol"] == "base-to-new" and result["settings"]["classes"] == [2, 2]
-    assert all(set(scores) >= HALVES for scores in result["systems"].values())
+    result = experiment.tune(tiny_model, colours, quick(shots=None), tmp_path / "prompts", subset=subset)
+    assert result.protocol == "base-to-new" and result.settings["classes"] == [2, 2]
+    assert all(set(scores) >= HALVES for scores in result.systems.values())
     assert load(tmp_path / "prompts").classes == names
     assert load(tmp_path / "prompts").training["images"] == 2 * TRAIN
-    probe = result["systems"]["linear-probe"]
+    probe = result.systems["linear-probe"]
     assert probe["base"] is not None and probe["new"] is None, "it has no answer for classes that it has not seen"
     again = protocols.evaluate("base-to-new", colours, [PromptClassifier.load(tmp_path / "prompts", tiny_model)])
-    assert again["systems"] == result["systems"]
+    assert again.systems == result.systems
 
 
 def test_class_specific_prompts_have_no_answer_for_new_classes(tiny_model: Clip, colours: ImageData) -> None:
-    result = experiment.tune(colours, quick(class_specific=True), subset="base", model=tiny_model)
-    assert without_seeds(result["systems"]["tuned"]) == {
+    result = experiment.tune(tiny_model, colours, quick(class_specific=True), subset="base")
+    assert without_seeds(result.systems["tuned"]) == {
         **dict.fromkeys(HALVES),
-        **{name: result["systems"]["tuned"][name] for name in HALVES if name.endswith("base")},
+        **{name: result.systems["tuned"][name] for name in HALVES if name.endswith("base")},
     }
-    assert result["systems"]["tuned"]["base"] is not None
-    assert result["settings"]["text_tower"] == "truncated"
+    assert result.systems["tuned"]["base"] is not None
+    assert result.settings["text_tower"] == "truncated"
 
 
 def test_methods_that_prompt_images_say_so(tiny_model: Clip, colours: ImageData) -> None:
-    said: list[str] = []
-    result = experiment.tune(colours, quick(method="vpt"), model=tiny_model, say=said.append)
-    assert "vpt prompts the image tower: its images are encoded in every step, no cached feature serves" in said
-    assert result["images_encoded"] >= 4 * TEST
+    result = experiment.tune(tiny_model, colours, quick(method="vpt"))
+    assert "vpt prompts the image tower: its images are encoded in every step, no cached feature serves" in result.facts
+    assert result.images_encoded >= 4 * TEST
 
 
 def test_no_test_split(tiny_model: Clip, picture_folder: Path) -> None:
-    said: list[str] = []
     data = load_images(picture_folder / "train")
     with pytest.warns(DataWarning, match="fewer than 16 pictures in 4 of the classes"):
-        experiment.tune(data, quick(shots=16), model=tiny_model, say=said.append)
-    assert said[0] == "train: 4 classes, 8 training images, 4 test images (no test split: held out of each class)"
+        result = experiment.tune(tiny_model, data, quick(shots=16))
+    assert (
+        result.facts[0] == "train: 4 classes, 8 training images, 4 test images (no test split: held out of each class)"
+    )
 
 
 def test_the_template_of_a_known_data_set(colours: ImageData) -> None:
@@ -134,16 +137,14 @@ def test_it_goes_on_where_it_was(tiny_model: Clip, colours: ImageData, tmp_path:
             raise KeyboardInterrupt
 
     settings = quick(epochs=5, method="promptsrc")
-    experiment.tune(colours, settings, tmp_path / "whole", model=tiny_model)
+    experiment.tune(tiny_model, colours, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        experiment.tune(colours, settings, tmp_path / "prompts", model=tiny_model, on_step=stop)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.partial", "whole"]
-    steps: list[int] = []
-    with pytest.raises(UserError, match=r"prompts.partial is the checkpoint of a run with other settings, data or mo"):
-        experiment.tune(colours, replace(settings, seed=2), tmp_path / "prompts", model=tiny_model)
-    experiment.tune(
-        colours, settings, tmp_path / "prompts", model=tiny_model, on_step=lambda step, _: steps.append(step.step)
-    )
+        experiment.tune(tiny_model, colours, settings, tmp_path / "prompts", on_step=stop)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.tune(tiny_model, colours, replace(settings, seed=2), tmp_path / "prompts", on_step=stop)
+    kept = [re.sub(r"\.[0-9a-f]{8}\.", ".*.", path.name) for path in sorted(tmp_path.iterdir())]
+    assert kept == ["prompts.*.partial", "prompts.*.partial", "whole"], "a run of other settings has its own"
+    steps = [step.step for step in experiment.tune(tiny_model, colours, settings, tmp_path / "prompts").steps]
     assert steps[0] > 1 and sorted(path.name for path in tmp_path.iterdir()) == ["prompts", "whole"]
     one, other = load(tmp_path / "prompts"), load(tmp_path / "whole")
     assert all(torch.equal(value, other.state[name]) for name, value in one.state.items())
@@ -156,7 +157,7 @@ def test_a_run_that_diverged_begins_anew(
     plain, losses = Task.loss, iter([1.0, 1.0, math.nan])
     monkeypatch.setattr(Task, "loss", lambda task, batch: next(losses) * plain(task, batch))
     with pytest.raises(UserError, match=r"the loss is not finite .* at step 3 of 5; .*try a smaller --lr"):
-        experiment.tune(colours, quick(epochs=5), tmp_path / "prompts", model=tiny_model)
+        experiment.tune(tiny_model, colours, quick(epochs=5), tmp_path / "prompts")
     assert list(tmp_path.iterdir()) == [], "its checkpoint would only diverge again"
 
 
@@ -166,7 +167,7 @@ def test_a_run_that_diverged_begins_anew(
 def test_what_is_refused_writes_nothing(tiny_model: Clip, colours: ImageData, tmp_path: Path) -> None:
     def refused(message: str, data: ImageData = colours, settings: Settings | None = None, **given: Any) -> None:
         with pytest.raises(UserError, match=message) as error:
-            experiment.tune(data, settings or quick(), tmp_path / "prompts", model=tiny_model, **given)
+            experiment.tune(tiny_model, data, settings or quick(), tmp_path / "prompts", **given)
         assert "\n" not in str(error.value)
         assert list(tmp_path.iterdir()) == []
 
@@ -177,10 +178,11 @@ def test_what_is_refused_writes_nothing(tiny_model: Clip, colours: ImageData, tm
     refused("colours has no split 'test'; it has train", untested)
     refused("colours has no split 'train'; it has test", replace(colours, splits={"test": colours.split("test")}))
     refused("18 vectors leaves no room for a name", settings=quick(context=18))
-    refused("deep has no class-specific contexts", settings=quick(method="deep", class_specific=True))
+    with pytest.raises(UserError, match="--class-specific is read with --method coop, kgcoop or prograd, not with "):
+        quick(method="deep", class_specific=True)
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "prompt.json").write_text("{}")
     with pytest.raises(UserError, match="prompts exists already"):
-        experiment.tune(colours, quick(), tmp_path / "prompts", model=tiny_model)
-    experiment.tune(colours, quick(), tmp_path / "prompts", model=tiny_model, overwrite=True)
+        experiment.tune(tiny_model, colours, quick(), tmp_path / "prompts")
+    experiment.tune(tiny_model, colours, quick(), PromptOutput(tmp_path / "prompts", overwrite=True))
     assert load(tmp_path / "prompts").classes == NAMES

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData, Picture, load_images
 from multimodal.evaluation import linear_probe as probe
-from multimodal.experiments.protocols import Classifier, evaluate, over_seeds, table
+from multimodal.experiments.protocols import Classifier, EvaluationProtocol, evaluate, over_seeds, table
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import DataWarning, UserError
 
@@ -95,9 +95,10 @@ def paints(root: Path, *odd: tuple[str, str, int, str]) -> ImageData:
 def test_few_shot(clip: Any, data: ImageData, tmp_path: Path) -> None:
     seeds = [Tuned(clip, data.classes), Tuned(clip, data.classes, 2, instead={"red": "green", "green": "red"})]
     result = evaluate("few-shot", data, seeds, cache=tmp_path / "cache")
-    assert json.loads(json.dumps(result)) == result
-    assert (result["dataset"], result["model"], result["protocol"]) == ("paints", "colours", "few-shot")
-    systems = result["systems"]
+    written = result.to_json()
+    assert json.loads(json.dumps(written)) == written
+    assert (result.dataset, result.model, result.protocol) == ("paints", "colours", "few-shot")
+    systems = result.systems
     assert list(systems) == ["zero-shot", "zero-shot-ensemble", "tuned", "linear-probe"]
     for name in ("zero-shot", "zero-shot-ensemble"):
         assert set(systems[name]) == {"accuracy", "mean_per_class", "ece"}
@@ -110,15 +111,15 @@ def test_few_shot(clip: Any, data: ImageData, tmp_path: Path) -> None:
     assert tuned["per_seed"]["1"] == pytest.approx(systems["zero-shot"], abs=1e-6)
     assert tuned["ece"] == pytest.approx(np.mean([scores["ece"] for scores in tuned["per_seed"].values()]))
     assert systems["linear-probe"]["accuracy"] == 15 / 16 and systems["linear-probe"]["std"]["accuracy"] == 0
-    assert result["images_encoded"] == 16  # 15 different pictures in test; of train, whose others are the same, red 0
-    assert set(result["seconds"]) == {"encode images", "zero-shot", "tuned", "linear-probe"}
-    assert result["settings"]["images"] == 16 and result["settings"]["seeds"] == [1, 2]
-    assert result["settings"]["prompts"]["shots"] == 2 and "seed" not in result["settings"]["prompts"]
+    assert result.images_encoded == 16  # 15 different pictures in test; of train, whose others are the same, red 0
+    assert set(result.seconds) == {"encode images", "zero-shot", "tuned", "linear-probe"}
+    assert result.settings["images"] == 16 and result.settings["seeds"] == [1, 2]
+    assert result.settings["prompts"]["shots"] == 2 and "seed" not in result.settings["prompts"]
 
 
 def test_ece_by_hand(clip: Any, data: ImageData, tmp_path: Path) -> None:
     """Coloured pictures: logits 20 and, for white, 20/√3; white ones: 20 and three times 20/√3."""
-    zero_shot = evaluate("few-shot", data, clip=clip, cache=tmp_path)["systems"]["zero-shot"]
+    zero_shot = evaluate("few-shot", data, clip=clip, cache=tmp_path).systems["zero-shot"]
     coloured = np.exp(20) / (np.exp(20) + np.exp(20 / 3**0.5) + 2)
     white = np.exp(20) / (np.exp(20) + 3 * np.exp(20 / 3**0.5))
     assert zero_shot["ece"] == pytest.approx(abs(15 - 12 * coloured - 4 * white) / 16, abs=1e-6)
@@ -128,8 +129,8 @@ def test_nothing_is_encoded_twice(clip: Any, data: ImageData, tmp_path: Path) ->
     tuned = Tuned(clip, data.classes)
     first = evaluate("few-shot", data, [tuned], cache=tmp_path)
     again = evaluate("few-shot", data, [tuned], cache=tmp_path)
-    assert first["images_encoded"] > 0 and again["images_encoded"] == 0
-    assert again["systems"] == first["systems"]
+    assert first.images_encoded > 0 and again.images_encoded == 0
+    assert again.systems == first.systems
 
 
 def test_the_order_of_the_prompts_classes_and_their_underscores_do_not_matter(
@@ -137,15 +138,15 @@ def test_the_order_of_the_prompts_classes_and_their_underscores_do_not_matter(
 ) -> None:
     names = ("White", "red_", "blue", "green")
     tuned = Tuned(clip, names, instead={"White": "white", "red_": "red"})
-    assert evaluate("few-shot", data, [tuned], cache=tmp_path)["systems"]["tuned"]["accuracy"] == 15 / 16
+    assert evaluate("few-shot", data, [tuned], cache=tmp_path).systems["tuned"]["accuracy"] == 15 / 16
     tuned = Tuned(clip, ("red", "green"))
-    assert evaluate("base-to-new", data, [tuned], cache=tmp_path)["systems"]["tuned"]["base"] == 7 / 8
+    assert evaluate("base-to-new", data, [tuned], cache=tmp_path).systems["tuned"]["base"] == 7 / 8
 
 
 def test_base_to_new(clip: Any, data: ImageData, tmp_path: Path) -> None:
     swapped = {"white": "blue", "blue": "white"}
     seeds = [Tuned(clip, ("green", "red")), Tuned(clip, ("green", "red"), 2, instead=swapped)]
-    systems = evaluate("base-to-new", data, seeds, cache=tmp_path)["systems"]
+    systems = evaluate("base-to-new", data, seeds, cache=tmp_path).systems
     metrics = {"base", "new", "harmonic_mean", "ece_base", "ece_new", "mean_per_class_base", "mean_per_class_new"}
     assert set(systems["zero-shot"]) == metrics
     assert (systems["zero-shot"]["base"], systems["zero-shot"]["new"]) == (7 / 8, 1)
@@ -165,14 +166,14 @@ def test_base_to_new(clip: Any, data: ImageData, tmp_path: Path) -> None:
 def test_base_to_new_without_prompts_takes_the_halves_of_the_sorted_classes(
     clip: Any, data: ImageData, tmp_path: Path
 ) -> None:
-    systems = evaluate("base-to-new", data, clip=clip, cache=tmp_path)["systems"]
+    systems = evaluate("base-to-new", data, clip=clip, cache=tmp_path).systems
     assert list(systems) == ["zero-shot", "zero-shot-ensemble"]
     assert (systems["zero-shot"]["base"], systems["zero-shot"]["new"]) == (1, 7 / 8)
 
 
 def test_class_specific_prompts_have_no_answer_for_new_classes(clip: Any, data: ImageData, tmp_path: Path) -> None:
     tuned = Tuned(clip, ("green", "red"), class_specific=True)
-    systems = evaluate("base-to-new", data, [tuned], cache=tmp_path)["systems"]
+    systems = evaluate("base-to-new", data, [tuned], cache=tmp_path).systems
     assert systems["tuned"]["base"] == 7 / 8
     assert systems["tuned"]["new"] is systems["tuned"]["harmonic_mean"] is systems["tuned"]["ece_new"] is None
 
@@ -182,8 +183,8 @@ def test_prompts_in_the_image_tower_get_pictures(clip: Any, data: ImageData, tmp
     plain = evaluate("few-shot", data, [Tuned(clip, data.classes)], cache=tmp_path)
     result = evaluate("few-shot", data, [tuned], cache=tmp_path)
     assert isinstance(tuned.seen[0][0], Picture) and len(tuned.seen[0]) == 16
-    assert result["systems"]["tuned"]["accuracy"] == plain["systems"]["tuned"]["accuracy"]
-    assert result["images_encoded"] == 16  # the features of all others were in the cache
+    assert result.systems["tuned"]["accuracy"] == plain.systems["tuned"]["accuracy"]
+    assert result.images_encoded == 16  # the features of all others were in the cache
 
 
 def test_the_probe_learns_from_the_few_shots_of_train_alone(
@@ -207,9 +208,9 @@ def test_the_probe_learns_from_the_few_shots_of_train_alone(
 
 def test_cross_dataset(clip: Any, data: ImageData, tmp_path: Path) -> None:
     result = evaluate("cross-dataset", data, [Tuned(clip, ("dog", "cat"))], cache=tmp_path)
-    assert list(result["systems"]) == ["zero-shot", "zero-shot-ensemble", "tuned"]
-    assert result["systems"]["tuned"]["accuracy"] == 15 / 16
-    assert result["settings"]["trained_on"] == "paints"
+    assert list(result.systems) == ["zero-shot", "zero-shot-ensemble", "tuned"]
+    assert result.systems["tuned"]["accuracy"] == 15 / 16
+    assert result.settings["trained_on"] == "paints"
     with pytest.warns(DataWarning, match="has the classes that the prompts were tuned on"):
         evaluate("cross-dataset", data, [Tuned(clip, data.classes)], cache=tmp_path)
 
@@ -219,8 +220,8 @@ def test_domain(clip: Any, data: ImageData, tmp_path: Path) -> None:
     odd += [("train", "green", number, "red") for number in range(PER_CLASS)]
     source = paints(tmp_path / "source", *odd)
     tuned = [Tuned(clip, source.classes)]
-    assert "linear-probe" not in evaluate("domain", data, tuned, cache=tmp_path)["systems"]
-    systems = evaluate("domain", data, tuned, source=source, cache=tmp_path)["systems"]
+    assert "linear-probe" not in evaluate("domain", data, tuned, cache=tmp_path).systems
+    systems = evaluate(EvaluationProtocol("domain", source=source), data, tuned, cache=tmp_path).systems
     assert (systems["tuned"]["accuracy"], systems["linear-probe"]["accuracy"]) == (15 / 16, 9 / 16)
 
 
@@ -230,11 +231,10 @@ def test_the_template_is_that_of_the_data_set_unless_the_prompts_have_their_own(
     def texts(**options: Any) -> str:
         clip.texts.clear()
         classifiers = options.pop("classifiers", ())
-        result = evaluate(
-            "few-shot", pets, classifiers, clip=clip, cache=tmp_path / "cache", systems=["zero-shot"], **options
-        )
-        assert list(result["systems"]) == ["zero-shot"]
-        assert clip.texts[0] == result["settings"]["template"].replace("{}", "blue")
+        how = EvaluationProtocol(systems=["zero-shot"], **options)
+        result = evaluate(how, pets, classifiers, clip=clip, cache=tmp_path / "cache")
+        assert list(result.systems) == ["zero-shot"]
+        assert clip.texts[0] == result.settings["template"].replace("{}", "blue")
         return clip.texts[0]
 
     assert texts() == texts(classifiers=[Tuned(clip, pets.classes)]) == "a photo of a blue, a type of pet."
@@ -246,14 +246,14 @@ def test_pictures_that_cannot_be_read_are_left_out_and_counted(clip: Any, data: 
     (tmp_path / "paints" / "test" / "red" / "0.png").write_bytes(b"no picture")  # the green one
     with pytest.warns(DataWarning, match="1 of 16 pictures are skipped"):
         result = evaluate("few-shot", data, [Tuned(clip, data.classes)], cache=tmp_path / "cache")
-    assert (result["settings"]["images"], result["settings"]["images_skipped"]) == (15, 1)
-    assert [result["systems"][name]["accuracy"] for name in ("zero-shot", "tuned", "linear-probe")] == [1, 1, 1]
+    assert (result.settings["images"], result.settings["images_skipped"]) == (15, 1)
+    assert [result.systems[name]["accuracy"] for name in ("zero-shot", "tuned", "linear-probe")] == [1, 1, 1]
 
 
 def test_what_does_not_belong_together_is_refused(clip: Any, data: ImageData, tmp_path: Path) -> None:
     def refused(message: str, protocol: str, *classifiers: Classifier, **options: Any) -> None:
         with pytest.raises(UserError, match=message):
-            evaluate(protocol, data, classifiers, cache=tmp_path, **options)
+            evaluate(EvaluationProtocol(protocol, **options), data, classifiers, cache=tmp_path)
 
     all_classes, base = Tuned(clip, data.classes), Tuned(clip, ("green", "red"))
     refused("there is no protocol 'zero'; the protocols are few-shot, base-to-new,", "zero", all_classes)

@@ -13,11 +13,11 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from multimodal.data.pictures import Picture, load_pictures
-from multimodal.evaluation.retrieval import build_index, encoder, picture_vector, search
 from multimodal.interop.live import LiveModel, as_sentence_transformer
 from multimodal.prompts.methods import method
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
+from multimodal.vectors.image_index import build_index, encoder, picture_vector, search
 from multimodal.vectors.texts import text_vectors
 from retrieval_prompts.errors import DataWarning, UserError
 

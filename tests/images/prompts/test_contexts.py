@@ -171,4 +171,4 @@ def test_starts_that_cannot_be(tiny_model: Clip) -> None:
     with pytest.raises(UserError, match='--init "a photo of a" or --init gaussian'):
         initial_context(tiny_model, "  ", 4, seed=0)
     with pytest.raises(UserError, match="--context must be 1 or more, got 0"):
-        initial_context(tiny_model, "a", 0, seed=0)
+        initial_context(tiny_model, "a", Settings(context=0).context, seed=0)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 import multimodal.prompts.methods
 from multimodal.prompts.contexts import Classes, Prompts
-from multimodal.prompts.methods import METHODS, Method, method
+from multimodal.prompts.methods import Method, method
 from multimodal.prompts.methods.tpt import adapt, marginal_entropy, surest
 from multimodal.prompts.objectives import Outputs, cross_entropy, knowledge_guided
+from multimodal.prompts.settings import METHODS
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
@@ -97,7 +98,7 @@ def vectors(prompts: Prompts) -> list[Tensor]:
 
 
 def test_every_file_is_a_method_but_those_that_say_otherwise() -> None:
-    files = {path.stem for path in Path(multimodal.methods.__path__[0]).glob("*.py")}
+    files = {path.stem for path in Path(multimodal.prompts.methods.__path__[0]).glob("*.py")}
     assert files - {"__init__", "parts", "tpt"} == set(METHODS)
     for name in METHODS:
         assert Settings.of(method=name).method == name, "its defaults are settings"
@@ -184,7 +185,10 @@ def test_class_specific_contexts_only_where_there_are_any(clip: Clip, name: str)
     if name in ("coop", "kgcoop", "prograd"):
         assert tuple(made(clip, name, class_specific=True)[0].prompter.encoder().shape) == (len(NAMES), 4, WIDTH)
     else:
-        with pytest.raises(UserError, match=rf"^{name} has no class-specific contexts; use coop"):
+        with pytest.raises(
+            UserError,
+            match=rf"^--class-specific is read with --method coop, kgcoop or prograd, not with --method {name}$",
+        ):
             made(clip, name, class_specific=True)
 
 
@@ -251,7 +255,7 @@ def test_without_its_weight_kgcoop_is_coop(clip: Clip) -> None:
         )
         assert torch.allclose(gradient(clip, kin, classes), gradient(clip, coop, classes), atol=1e-6)
         coop = made(clip, "coop")[0]
-    assert method("kgcoop").DEFAULTS["weight"] == 8
+    assert Settings(method="kgcoop").weight == 8
 
 
 def test_kgcoop_starts_without_a_penalty_and_then_has_one(clip: Clip) -> None:

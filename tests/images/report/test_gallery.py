@@ -5,51 +5,17 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from parsed_page import Parsed
 from PIL import Image
 
-from multimodal.report.gallery import SIDE, Bar, Figure, page, thumbnail, write_page
+from multimodal.report.gallery import SIDE, Bar, Figure, page, thumbnail
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.report.page import write_page
 
-VOID = {"meta", "img", "br", "link", "input"}
 NASTY = "<script>alert('x')</script> & \"quotes\""
-
-
-class Parsed(HTMLParser):
-    """Collects tags, attributes and text, and checks that every element is closed where it was opened."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == [], self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        names = [name for name, _ in attrs]
-        assert len(names) == len(set(names))
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).replace("\N{NO-BREAK SPACE}", " ").split())
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def colour(name: str, size: tuple[int, int] = (8, 6)) -> Callable[[], Image.Image]:
@@ -80,20 +46,19 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
     parsed = Parsed(html)
     assert not {"script", "link", "iframe", "object", "form", "base"} & {tag for tag, _ in parsed.tags}
     for _, attributes in parsed.tags:
-        assert not any(name.startswith("on") or name == "href" for name in attributes)
+        assert not any(name.startswith("on") or name in {"href", "style"} for name in attributes)
         assert attributes.get("src", "data:image/").startswith("data:image/")
-    assert "url(" not in html and "http" not in html.replace("http-equiv", "")
+    assert "url(" not in html and "http" not in html.replace("http-equiv", "") and "<!--" not in html
     assert parsed.text.count(" ".join(NASTY.split())) == 8, "every word is there, as text"
-    policy = next(meta["content"] for meta in parsed.all("meta") if "http-equiv" in meta)
-    assert policy.startswith("default-src 'none';")
+    assert parsed.policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in parsed.policy and "script" not in parsed.policy
 
 
 def test_classification_page() -> None:
     bars = (Bar("dog", 0.7231), Bar("cat", 0.2, right=True), Bar("sea lion", 1.0001))
     parsed = Parsed(page("3 pictures", [Figure(colour("red"), "a.png", bars=bars, right=False)]))
     assert "1 wrong a.png dog 72.3 % cat ✓ 20.0 % sea lion 100.0 %" in parsed.text
-    widths = [span["style"] for span in parsed.all("span") if span.get("class") == "bar"]
-    assert widths == ["--p:72.3%", "--p:20.0%", "--p:100.0%"]
+    assert [bar["width"] for bar in parsed.all("rect")] == ["72.3", "20.0", "100.0"]
     assert "right a.png" in Parsed(page("x", [Figure(colour("red"), "a.png", right=True)])).text
 
 

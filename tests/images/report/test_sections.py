@@ -7,7 +7,6 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from multimodal.data.images import ImageData
 from multimodal.data.pictures import Picture
 from multimodal.evaluation.rankings import Best, Entry, Rankings
 from multimodal.experiments.protocols import evaluate
+from multimodal.experiments.results import CaptionResult, ClassResult
 from multimodal.report import sections as report
 from multimodal.report.sections import Album, classification, first_is_right, reciprocal
 from multimodal.towers.clip import Clip
@@ -43,8 +43,8 @@ def ranked(rows: list[list[float]]) -> Best:
 CAT, DOG, FOX = [3.0, 2.0, 1.0], [1.0, 3.0, 2.0], [1.0, 2.0, 3.0]
 
 
-def labelled(folder: Path, **systems: list[list[float]]) -> tuple[dict[str, Any], list[Rankings]]:
-    """A result of four pictures of a cat, a cat, a dog and a fox, in the schema of `protocols.evaluate`."""
+def labelled(folder: Path, **systems: list[list[float]]) -> ClassResult:
+    """A result of four pictures of a cat, a cat, a dog and a fox."""
     documents = [Entry(name.replace(" ", "%20"), name) for name in CLASSES]
     best = {name.replace("_", "-"): ranked(rows) for name, rows in systems.items()}
     rankings = Rankings("", entries(folder, 4), documents, [[0], [0], [1], [2]], best)
@@ -53,8 +53,7 @@ def labelled(folder: Path, **systems: list[list[float]]) -> tuple[dict[str, Any]
         own = [rankings.ranks(name) for name in best if name.startswith(system) and name != "zero-shot-ensemble"]
         scores[system] = {"accuracy": float(np.mean([ranks == 1 for ranks in own])), "mean_per_class": 0.5, "ece": 0.25}
     settings = {"split": "test", "temperature": 1.5, "images_skipped": 1}
-    result = {"dataset": "pets", "model": "m", "protocol": "few-shot", "images_encoded": 4}
-    return {**result, "systems": scores, "settings": settings}, [rankings]
+    return ClassResult("pets", "m", None, "few-shot", scores, 4, settings=settings, rankings=[rankings])
 
 
 def test_scores_of_ranks() -> None:
@@ -64,8 +63,8 @@ def test_scores_of_ranks() -> None:
 
 
 def test_a_classification(tmp_path: Path) -> None:
-    result, rankings = labelled(tmp_path, zero_shot=[CAT, DOG, DOG, CAT], tuned=[DOG, CAT, DOG, FOX])
-    (section,) = classification(result, rankings)
+    result = labelled(tmp_path, zero_shot=[CAT, DOG, DOG, CAT], tuned=[DOG, CAT, DOG, FOX])
+    (section,) = classification(result)
     assert (section.name, section.split, section.metric) == ("pets", "test", "accuracy")
     assert section.systems["tuned"] == {"accuracy": 0.75, "mean_per_class": 0.5}, "ECE, where less is more, is a fact"
     assert "4 pictures, 3 classes" in section.facts
@@ -85,8 +84,8 @@ def test_a_classification(tmp_path: Path) -> None:
 
 
 def test_seeds_are_averaged(tmp_path: Path) -> None:
-    result, rankings = labelled(tmp_path, zero_shot=[CAT] * 4, tuned_1=[CAT, DOG, DOG, DOG], tuned_2=[CAT] * 4)
-    (section,) = classification(result, rankings)
+    result = labelled(tmp_path, zero_shot=[CAT] * 4, tuned_1=[CAT, DOG, DOG, DOG], tuned_2=[CAT] * 4)
+    (section,) = classification(result)
     assert [query.scores["tuned"] for query in section.queries] == [1, 0.5, 0.5, 0]
     assert list(section.queries[1].rankings) == ["zero-shot", "tuned"]
     assert section.queries[1].rankings["tuned"][0][0] == "dog", "of the first seed"
@@ -95,29 +94,28 @@ def test_seeds_are_averaged(tmp_path: Path) -> None:
 
 
 def test_zero_shot_alone_is_tested_against_nothing(tmp_path: Path) -> None:
-    result, rankings = labelled(tmp_path, zero_shot=[CAT] * 4)
-    (section,) = classification(result, rankings)
+    result = labelled(tmp_path, zero_shot=[CAT] * 4)
+    (section,) = classification(result)
     assert section.tests == {} and set(section.queries[0].scores) == {"zero-shot"}
     assert section.system not in section.systems
 
 
 def test_halves_and_a_system_without_an_answer(tiny_model: Clip, colours: ImageData) -> None:
-    rankings: list[Rankings] = []
-    result = evaluate("base-to-new", colours, clip=tiny_model, rankings=rankings)
+    result = evaluate("base-to-new", colours, clip=tiny_model, keep_rankings=True)
     probe = {"base": 0.5, "new": None, "mean_per_class_base": 0.5, "ece_base": 0.1}
-    result["systems"]["linear-probe"] = probe
-    base, new = classification(result, rankings)
+    result.systems = {**result.systems, "linear-probe": probe}
+    base, new = classification(result)
     assert (base.name, new.name) == ("colours, base classes", "colours, new classes")
     assert set(base.systems) == {*new.systems, "linear-probe"}
     for section, name in ((base, "base"), (new, "new")):
         for system in ("zero-shot", "zero-shot-ensemble"):
             mean = np.mean([query.scores[system] for query in section.queries])
-            assert section.systems[system]["accuracy"] == result["systems"][system][name] == pytest.approx(mean)
+            assert section.systems[system]["accuracy"] == result.systems[system][name] == pytest.approx(mean)
     assert set(base.documents) == set(colours.classes[:2])
     assert base.tests.keys() == {"zero-shot-ensemble_vs_zero-shot"}
 
 
-def captioned(folder: Path, pictures: int = 3) -> tuple[dict[str, Any], list[Rankings]]:
+def captioned(folder: Path, pictures: int = 3, split: str = "test") -> CaptionResult:
     """Two captions a picture; tuned is right on all of them, zero-shot on the second ones alone."""
     shown = entries(folder, pictures)
     captions = [Entry(f"{each.id}#{number}", f"{each.text}, {number}") for each in shown for number in range(2)]
@@ -132,17 +130,18 @@ def captioned(folder: Path, pictures: int = 3) -> tuple[dict[str, Any], list[Ran
         Rankings("t2i", captions, shown, [[at // 2] for at in range(2 * pictures)], to_images),
     ]
     recalls = {way: {f"r@{k}": 0.5 for k in (1, 5, 10)} for way in ("i2t", "t2i")}
-    result = {"dataset": "flickr", "model": "m", "protocol": "retrieval", "images_encoded": 0}
-    counts = {"images": pictures, "captions": 2 * pictures, "captions_cut": 1}
-    return {**result, **counts, "systems": {"zero-shot": recalls, "tuned": recalls}, "settings": {}}, rankings
+    systems = {"zero-shot": recalls, "tuned": recalls}
+    result = CaptionResult("flickr", "m", None, "retrieval", systems, rankings=rankings, split=split)
+    result.images, result.captions, result.captions_cut = pictures, 2 * pictures, 1
+    return result
 
 
 def test_captions(tmp_path: Path) -> None:
-    result, rankings = captioned(tmp_path)
-    words, pictures = report.captions(result, rankings, "val")
+    result = captioned(tmp_path, split="val")
+    words, pictures = report.captions(result)
     assert (words.name, pictures.name) == ("flickr, text to image", "flickr, image to text")
     assert (words.split, words.metric) == ("val", "mrr@10")
-    for section, way in ((words, rankings[1]), (pictures, rankings[0])):
+    for section, way in ((words, result.rankings[1]), (pictures, result.rankings[0])):
         for system, values in section.systems.items():
             expected = per_query(way.qrels(), way.run(system), ["mrr@10"])
             assert values["mrr@10"] == pytest.approx(means(expected)["mrr@10"])
@@ -156,8 +155,8 @@ def test_captions(tmp_path: Path) -> None:
 
 
 def test_captions_of_a_picture_are_tested_as_one(tmp_path: Path) -> None:
-    result, rankings = captioned(tmp_path)
-    words, _ = report.captions(result, rankings, "test")
+    result = captioned(tmp_path)
+    words, _ = report.captions(result)
     test = words.tests["tuned_vs_zero-shot"]
     scores = {name: [query.scores[name] for query in words.queries] for name in ("zero-shot", "tuned")}
     before, after = (dict(enumerate(np.reshape(own, (3, 2)).mean(axis=1))) for own in scores.values())
@@ -170,15 +169,15 @@ def test_captions_of_a_picture_are_tested_as_one(tmp_path: Path) -> None:
 
 
 def test_runs_are_averaged_as_far_as_they_are_there(tmp_path: Path) -> None:
-    result, rankings = captioned(tmp_path)
+    result = captioned(tmp_path)
     members = {"zero-shot": ["zero-shot"], "tuned": ["coop-1", "coop-2", "lost"]}
-    for each in rankings:
+    for each in result.rankings:
         each.systems = {
             "zero-shot": each.systems["zero-shot"],
             "coop-1": each.systems["tuned"],
             "coop-2": each.systems["zero-shot"],
         }
-    words, _ = report.captions(result, rankings, "test", members=members)
+    words, _ = report.captions(result, members=members)
     assert words.queries[0].scores["tuned"] == (1 + words.queries[0].scores["zero-shot"]) / 2
     assert words.facts[-1] == "tuned: the mean of 2 runs, of which coop-1 is shown"
 
@@ -189,18 +188,18 @@ def steps(count: int, dev: float | None = None) -> list[Step]:
 
 
 def test_training_curves(tmp_path: Path) -> None:
-    result, rankings = labelled(tmp_path, zero_shot=[CAT] * 4, tuned=[CAT] * 4)
-    (section,) = classification(result, rankings, steps(3))
+    result = labelled(tmp_path, zero_shot=[CAT] * 4, tuned=[CAT] * 4)
+    (section,) = classification(replace(result, steps=steps(3)))
     assert section.loss[0].points == [(1, 2.0), (2, 1.0), (3, 2 / 3)] and section.dev == ()
-    (section,) = classification(result, rankings, steps(1000))
+    (section,) = classification(replace(result, steps=steps(1000)))
     points = section.loss[0].points
     assert len(points) == 200 and points[-1][0] == 1000
     assert points[-1][1] == pytest.approx(np.mean([2 / at for at in range(996, 1001)]))
 
-    result, rankings = captioned(tmp_path)
+    described = captioned(tmp_path)
     dev = {"metric": "m", "zero-shot": 0.5, "tuned": 0.8, "full_strength": 0.6, "images": 2}
-    result["settings"] = {"dev": dev, "strength": 0.25}
-    words, pictures = report.captions(result, rankings, "test", steps(4, dev=0.5))
+    described.settings = {"dev": dev, "strength": 0.25}
+    words, pictures = report.captions(replace(described, steps=steps(4, dev=0.5)))
     assert words.dev[0].points == [(0, 0.5), (4, 0.7)]
     assert words.strength[0].points == [(0, 0.5), (0.25, 0.8), (1, 0.6)]
     assert pictures.loss == pictures.dev == pictures.strength == (), "once in a report"
@@ -227,8 +226,8 @@ def test_pictures_are_small_bounded_and_read_once(tmp_path: Path, monkeypatch: p
     assert Image.open(io.BytesIO(content)).size == (160, 53)
 
     read.clear()
-    result, rankings = captioned(tmp_path, pictures=8)
-    sections = report.captions(result, rankings, "test", limit=10)
+    result = captioned(tmp_path, pictures=8)
+    sections = report.captions(result, limit=10)
     per_section = [{item.picture for item in own.documents.values()} - {""} for own in sections]
     assert (
         len(per_section[0]) == 5 and len(read) == 10 and sum(bool(query.picture) for query in sections[1].queries) == 5
@@ -237,8 +236,8 @@ def test_pictures_are_small_bounded_and_read_once(tmp_path: Path, monkeypatch: p
 
 def test_those_that_changed_most_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "RANKED", 2)
-    result, rankings = labelled(tmp_path, zero_shot=[CAT, CAT, CAT, CAT], tuned=[CAT, CAT, DOG, FOX])
-    (section,) = classification(result, rankings)
+    result = labelled(tmp_path, zero_shot=[CAT, CAT, CAT, CAT], tuned=[CAT, CAT, DOG, FOX])
+    (section,) = classification(result)
     assert [bool(query.rankings) for query in section.queries] == [False, False, True, True]
     assert [bool(query.picture) for query in section.queries] == [False, False, True, True]
     assert all(query.scores and query.relevant for query in section.queries)
@@ -249,13 +248,13 @@ def test_the_page(tmp_path: Path) -> None:
     from retrieval_prompts.report.page import render
 
     sections: list[Section] = []
-    first, rankings = labelled(tmp_path, zero_shot=[CAT, DOG, DOG, CAT], tuned=[DOG, CAT, DOG, FOX])
-    sections += classification(first, rankings, steps(3))
-    second, rankings = captioned(tmp_path)
-    sections += report.captions(second, rankings, "test")
+    first = labelled(tmp_path, zero_shot=[CAT, DOG, DOG, CAT], tuned=[DOG, CAT, DOG, FOX])
+    sections += classification(replace(first, steps=steps(3)))
+    second = captioned(tmp_path)
+    sections += report.captions(second)
     for result in (first, second):
         page = report.report(result, sections)
         html = render(page)
-        assert page.title in html and f"model {result['model']}" in html and "my fox" in html
+        assert page.title in html and f"model {result.model}" in html and "my fox" in html
         assert html.count("<img") >= 4 and page.notes[0].split(":")[0] in html
     assert page.notes == [report.CAPTIONS]

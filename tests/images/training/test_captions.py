@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from multimodal.classifier import PromptClassifier
 from multimodal.data.captions import Captioned, load_captions
-from multimodal.evaluation.retrieval import Pairs, evaluate_captions, search_prompts
+from multimodal.evaluation.captions import Pairs
+from multimodal.experiments.captions import evaluate
 from multimodal.prompts import folder as artifacts
 from multimodal.prompts.methods import method
 from multimodal.towers.clip import Clip, load_clip
@@ -176,12 +177,12 @@ def test_prompts_are_saved_as_others_are(clip: Clip, train: Captioned, data: Pat
     tuned = replace(tune_captions(clip, train, settings()), strength=0.5)
     tuned.save(tmp_path / "prompts", clip)
     loaded = PromptClassifier.load(tmp_path / "prompts", clip)
-    prompter, strength = search_prompts(loaded)
+    prompter, strength = loaded.search_prompts()
     assert strength == 0.5 and loaded.training == tuned.training and loaded.classes == ()
     assert torch.equal(text_vectors(clip, ["a boat"], prompter), text_vectors(clip, ["a boat"], tuned.prompter))
     test = load_captions(data / "captions.jsonl", "test")
-    ours, theirs = (evaluate_captions(clip, test, each, strength=0.5) for each in (prompter, tuned.prompter))
-    assert ours["systems"] == theirs["systems"]
+    ours, theirs = (evaluate(clip, test, (each, 0.5)) for each in (prompter, tuned.prompter))
+    assert ours.systems == theirs.systems
     assert set(loaded.predict([train.pictures[0].source], ["blue", "pink"])) <= {"blue", "pink"}  # type: ignore[list-item]
     assert sum(file.stat().st_size for file in (tmp_path / "prompts").iterdir()) < 20_000
     with pytest.raises(UserError, match="exists already"):

@@ -15,14 +15,14 @@ from tiny_clip import DIMENSION
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multimodal.prompts.contexts import Classes, Prompts
+from multimodal.prompts.contexts import Classes, Prompts, logits
 from multimodal.prompts.methods import method
 from multimodal.towers.clip import Clip
-from multimodal.training import classes as tuning
 from multimodal.training.classes import Average, Task, train
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.loop import Step
+from retrieval_prompts.training.task import Positions
 
 NAMES = ("dog", "red panda", "cup")
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2])
@@ -38,11 +38,11 @@ class Pixels:
             self.vectors = torch.stack([clip.encode_images(view) for view in self.all])
         self.asked: list[tuple[str, list[int], list[int]]] = []
 
-    def features(self, positions: tuning.Positions, views: tuning.Positions) -> Tensor:
+    def features(self, positions: Positions, views: Positions) -> Tensor:
         self.asked.append(("features", positions.tolist(), views.tolist()))
         return self.vectors[views, positions]
 
-    def pixels(self, positions: tuning.Positions, views: tuning.Positions) -> Tensor:
+    def pixels(self, positions: Positions, views: Positions) -> Tensor:
         self.asked.append(("pixels", positions.tolist(), views.tolist()))
         return self.all[views, positions]
 
@@ -134,10 +134,10 @@ def test_text_that_nothing_trains_is_computed_once(tiny_model: Clip, monkeypatch
 
 def test_logits() -> None:
     images, text = (F.normalize(torch.randn(*shape, 5), dim=-1) for shape in ((2,), (3,)))
-    found = tuning.logits(10.0, images, text)
+    found = logits(10.0, images, text)
     assert torch.allclose(found, 10 * torch.stack([text @ image for image in images]), atol=1e-5)
-    assert torch.allclose(tuning.logits(10.0, images, text.expand(2, -1, -1)), found, atol=1e-5)
-    assert tuning.logits(10.0, images.bfloat16(), text.bfloat16()).dtype == torch.float32
+    assert torch.allclose(logits(10.0, images, text.expand(2, -1, -1)), found, atol=1e-5)
+    assert logits(10.0, images.bfloat16(), text.bfloat16()).dtype == torch.float32
 
 
 def test_half_precision_is_near_and_leaves_prompts_and_losses_whole(tiny_model: Clip) -> None:

@@ -266,11 +266,11 @@ def test_a_bad_query_is_named_by_file_and_line(folder: Path, line: str, message:
         (HEADER + "q0\td0\n", ":2: expected 3 columns with tabs between (query-id, corpus-id, score), got 2"),
         (HEADER + "q0 d0 1\n", ":2: expected 3 columns with tabs between (query-id, corpus-id, score), got 1"),
         (HEADER + "q0\t0\td0\t1\n", ":2: expected 3 columns"),
-        (HEADER + "\nq0\td0\t1.0\n", ":3: expected an integer score of at most 4 digits, got '1.0'"),
-        (HEADER + "q0\td0\t4294967297\n", ":2: expected an integer score of at most 4 digits"),
+        (HEADER + "\nq0\td0\t1.0\n", ":3: expected an integer grade of at most 4 digits, got '1.0'"),
+        (HEADER + "q0\td0\t4294967297\n", ":2: expected an integer grade of at most 4 digits"),
         (
             HEADER + "q0\td0\t1\nq0\td0\t1\nq0\td0\t2\n",
-            ":4: query 'q0' and document 'd0' have the score 2 here and 1 on an earlier line",
+            ":4: document 'd0' has grade 2 for query 'q0' here, and 1 on an earlier line",
         ),
     ],
 )

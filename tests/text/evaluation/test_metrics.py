@@ -124,15 +124,3 @@ def test_mrr_is_the_first_relevant_document_of_the_ranking() -> None:
     for query, value in metrics.per_query(qrels, run, ["mrr@5"])["mrr@5"].items():
         top = sorted(run[query], key=lambda id: (run[query][id], id), reverse=True)[:5]
         assert value == next((1 / rank for rank, id in enumerate(top, 1) if qrels[query].get(id, 0) > 0), 0)
-
-
-def test_the_table_shows_percent() -> None:
-    from rich.console import Console
-
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(metrics.table({"frozen": {"ndcg@10": 0.64508, "mrr@10": 0.5}, "BM25": {"ndcg@10": 0.6863}}))
-    header, frozen, bm25 = (line for line in capture.get().splitlines() if any(c.isalnum() for c in line))
-    assert [name in header for name in ("system", "ndcg@10", "mrr@10")] == [True] * 3
-    assert [name in frozen for name in ("frozen", "64.5", "50.0")] == [True] * 3
-    assert [name in bm25 for name in ("BM25", "68.6", " - ")] == [True] * 3

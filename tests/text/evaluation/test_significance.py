@@ -1,14 +1,17 @@
-"""Statistics against enumeration."""
+"""Statistics by hand, against enumeration and against scipy."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
+from toy_comparisons import one_pair
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation import significance
+from retrieval_prompts.evaluation.significance import adjust, detectable, queries_needed
 
 
 def values(*numbers: float) -> dict[str, float]:
@@ -118,3 +121,111 @@ def test_what_cannot_be_compared_is_refused() -> None:
         significance.compare(values(1, 1), values(1, 1, 1), "ndcg@10")
     with pytest.raises(UserError, match="no queries to compare on"):
         significance.compare({}, {}, "ndcg@10")
+
+
+# --- pairs of systems -----------------------------------------------------------------------------------------------
+
+
+def test_effect_sizes_by_hand() -> None:
+    found = one_pair([0.5, 0.5, 0.5, 0.5, 0.5], [0.6, 0.4, 0.8, 0.9, 0.5])  # differences +1 -1 +3 +4 0, in tenths
+    assert [found.a, found.b] == pytest.approx([0.5, 0.64])
+    assert found.deviation == pytest.approx(math.sqrt((0.04**2 + 0.24**2 + 0.16**2 + 0.26**2 + 0.14**2) / 4))
+    assert found.d_z == pytest.approx(0.14 / math.sqrt(0.043))
+    assert found.rank_biserial == pytest.approx((1.5 + 3 + 4 - 1.5) / 10)  # ranks 1.5 1.5 3 4; 0 has none
+    assert (found.queries, found.p_adjusted, found.p) == (5, None, found.test.p_value)
+
+
+def test_the_same_as_scipy() -> None:
+    from scipy.stats import ttest_1samp, wilcoxon
+
+    rng = np.random.default_rng(3)
+    before = rng.random(80)
+    after = np.clip(before + rng.normal(0.03, 0.2, 80) * (rng.random(80) < 0.7), 0, 1)
+    found = one_pair(before, after)
+    assert found.p_t == pytest.approx(ttest_1samp(after - before, 0).pvalue)
+    assert found.p_wilcoxon == pytest.approx(wilcoxon(np.round(after - before, 12), zero_method="wilcox").pvalue)
+    assert found.test == significance.compare(values(*before), values(*after), "ndcg@10", 999)
+    assert found.d_z == pytest.approx((after - before).mean() / np.std(after - before, ddof=1))
+
+
+def test_equal_differences_are_ties_whatever_they_were_rounded_to() -> None:
+    found = one_pair([0.1, 0.2, 0.7, 0.5], [0.3, 0.4, 0.9, 0.3])  # three times +0.2 and once -0.2, in decimals
+    assert found.rank_biserial == pytest.approx((3 - 1) / 4)
+
+
+def test_turned_round_the_signs_change() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random(30), rng.random(30)
+    there, back = one_pair(a, b), one_pair(b, a)
+    assert back.test.difference == -there.test.difference
+    assert there.d_z is not None and there.rank_biserial is not None
+    assert [back.d_z, back.rank_biserial] == pytest.approx([-there.d_z, -there.rank_biserial])
+    for name in ("p_t", "p_wilcoxon", "deviation", "detectable"):
+        assert getattr(back, name) == pytest.approx(getattr(there, name))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "defined"),
+    [
+        ([0.5, 0.2], [0.5, 0.2], {"deviation"}),
+        ([0.5, 0.2, 0.1], [0.6, 0.3, 0.2], {"deviation", "p_wilcoxon", "rank_biserial"}),  # all +0.1
+        ([0.5], [0.6], {"p_wilcoxon", "rank_biserial"}),
+    ],
+)
+def test_what_is_undefined_is_none(before: list[float], after: list[float], defined: set[str]) -> None:
+    found = one_pair(before, after)
+    names = {"p_t", "p_wilcoxon", "deviation", "d_z", "rank_biserial", "detectable"}
+    assert {name for name in names if getattr(found, name) is not None} == defined
+    assert found.deviation in (None, pytest.approx(0, abs=1e-12))
+
+
+def test_detectable_difference_is_that_of_the_tables() -> None:
+    # Two-sided paired t-test at 0.05 and 80 %: d = 0.2, 0.5 and 0.8 take 199, 34 and 15 pairs (G*Power 3.1)
+    for effect, queries in ((0.2, 199), (0.5, 34), (0.8, 15)):
+        assert detectable(1.0, queries) <= effect < detectable(1.0, queries - 1)
+        assert queries_needed(1.0, effect) == queries
+        assert queries_needed(0.3, 0.3 * effect) == queries
+    assert detectable(0.4, 10_000) == pytest.approx(2.8016 * 0.4 / 100, rel=1e-3)
+    assert queries_needed(0.0001, 0.5) == 2
+
+
+def test_detectable_difference_is_detected_four_times_out_of_five() -> None:
+    from scipy.stats import ttest_1samp
+
+    rng = np.random.default_rng(1)
+    differences = rng.normal(detectable(0.3, 40), 0.3, size=(4000, 40))
+    found = float((ttest_1samp(differences, 0, axis=1).pvalue < 0.05).mean())
+    assert found == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / 4000))
+
+
+# --- corrections --------------------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand() -> None:
+    assert adjust([0.01, 0.04, 0.03, 0.005], "holm") == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert adjust([0.5, 0.4, 0.9], "holm") == [1.0, 1.0, 1.0]  # 3 x 0.4, then never less
+    assert adjust([0.02], "holm") == [0.02]
+    assert adjust([0.01, 0.01], "holm") == [0.02, 0.02]
+
+
+def test_benjamini_hochberg_by_hand() -> None:
+    assert adjust([0.01, 0.04, 0.03, 0.005], "bh") == pytest.approx([0.02, 0.04, 0.04, 0.02])
+    assert adjust([0.01, 0.02, 0.9], "bh") == pytest.approx([0.03, 0.03, 0.9])
+    assert adjust([0.01, 0.9], "none") == [0.01, 0.9]
+    assert adjust([], "bh") == adjust([], "holm") == []
+
+
+@pytest.mark.parametrize("correction", ["holm", "bh"])
+def test_corrections_keep_the_order_and_only_raise(correction: str) -> None:
+    raw = list(np.random.default_rng(2).random(20) ** 3)
+    adjusted = adjust(raw, correction)
+    assert all(before <= after <= 1 for before, after in zip(raw, adjusted, strict=True))
+    order = np.argsort(raw)
+    assert all(np.diff(np.array(adjusted)[order]) >= 0)
+    turned = adjust(raw[::-1], correction)
+    assert turned[::-1] == pytest.approx(adjusted)
+
+
+def test_unknown_correction() -> None:
+    with pytest.raises(UserError, match="unknown correction 'bonferroni'; expected holm, bh, none"):
+        adjust([0.1], "bonferroni")

@@ -11,7 +11,7 @@ import pytest
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation import tables
-from retrieval_prompts.evaluation.tables import Bold, Cell
+from retrieval_prompts.evaluation.tables import Bold, Cell, Mean
 
 DATASETS = {
     "sci_fact": {"bm25": {"ndcg@10": 0.6884}, "frozen": {"ndcg@10": 0.645}, "tuned": {"ndcg@10": 0.68799}},
@@ -67,6 +67,26 @@ def test_latex() -> None:
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_metrics_in_percent() -> None:
+    from rich.console import Console
+
+    header, rows = tables.metrics_table({"frozen": {"ndcg@10": 0.5, "mrr@10": 0.25}, "BM25": {"ndcg@10": 0.6863}})
+    assert header == ["system", "ndcg@10", "mrr@10"]
+    assert rows == [["frozen", 50.0, 25.0], ["BM25", 68.63, None]]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(tables.rich_table(rows, header, title="a title"))
+    title, *lines = console.export_text().splitlines()
+    assert title.strip() == "a title"
+    shown = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines]
+    assert [row for row in shown if row] == [header, ["frozen", "50.0", "25.0"], ["BM25", "68.6", "-"]]
+
+
+def test_a_mean_shows_its_deviation() -> None:
+    rows: list[list[Cell]] = [["a", Mean(71.25, 0.5)], ["b", None]]
+    assert tables.markdown(rows, ["x", "y"]).splitlines()[1:3] == ["|:----|---------:|", "| a   | 71.2±0.5 |"]
+    assert tables.csv(rows, ["x", "y"]).splitlines()[1] == "a,71.25"
 
 
 def test_rich_table_takes_names_as_they_are() -> None:

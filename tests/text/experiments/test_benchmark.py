@@ -16,12 +16,19 @@ from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import per_query
 from retrieval_prompts.evaluation.trec_runs import read_run
-from retrieval_prompts.experiments.benchmark import run
-from retrieval_prompts.experiments.benchmark_dataset import CUTOFFS, METRICS, BenchmarkSettings, Lab
+from retrieval_prompts.experiments import benchmark
+from retrieval_prompts.experiments.benchmark_dataset import CUTOFFS, METRICS, BenchmarkDataset, BenchmarkSettings
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.training.settings import TuneSettings
 
 TUNE = TuneSettings(kind="input", length=2, epochs=1, batch_size=8)
+
+
+def run(*given: Any, **options: Any) -> dict[str, Any]:
+    """The benchmark's result as its file has it."""
+    return benchmark.run(*given, **options).to_json()
+
+
 ALL = ("bm25", "frozen", "tuned", "linear", "nudge", "rrf", "rrf-tuned")
 
 
@@ -118,13 +125,13 @@ def test_what_is_finished_is_not_run_again_and_more_systems_are_added(
     frozen: BiEncoder, data_dir: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[str, str]] = []
-    real = Lab.make
+    real = BenchmarkDataset.make
 
-    def make(self: Lab, system: str, found: dict[str, Any]) -> Any:
+    def make(self: BenchmarkDataset, system: str) -> Any:
         made.append((self.name, system))
-        return real(self, system, found)
+        return real(self, system)
 
-    monkeypatch.setattr(Lab, "make", make)
+    monkeypatch.setattr(BenchmarkDataset, "make", make)
     first = BenchmarkSettings(systems=("frozen",))
     run(frozen, ["one"], data_dir, tmp_path / "out", first, cache=cache)
     assert made == [("one", "frozen")]
@@ -218,10 +225,10 @@ def test_baselines_need_training_queries_and_say_so(
 
 
 def test_dev_queries_that_are_scored_choose_nothing(frozen: BiEncoder, data_dir: Path, tmp_path: Path) -> None:
-    lab = Lab("one", data_dir / "one", frozen, BenchmarkSettings(split="dev"), tmp_path, None)
-    assert lab.training is not None
-    train, dev = lab.training
-    scored = set(lab.qrels)
+    data = BenchmarkDataset.open("one", data_dir / "one", frozen, BenchmarkSettings(split="dev"), tmp_path)
+    assert data.training is not None
+    train, dev = data.training.train, data.training.dev
+    scored = set(data.qrels)
     assert scored == {f"q{number}" for number in tiny.DEV}
     assert not scored & (train.keys() | dev.keys())
 

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,20 @@ import tiny
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments import index_tradeoffs as tradeoffs
 from retrieval_prompts.experiments import index_types as factories
-from retrieval_prompts.experiments.index_types import compare_factories, parse_factories, settings, size
+from retrieval_prompts.experiments.index_types import Measured, parse_factories, settings
 from retrieval_prompts.vectors import faiss_index as ann
 
 
 def unit(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
     vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def compare_factories(*given: Any, **options: Any) -> list[dict[str, Any]]:
+    """With what is measured among the other options."""
+    own = {each.name for each in fields(Measured)} & options.keys()
+    measured = Measured(**{name: options.pop(name) for name in own})
+    return factories.compare_factories(*given, measured=measured, **options)
 
 
 def names(count: int) -> list[str]:
@@ -158,7 +166,7 @@ def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
 
     index, _ = ann.build(unit(100), "IVF2,SQ8")
     faiss.write_index(index, str(tmp_path / "index"))
-    assert size(index) == (tmp_path / "index").stat().st_size
+    assert ann.size(index) == (tmp_path / "index").stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -337,8 +345,8 @@ def test_the_exact_numbers_are_those_of_evaluate(data: Path, model: Path, comman
 
     command(data, "--compare", "Flat", "--model", model, "--json", tmp_path / "found.json")
     (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
-    expected = evaluate(BiEncoder.load(str(model)), load(data), cache=tmp_path / "cache", bm25=False)
-    assert row["ndcg@10"] == pytest.approx(expected.result["systems"]["frozen"]["ndcg@10"], abs=1e-12)
+    expected = evaluate(BiEncoder.load(str(model)), load(data), bm25=False)
+    assert row["ndcg@10"] == pytest.approx(expected.systems["frozen"]["ndcg@10"], abs=1e-12)
 
 
 def test_build_options_reach_the_index(command: Callable[..., str], model: Path, data: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,29 @@ from retrieval_prompts.data.beir_folder import Dataset, load
 from retrieval_prompts.errors import Diverged, UserError
 from retrieval_prompts.evaluation.metrics import METRICS, means, per_query
 from retrieval_prompts.experiments import retrieval as experiment
-from retrieval_prompts.experiments.retrieval import curve, dev_split, evaluate, search_run, tune, unseen_queries
+from retrieval_prompts.experiments.retrieval import RetrievalResult, curve
+from retrieval_prompts.experiments.workbench import Workbench, search_run
 from retrieval_prompts.training import loop as training
 from retrieval_prompts.training import retrieval as tuning
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.losses import info_nce
 from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.index import Index
 
 SETTINGS = TuneSettings(kind="prefix", length=3, epochs=3, batch_size=8, learning_rate=0.05)
+
+
+def tune(
+    biencoder: BiEncoder, data: Dataset, *given: Any, cache: Path | None = None, **options: Any
+) -> RetrievalResult:
+    return experiment.tune(biencoder, Workbench(biencoder.tower, data, cache), *given, **options)
+
+
+def evaluate(
+    biencoder: BiEncoder, data: Dataset, *given: Any, cache: Path | None = None, **options: Any
+) -> RetrievalResult:
+    return experiment.evaluate(biencoder, Workbench(biencoder.tower, data, cache), *given, **options)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +67,8 @@ def loaded(model: Path, prompts: Path | None = None) -> BiEncoder:
 
 
 def test_a_dev_split_is_used_where_there_is_one(dataset: Dataset) -> None:
-    train, dev, held_out = dev_split(dataset)
+    learned = TrainingData.of(dataset)
+    train, dev, held_out = learned.train, learned.dev, learned.held_out
     assert not held_out
     assert list(dev) == [f"q{number}" for number in tiny.DEV]
     assert list(train) == [f"q{number}" for number in tiny.TRAIN]
@@ -60,16 +76,17 @@ def test_a_dev_split_is_used_where_there_is_one(dataset: Dataset) -> None:
 
 def test_dev_is_held_out_of_train_where_there_is_none_and_said(tmp_path: Path, model: Path) -> None:
     dataset = load(tiny.write_data(tmp_path / "data"))
-    train, dev, held_out = dev_split(dataset)
+    learned = TrainingData.of(dataset)
+    train, dev, held_out = learned.train, learned.dev, learned.held_out
     assert held_out
     assert (len(train), len(dev)) == (27, 3)
     assert not train.keys() & dev.keys()
     assert train.keys() | dev.keys() == dataset.qrels["train"].keys()
-    assert dev_split(dataset)[1] == dev
+    assert TrainingData.of(dataset).dev == dev
     biencoder = loaded(model)
     found = tune(biencoder, dataset, SETTINGS, cache=tmp_path / "cache", bm25=False, split=None)
-    assert found.result["settings"]["dev_held_out_of_train"] is True
-    assert (found.result["settings"]["train_queries"], found.result["settings"]["dev_queries"]) == (27, 3)
+    assert found.to_json()["settings"]["dev_held_out_of_train"] is True
+    assert (found.to_json()["settings"]["train_queries"], found.to_json()["settings"]["dev_queries"]) == (27, 3)
     assert biencoder.training_record["dev_held_out_of_train"] is True
 
 
@@ -90,7 +107,7 @@ def test_evaluate_agrees_with_a_search_by_hand(model: Path, dataset: Dataset, ca
     biencoder = loaded(model).attach("both", kind="prefix", length=3)
     found = evaluate(biencoder, dataset, cache=cache)
     queries, qrels = dataset.split("test")
-    assert list(found.result["systems"]) == list(found.runs) == ["frozen", "tuned", "bm25"]
+    assert list(found.to_json()["systems"]) == list(found.runs) == ["frozen", "tuned", "bm25"]
     for system, encoder in (("frozen", BiEncoder(biencoder.tower)), ("tuned", biencoder)):
         documents = encoder.encode_document(dataset.corpus.contents(0, 40))
         scores = encoder.encode_query(list(queries.values())) @ documents.T
@@ -98,27 +115,27 @@ def test_evaluate_agrees_with_a_search_by_hand(model: Path, dataset: Dataset, ca
             query: {f"d{n}": float(score) for n, score in enumerate(row)}
             for query, row in zip(queries, scores, strict=True)
         }
-        assert found.result["systems"][system] == pytest.approx(means(per_query(qrels, by_hand)))
+        assert found.to_json()["systems"][system] == pytest.approx(means(per_query(qrels, by_hand)))
         assert found.runs[system].keys() == queries.keys()
         for query, hits in found.runs[system].items():
             assert hits == pytest.approx(by_hand[query], abs=1e-5)
-    assert list(found.result["systems"]["frozen"]) == list(METRICS)
-    assert found.result["systems"]["frozen"] != found.result["systems"]["tuned"]
-    test = found.result["tests"]["tuned_vs_frozen"]
-    systems = found.result["systems"]
+    assert list(found.to_json()["systems"]["frozen"]) == list(METRICS)
+    assert found.to_json()["systems"]["frozen"] != found.to_json()["systems"]["tuned"]
+    test = found.to_json()["tests"]["tuned_vs_frozen"]
+    systems = found.to_json()["systems"]
     assert test["difference"] == pytest.approx(systems["tuned"]["ndcg@10"] - systems["frozen"]["ndcg@10"])
     assert test["helped"] + test["hurt"] + test["unchanged"] == 10
-    json.dumps(found.result, allow_nan=False)
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_evaluate_counts_what_it_encodes(model: Path, dataset: Dataset, tmp_path: Path) -> None:
     for side, first in (("query", 40), ("document", 40)):  # the frozen vectors are there from the first time on
         biencoder = loaded(model).attach(side, length=3)
         found = evaluate(biencoder, dataset, cache=tmp_path, bm25=False)
-        assert found.result["documents_encoded"] == first
-        assert found.result["documents_reencoded"] == (40 if side == "document" else 0)
-        assert evaluate(biencoder, dataset, cache=tmp_path, bm25=False).result["documents_encoded"] == 0
-    assert evaluate(loaded(model), dataset, cache=tmp_path, bm25=False).result["tests"] == {}
+        assert found.to_json()["documents_encoded"] == first
+        assert found.to_json()["documents_reencoded"] == (40 if side == "document" else 0)
+        assert evaluate(biencoder, dataset, cache=tmp_path, bm25=False).to_json()["documents_encoded"] == 0
+    assert evaluate(loaded(model), dataset, cache=tmp_path, bm25=False).to_json()["tests"] == {}
 
 
 def test_a_missing_split_is_refused(model: Path, dataset: Dataset, cache: Path) -> None:
@@ -138,10 +155,11 @@ def test_a_query_does_not_find_the_document_of_its_own_id(model: Path) -> None:
     assert all(list(hits.values()) == sorted(hits.values(), reverse=True) for hits in run.values())
 
 
-def test_queries_whose_documents_no_training_query_had(dataset: Dataset) -> None:
+def test_queries_whose_documents_no_training_query_had(model: Path, dataset: Dataset) -> None:
+    bench = Workbench(loaded(model).tower, dataset)
     # q38 and q39 are about d38 and d39, which are relevant to q0 and q1 of the training queries as well
-    assert unseen_queries(dataset, "test") == [f"q{number}" for number in range(30, 38)]
-    assert unseen_queries(dataset, "train") == []
+    assert bench.unseen_queries("test") == [f"q{number}" for number in range(30, 38)]
+    assert bench.unseen_queries("train") == []
 
 
 # --- prompt folders and interruptions -----------------------------------------------------------------------------
@@ -168,21 +186,21 @@ def test_tune_saves_what_it_evaluated(model: Path, dataset: Dataset, cache: Path
     assert sum(path.stat().st_size for path in (tmp_path / "a" / "prompts").iterdir()) < 100_000
     assert seen == [found.steps[-1].step] * len(found.steps)
     again = evaluate(loaded(model, tmp_path / "a" / "prompts"), dataset, cache=cache)
-    assert again.result["systems"] == found.result["systems"]
-    assert again.result["tests"] == found.result["tests"]
-    assert found.result["settings"]["strength"] == 1
-    assert found.result["systems"]["tuned"] != found.result["systems"]["frozen"]
+    assert again.to_json()["systems"] == found.to_json()["systems"]
+    assert again.to_json()["tests"] == found.to_json()["tests"]
+    assert found.to_json()["settings"]["strength"] == 1
+    assert found.to_json()["systems"]["tuned"] != found.to_json()["systems"]["frozen"]
     record = json.loads((tmp_path / "a" / "prompts" / "prompt.json").read_text())["training"]
     assert record["dataset"] == "data"
     assert record["settings"]["learning_rate"] == 0.05
-    assert record["results"] == {"test": found.result["systems"]}
+    assert record["results"] == {"test": found.to_json()["systems"]}
 
 
 def test_a_split_that_is_not_there_is_left_out(model: Path, dataset: Dataset, cache: Path) -> None:
     found = tune(loaded(model), dataset, SETTINGS, split=None, cache=cache)
-    assert found.result["systems"] == found.result["tests"] == {}
+    assert found.to_json()["systems"] == found.to_json()["tests"] == {}
     assert found.runs == {}
-    json.dumps(found.result, allow_nan=False)
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 class Stop(BaseException):
@@ -321,11 +339,11 @@ def test_the_run_is_known_by_all_that_it_depends_on(
     model: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     biencoder = loaded(model)
-    train, dev, _ = dev_split(dataset)
-    data: dict[str, Any] = {"corpus": dataset.corpus, "queries": dataset.queries, "train": train, "dev": dev}
+    data = TrainingData.of(dataset)
+    train = data.train
 
-    def identity(encoder: BiEncoder = biencoder, **changes: Any) -> str:
-        return tuning.run_identity(encoder, **{**data, "settings": SETTINGS, **changes})
+    def identity(encoder: BiEncoder = biencoder, settings: TuneSettings = SETTINGS, **changes: Any) -> str:
+        return tuning.run_identity(encoder, replace(data, **changes), settings)
 
     other = load(tiny.write_data(tmp_path / "data", dev=True, titles=False))
     different = [

@@ -10,6 +10,7 @@ from toys import WIDTH
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.initialize import initial_vectors
+from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.towers.injection import record_prefix
 from retrieval_prompts.towers.text import TextTower
 
@@ -104,5 +105,6 @@ def test_vectors_are_float32_and_own_their_memory(tower: TextTower, kind: str) -
 )
 def test_mistakes(init: str, length: int, message: str, toy_tower: ToyTower, kind: str) -> None:
     with pytest.raises(UserError) as error:
-        initial_vectors(toy_tower("bert"), kind, length, init, 0)
+        chosen = PromptSettings(kind=kind, length=length, init=init)
+        initial_vectors(toy_tower("bert"), kind, chosen.length, chosen.init, 0)
     assert str(error.value) == message

@@ -5,55 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import toy_reports
+from parsed_page import Parsed
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.report import charts, embed
 from retrieval_prompts.report.content import Curve, Item, Report
 from retrieval_prompts.report.page import render, write_report
 
-VOID = {"meta", "img", "input", "br", "link"}
 HOSTILE = "</script><!-- <script>alert(1)</script> \"'><img src=x onerror=alert(1)> &amp; \u2028"
-
-
-class Parsed(HTMLParser):
-    """Tags, attributes, visible words and scripts of a page; every element must be closed where it was opened."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID and tag not in {"path", "circle", "rect", "polyline"}:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in {"path", "circle", "rect", "polyline"}:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            self.scripts.append(data)
-        elif self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
 def hostile() -> Report:
@@ -123,9 +86,8 @@ def test_nothing_is_loaded_from_anywhere() -> None:
 
 
 def test_only_its_own_script_and_style_may_run() -> None:
-    html = render(toy_reports.report())
-    (policy,) = (a["content"] for tag, a in Parsed(html).tags if a.get("http-equiv") == "Content-Security-Policy")
-    assert policy is not None and policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    policy = Parsed(render(toy_reports.report())).policy
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
     assert "unsafe" not in policy
 
 
@@ -253,7 +215,7 @@ def test_text_has_contrast_in_light_and_dark() -> None:
     for mode in (0, 1):
         value = {name: _luminance(both.split(", ")[mode]) for name, both in colours.items()}
         for paper in ("paper", "card", "well", "tint"):
-            for ink in ("ink", "soft", "accent", "up", "down"):
+            for ink in ("ink", "soft", "accent", "up", "down", "right", "wrong"):
                 assert _contrast(value[ink], value[paper]) >= 4.5, (mode, ink, paper)
         for paper in ("paper", "card"):
             for line in ("edge", "c0", "c1", "c2", "c3", "c4", "c5"):

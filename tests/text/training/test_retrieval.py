@@ -20,12 +20,14 @@ from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import Comparison
 from retrieval_prompts.experiments.retrieval import tune
+from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.prompts.encoders import PromptSum
 from retrieval_prompts.towers import injection as attach
 from retrieval_prompts.training import retrieval as tuning
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.retrieval import Task
 from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors import encode
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
@@ -49,23 +51,18 @@ def settings(**given: Any) -> TuneSettings:
 
 
 def attached(model: Path, chosen: TuneSettings) -> BiEncoder:
-    biencoder = BiEncoder.load(model, device="cpu")
-    keys = ("side", "kind", "length", "encoder", "init", "common", "seed")
-    return biencoder.attach(**{key: getattr(chosen, key) for key in keys})
+    return BiEncoder.load(model, device="cpu").attach(chosen)
+
+
+def training_data(dataset: Dataset, **changes: Qrels) -> TrainingData:
+    """The data's own splits, or those given."""
+    train, dev = (changes.get(name, dataset.qrels[name]) for name in ("train", "dev"))
+    return TrainingData(dataset.corpus, dataset.queries, train, dev)
 
 
 def steps(biencoder: BiEncoder, dataset: Dataset, chosen: TuneSettings, **changes: Qrels) -> Iterator[Step]:
-    """Train with the data's own splits, or with those given."""
-    for step, _ in tuning.train(
-        biencoder,
-        dataset.corpus,
-        dataset.queries,
-        changes.get("train", dataset.qrels["train"]),
-        changes.get("dev", dataset.qrels["dev"]),
-        chosen,
-        documents=frozen(biencoder, dataset),
-    ):
-        yield step
+    data = training_data(dataset, **changes)
+    return tuning.train(biencoder, data, chosen, documents=frozen(biencoder, dataset))
 
 
 def train(biencoder: BiEncoder, dataset: Dataset, chosen: TuneSettings, **changes: Qrels) -> list[Step]:
@@ -226,8 +223,7 @@ def test_dev_is_scored_ten_times_or_five_where_documents_are_encoded(model: Path
 
 def task(model: Path, dataset: Dataset, chosen: TuneSettings, **changes: Qrels) -> Task:
     biencoder = attached(model, chosen)
-    judged = (changes.get("train", dataset.qrels["train"]), changes.get("dev", dataset.qrels["dev"]))
-    return Task(biencoder, dataset.corpus, dataset.queries, *judged, chosen, frozen(biencoder, dataset))
+    return Task(biencoder, training_data(dataset, **changes), chosen, frozen(biencoder, dataset))
 
 
 def test_every_relevant_document_is_a_positive_wherever_it_came_from(model: Path, dataset: Dataset) -> None:
@@ -393,9 +389,14 @@ def test_documents_are_encoded_once_and_never_again(
     for expected in (40, 0):
         encoded.clear()
         biencoder = BiEncoder.load(model, device="cpu")
-        found = tune(biencoder, dataset, settings(), cache=tmp_path / "cache", out=tmp_path / f"out{expected}")
-        assert found.result["documents_encoded"] == expected
-        assert found.result["documents_reencoded"] == 0
+        found = tune(
+            biencoder,
+            Workbench(biencoder.tower, dataset, tmp_path / "cache"),
+            settings(),
+            out=tmp_path / f"out{expected}",
+        )
+        assert found.documents_encoded == expected
+        assert found.documents_reencoded == 0
         assert len(encoded) == len(set(encoded)) == expected
 
 
@@ -404,7 +405,9 @@ def test_a_seed_fixes_every_byte(model: Path, dataset: Dataset, tmp_path: Path, 
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         biencoder = BiEncoder.load(model, device="cpu")
         chosen = settings(side=side, seed=seed)
-        tune(biencoder, dataset, chosen, out=tmp_path / name, cache=tmp_path / "cache", bm25=False)
+        tune(
+            biencoder, Workbench(biencoder.tower, dataset, tmp_path / "cache"), chosen, out=tmp_path / name, bm25=False
+        )
     a, b, c = ((tmp_path / name / "prompt.safetensors").read_bytes() for name in "abc")
     assert a == b != c
     assert (tmp_path / "a" / "prompt.json").read_bytes() == (tmp_path / "b" / "prompt.json").read_bytes()
@@ -445,7 +448,7 @@ def test_a_document_of_the_querys_own_id_is_no_negative(model: Path, dataset: Da
     chosen = settings()
     biencoder = attached(model, chosen)
     documents = frozen(biencoder, dataset)
-    task = Task(biencoder, corpus, queries, train_qrels, dataset.qrels["dev"], chosen, documents)
+    task = Task(biencoder, TrainingData(corpus, queries, train_qrels, dataset.qrels["dev"]), chosen, documents)
     own = [corpus.position(query) for query in train_qrels]
     assert task.own.tolist() == own
     assert all(position not in mined for position, mined in zip(own, task.mine(), strict=True))
@@ -468,8 +471,8 @@ def test_a_document_of_the_querys_own_id_is_no_positive_whatever_the_judgements_
     judged = {first: {first: 1, second: 1}, third: {third: 1}}
     chosen = settings()
     biencoder = attached(model, chosen)
-    dev = dataset.qrels["dev"]
-    task = Task(biencoder, dataset.corpus, queries | dataset.queries, judged, dev, chosen, frozen(biencoder, dataset))
+    data = TrainingData(dataset.corpus, queries | dataset.queries, judged, dataset.qrels["dev"])
+    task = Task(biencoder, data, chosen, frozen(biencoder, dataset))
     assert task.texts == ["river copper"], "the other has nothing else to find"
     assert [found.tolist() for found in task.relevant] == [[1]]
     assert task.loss(fresh=False)(tuning.Batch(np.array([0]), 0)).item() < 100

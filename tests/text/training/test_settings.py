@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.training.settings import DEFAULTS, TuneSettings
+from retrieval_prompts.training.settings import TuneSettings
 
 
 @pytest.mark.parametrize(
@@ -22,18 +22,18 @@ from retrieval_prompts.training.settings import DEFAULTS, TuneSettings
         ({"encoder": "gru"}, "--encoder must be table, mlp or lstm, got 'gru'"),
         ({"negatives": "hard"}, "--negatives must be corpus, in-batch or mined, got 'hard'"),
         ({"init": "zeros"}, "--init must be text:WORDS, vocab or gaussian, got 'zeros'"),
-        ({"length": 0}, "length must be above 0, got 0"),
-        ({"epochs": -1}, "epochs must be above 0, got -1"),
-        ({"batch_size": 0}, "batch_size must be above 0, got 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),
-        ({"learning_rate": float("inf")}, "learning_rate must be above 0, got inf"),
-        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
-        ({"temperature": -1.0}, "temperature must be above 0, got -1.0"),
-        ({"patience": 0}, "patience must be above 0, got 0"),
-        ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
-        ({"warmup": 1.5}, "warmup must be from 0 to 1, got 1.5"),
-        ({"common": True}, "a common part needs prompts on both sides: pass --side both"),
+        ({"length": 0}, "--length must be 1 or more, got 0"),
+        ({"epochs": -1}, "--epochs must be 1 or more, got -1"),
+        ({"batch_size": 0}, "--batch-size must be 1 or more, got 0"),
+        ({"learning_rate": 0.0}, "--lr must be above 0 and at most 1e+30, got 0.0"),
+        ({"learning_rate": float("nan")}, "--lr must be above 0 and at most 1e+30, got nan"),
+        ({"learning_rate": float("inf")}, "--lr must be above 0 and at most 1e+30, got inf"),
+        ({"temperature": 0.0}, "--temperature must be above 0, got 0.0"),
+        ({"temperature": -1.0}, "--temperature must be above 0, got -1.0"),
+        ({"patience": 0}, "--patience must be 1 or more, got 0"),
+        ({"seed": -1}, "--seed must be from 0 to 4294967295, got -1"),
+        ({"warmup": 1.5}, "--warmup must be from 0 to 1, got 1.5"),
+        ({"common": True}, "--common is read with --side both, not with --side query"),
     ],
     ids=str,
 )
@@ -47,7 +47,8 @@ def test_what_cannot_be_trained_with_is_refused(given: dict[str, Any], message: 
 @pytest.mark.parametrize("kind", ["input", "prefix"])
 def test_what_is_not_given_is_the_default_of_the_kind(kind: str) -> None:
     chosen = TuneSettings.of(kind=kind, epochs=None, seed=7)
-    assert asdict(chosen) == {**asdict(TuneSettings()), **DEFAULTS[kind], "kind": kind, "seed": 7}
+    assert asdict(chosen) == {**asdict(TuneSettings()), **TuneSettings.DEFAULTS[kind], "kind": kind, "seed": 7}
+    assert TuneSettings(kind=kind) == TuneSettings.of(kind=kind), "there is no other way to a default"
     assert TuneSettings.of(kind=kind, length=3).length == 3
     assert TuneSettings.of() == TuneSettings.of(kind=TuneSettings().kind)
 
@@ -65,6 +66,6 @@ def test_settings_are_plain_values() -> None:
 
 
 def test_settings_need_no_heavy_library() -> None:
-    code = "import sys, retrieval_prompts.settings; print({'torch', 'numpy', 'faiss'} & set(sys.modules))"
+    code = "import sys, retrieval_prompts.training.settings; print({'torch', 'numpy', 'faiss'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

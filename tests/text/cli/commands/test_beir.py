@@ -13,6 +13,7 @@ from command_line import Command, command_line
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli import app as cli
+from retrieval_prompts.evaluation.words import paired_tests
 
 
 @pytest.fixture
@@ -57,7 +58,10 @@ def test_beir_prints_a_table_writes_everything_and_goes_on(
     shown = f"{100 * result['datasets']['two']['systems']['tuned']['ndcg@10']:.1f}"
     row = next(line for line in done.out.splitlines() if "soft prompts  " in line)
     assert row.split("│")[3].strip() == shown
-    assert "one: soft prompts against frozen model " in done.out
+    found = result["datasets"]["one"]
+    for test in paired_tests(found["tests"], found["systems"]):
+        assert f"one: {test.sentence()}" in done.out
+    assert "Adjusted values of p are for the number of systems." in done.out
     names = {f"{data}.{system}.trec" for data in ("one", "two") for system in result["datasets"]["one"]["systems"]}
     assert {path.name for path in out.iterdir()} == names | {
         "results.json",

@@ -20,11 +20,12 @@ from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.fusion import reciprocal_rank_fusion
 from retrieval_prompts.experiments.baselines import linear, lora
-from retrieval_prompts.experiments.baselines.task import Retriever, Task, Training, dev_mean
+from retrieval_prompts.experiments.baselines.task import QueryTraining, Retriever, Task, dev_mean
 from retrieval_prompts.towers.injection import attention_modules
 from retrieval_prompts.towers.text import TextTower
 from retrieval_prompts.training import retrieval as tuning
 from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
@@ -34,6 +35,11 @@ FITS = {
     "lora": lambda task, **given: lora.fit(task, **{"learning_rate": 1e-2, "settings": SHORT, **given}),
 }
 Fit = Callable[..., Retriever]
+
+
+def with_data(task: Task, **changes: Any) -> Task:
+    """The task with other judgements or queries."""
+    return replace(task, data=replace(task.data, **changes))
 
 
 @pytest.fixture(params=FITS)
@@ -54,13 +60,13 @@ def task(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Task:
     biencoder = BiEncoder.load(model, device="cpu")
     documents = biencoder.encode_corpus(data.corpus)
     index = Index.build(documents, None, data.corpus.ids, encoder={})
-    return Task(biencoder, data.corpus, data.queries, data.qrels["train"], data.qrels["dev"], documents, index)
+    return Task(biencoder, TrainingData.of(data), documents, index)
 
 
 def perfect(task: Task) -> Task:
     """The same with a dev split on which the frozen model makes no mistake."""
-    run = task.index.rank(list(task.dev), task.frozen(task.dev_texts), 1)
-    return replace(task, dev={query: dict.fromkeys(hits, 1) for query, hits in run.items()})
+    run = task.index.rank(list(task.data.dev), task.frozen(task.dev_texts), 1)
+    return with_data(task, dev={query: dict.fromkeys(hits, 1) for query, hits in run.items()})
 
 
 def snapshot(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -84,7 +90,7 @@ def test_it_learns_and_nothing_else_changes(task: Task, fit: Fit) -> None:
     assert dev["metric"] == "ndcg@10"
     assert fitted.record["used"]
     assert dev["tuned"] > dev["frozen"] + 0.02
-    run = fitted.run({query: task.queries[query] for query in task.dev}, 1000)
+    run = fitted.run({query: task.data.queries[query] for query in task.data.dev}, 1000)
     assert dev["tuned"] == pytest.approx(dev_mean(task, run))
     assert {len(hits) for hits in run.values()} == {40}
     assert fitted.record["documents_changed"] == 0
@@ -128,7 +134,7 @@ def test_the_corpus_is_not_put_into_memory_beyond_the_budget(
 
 
 def test_there_must_be_queries(task: Task, fit: Fit) -> None:
-    for empty in (replace(task, train={}), replace(task, dev={}), replace(task, train={"q0": {"d0": 0}})):
+    for empty in (with_data(task, train={}), with_data(task, dev={}), with_data(task, train={"q0": {"d0": 0}})):
         with pytest.raises(UserError, match=r"^tuning needs at least one training and one dev query"):
             fit(empty)
 
@@ -140,8 +146,8 @@ def test_divergence_is_a_user_error(task: Task, fit: Fit) -> None:
 
 def test_training_compares_as_tune_does(task: Task) -> None:
     """With the frozen vectors in place of learned ones the loss is that of tuning's own task."""
-    own = tuning.Task(task.biencoder, task.corpus, task.queries, task.train, task.dev, SHORT, task.documents)
-    training = Training(task, SHORT, lambda texts: torch.from_numpy(task.frozen(texts)))
+    own = tuning.Task(task.biencoder, task.data, SHORT, task.documents)
+    training = QueryTraining(task, SHORT, lambda texts: torch.from_numpy(task.frozen(texts)))
     for negatives in ("corpus", "mined", "in-batch"):
         own.negatives = training.negatives = negatives
         for batch in own.plan(False).batches(0):
@@ -167,10 +173,10 @@ def test_a_linear_map_is_linear_and_begins_at_the_identity(
 ) -> None:
     """On a dot-product model, whose vectors keep their lengths; each query is encoded once for all steps."""
     biencoder = BiEncoder(toy_tower("bert", similarity="dot", normalize=False))
-    documents = biencoder.encode_corpus(task.corpus)
-    index = Index.build(documents, None, task.corpus.ids, encoder={})
+    documents = biencoder.encode_corpus(task.data.corpus)
+    index = Index.build(documents, None, task.data.corpus.ids, encoder={})
     dotted = replace(task, biencoder=biencoder, documents=documents, index=index)
-    texts = list(task.queries.values())[:40]
+    texts = list(task.data.queries.values())[:40]
     encode, encoded = biencoder.encode_query, []
 
     def spy(given: list[str]) -> Any:
@@ -179,13 +185,13 @@ def test_a_linear_map_is_linear_and_begins_at_the_identity(
 
     monkeypatch.setattr(biencoder, "encode_query", spy)
     none = linear.fit(dotted, learning_rate=1e-12, settings=SHORT)
-    trained = [task.queries[query] for query in task.train]
+    trained = [task.data.queries[query] for query in task.data.train]
     assert [encoded.count(text) for text in trained] == [1] * len(trained)
     np.testing.assert_allclose(none.encode(texts), encode(texts), rtol=1e-4, atol=1e-5)
     # Dev: the document that the frozen model finds last for q40, so that any other map may be better
-    scores = encode([task.queries["q40"]]) @ documents.array().T
+    scores = encode([task.data.queries["q40"]]) @ documents.array().T
     fitted = linear.fit(
-        replace(dotted, dev={"q40": {f"d{scores.argmin()}": 1}}), learning_rate=0.3, settings=replace(SHORT, clip=1e9)
+        with_data(dotted, dev={"q40": {f"d{scores.argmin()}": 1}}), learning_rate=0.3, settings=replace(SHORT, clip=1e9)
     )
     assert fitted.record["used"]
     assert fitted.record["settings"]["temperature"] == 1

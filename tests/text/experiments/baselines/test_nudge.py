@@ -16,9 +16,15 @@ from retrieval_prompts.experiments.baselines import nudge
 from retrieval_prompts.experiments.baselines.task import Retriever, Task, dev_mean
 from retrieval_prompts.towers import injection as attach
 from retrieval_prompts.towers.text import Floats
+from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors import encode
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
+
+
+def with_data(task: Task, **changes: Any) -> Task:
+    """The task with other judgements or queries."""
+    return replace(task, data=replace(task.data, **changes))
 
 
 def unit(vectors: Any) -> Floats:
@@ -69,7 +75,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     biencoder = BiEncoder.load(tiny.write_model(tmp_path_factory.mktemp("model")), device="cpu")
     documents = biencoder.encode_corpus(data.corpus)
     index = Index.build(documents, None, data.corpus.ids, encoder={})
-    return Task(biencoder, data.corpus, data.queries, data.qrels["train"], data.qrels["dev"], documents, index)
+    return Task(biencoder, TrainingData.of(data), documents, index)
 
 
 def vectors(fitted: Retriever) -> Floats:
@@ -88,7 +94,7 @@ def test_documents_of_training_queries_move_and_no_others(
         return attach.embed(tower, ids, side, *rest)
 
     monkeypatch.setattr(encode, "embed", spy)
-    seen = replace(task, dev=task.train)
+    seen = with_data(task, dev=task.data.train)
     fitted = nudge.fit(seen, form=form)
     assert set(encoded) == {"query"}
     record = fitted.record
@@ -100,11 +106,11 @@ def test_documents_of_training_queries_move_and_no_others(
     assert record["documents_changed"] == len(moved) == 32
     pulls = np.zeros_like(before)
     for query, rows in answers.items():
-        pulls[rows] += task.frozen([task.queries[query]])
+        pulls[rows] += task.frozen([task.data.queries[query]])
     move = {"m": nudge.nudge_m, "n": nudge.nudge_n}[form]
     np.testing.assert_allclose(vectors(fitted), move(before, pulls, record["settings"]["gamma"]), atol=1e-5)
     assert np.array_equal(task.documents.array(), before)
-    queries = {query: task.queries[query] for query in seen.dev}
+    queries = {query: task.data.queries[query] for query in seen.data.dev}
     assert dev_mean(seen, fitted.run(queries, 1000)) == pytest.approx(record["dev"]["tuned"])
     assert {len(hits) for hits in fitted.run(queries, 1000).values()} == {40}
 
@@ -120,8 +126,8 @@ def test_the_smallest_of_the_best_steps_is_taken(task: Task) -> None:
 
 
 def test_where_no_step_is_better_no_document_moves(task: Task) -> None:
-    run = task.index.rank(list(task.dev), task.frozen(task.dev_texts), 1)
-    fitted = nudge.fit(replace(task, dev={query: dict.fromkeys(hits, 1) for query, hits in run.items()}))
+    run = task.index.rank(list(task.data.dev), task.frozen(task.dev_texts), 1)
+    fitted = nudge.fit(with_data(task, dev={query: dict.fromkeys(hits, 1) for query, hits in run.items()}))
     assert not fitted.record["used"]
     assert fitted.record["settings"]["gamma"] == fitted.record["documents_changed"] == 0
     assert fitted.index is task.index
@@ -129,7 +135,7 @@ def test_where_no_step_is_better_no_document_moves(task: Task) -> None:
 
 def test_the_users_index_is_kept_in_kind_and_a_small_budget_makes_no_copy(task: Task) -> None:
     flat = nudge.fit(task)
-    hnsw = Index.build(task.documents, None, task.corpus.ids, encoder={}, factory="HNSW8")
+    hnsw = Index.build(task.documents, None, task.data.corpus.ids, encoder={}, factory="HNSW8")
     fitted = nudge.fit(replace(task, index=hnsw), memory=1e-6)
     assert fitted.index.manifest["factory"] == "HNSW8"
     assert fitted.record["dev"]["tuned"] == pytest.approx(flat.record["dev"]["tuned"], abs=0.05)
@@ -137,10 +143,10 @@ def test_the_users_index_is_kept_in_kind_and_a_small_budget_makes_no_copy(task: 
 
 
 def test_a_corpus_of_which_all_documents_move_or_one(task: Task) -> None:
-    everything = replace(task, train={"q0": dict.fromkeys(task.corpus.ids, 1)})
+    everything = with_data(task, train={"q0": dict.fromkeys(task.data.corpus.ids, 1)})
     assert nudge.fit(everything).record["dev"]["frozen"] == nudge.fit(task).record["dev"]["frozen"]
     # A document of the query's own id is no answer
-    own = replace(task, train={"d3": {"d3": 1, "d4": 1}}, queries={**task.queries, "d3": "copper"})
+    own = with_data(task, train={"d3": {"d3": 1, "d4": 1}}, queries={**task.data.queries, "d3": "copper"})
     assert nudge.fit(own).record["parameters"] == task.documents.dimension
 
 
@@ -151,7 +157,7 @@ def test_mistakes_are_one_line(task: Task) -> None:
         with pytest.raises(UserError, match=rf"^the steps of NUDGE must be from 0 to 2, got {gamma}$"):
             nudge.fit(task, steps=[0.1, gamma])
     with pytest.raises(UserError, match=r"^tuning needs at least one training and one dev query"):
-        nudge.fit(replace(task, train={}))
+        nudge.fit(with_data(task, train={}))
 
 
 def test_blocks_are_cut_at_any_place() -> None:

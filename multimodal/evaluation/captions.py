@@ -1,101 +1,29 @@
-"""Pictures found by words or by a picture, and captions and pictures compared both ways. Knows no training.
-
-Pictures are never prompted here: their features are computed once, and one index serves the frozen model and every
-prompt of the text side.
-"""
+"""Captions and pictures compared both ways: ranks, recall and paired tests. Knows no prompts and no training."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from multimodal.data.pictures import Picture
 from multimodal.evaluation.metrics import RECALL_AT, best_ranks
-from multimodal.evaluation.rankings import TOP, Best, Entry, Rankings, portable
+from multimodal.evaluation.rankings import Best, Entry, Rankings, portable
 from multimodal.vectors.features import image_features
-from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
-from retrieval_prompts.data.beir_folder import Document
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.significance import compare
-from retrieval_prompts.vectors.index import Index
+from retrieval_prompts.evaluation.significance import Comparison, compare
 
 if TYPE_CHECKING:
-    from multimodal.classifier import PromptClassifier
     from multimodal.data.captions import Captioned
     from multimodal.towers.clip import Clip
 
-PICTURES = 8192  # vectors read from the cache at once
 SCORES = 4_000_000  # compared at once: bounds the memory of an evaluation
 TESTED = 10  # the k of the paired tests' recall
 WAYS = ("i2t", "t2i")
-
-
-@torch.no_grad()
-def picture_vector(clip: Clip, picture: Picture) -> Tensor:
-    """A picture -> (1, D) of unit length, on the CPU. Raises UserError if it cannot be read."""
-    return clip.encode_images(clip.preprocess(picture.load())[None]).cpu()
-
-
-def encoder(clip: Clip) -> dict[str, Any]:
-    """What an index says of the model that made it. Both towers count: texts are compared with its pictures."""
-    return {"fingerprint": clip.fingerprint, "model": clip.name, "pretrained": clip.pretrained}
-
-
-def build_index(
-    clip: Clip,
-    pictures: Sequence[Picture],
-    *,
-    root: Path | str,
-    texts: Mapping[str, str] | None = None,
-    factory: str = "Flat",
-    cache: Path | None = None,
-) -> Index:
-    """Encode pictures, as far as they are not in the cache, and index them by name. Unreadable ones are left out.
-
-    Args:
-        root: the folder that names are relative to, kept in the index to show its pictures.
-        texts: name -> a label or captions, shown with a hit.
-        factory: see `Index.build`.
-        cache: see `image_features`.
-    """
-    features = image_features(clip, pictures, cache=cache)
-    kept = [pictures[position] for position in features.kept]
-    documents = [Document(each.name, Path(each.name).name, (texts or {}).get(each.name, "")) for each in kept]
-    ids = [each.name for each in kept]
-    described = {**encoder(clip), "images": str(Path(root).absolute())}
-    return Index.build(_blocks(features), documents, ids, encoder=described, factory=factory)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A picture that was found. `score` is a cosine; `text` a label or captions, or empty."""
-
-    id: str
-    score: float
-    title: str
-    text: str
-    picture: Picture
-
-
-def search(index: Index, vector: Tensor, k: int = 10, **parameters: int | None) -> list[Hit]:
-    """The k pictures nearest to a vector (1, D). `parameters`: see `Index.search`.
-
-    The vector must come from the model of the index: `index.check_encoder(encoder(clip))` before.
-    """
-    scores, (ids,) = index.search(vector.numpy(), k, **parameters)
-    root = Path(index.manifest["encoder"].get("images", ""))
-    found = [(index.document(id), score) for id, score in zip(ids, scores[0].tolist(), strict=False)]
-    return [
-        Hit(document.id, score, document.title, document.text, Picture(document.id, root / document.id))
-        for document, score in found
-    ]
 
 
 class Pairs:
@@ -140,7 +68,7 @@ class Pairs:
         kept = list(features.kept)
         if len(kept) < 2:
             raise UserError(f"expected two or more pictures with captions to compare, got {len(kept)}")
-        images = torch.from_numpy(np.concatenate(list(_blocks(features))))
+        images = features.take(np.arange(len(kept)))
         captions = [data.captions[position] for position in kept]
         return cls(images, captions, features.encoded, [data.pictures[position] for position in kept])
 
@@ -217,75 +145,20 @@ class Ranks:
         }
 
 
-def paired_tests(zero_shot: Ranks, tuned: Sequence[Ranks]) -> dict[str, dict[str, Any]]:
-    """{"tuned_vs_zero-shot"} -> {"i2t", "t2i"} -> the comparison of r@10 by pictures (`evaluate.compare`).
+def paired_tests(zero_shot: Ranks, tuned: Sequence[Ranks]) -> dict[str, Comparison]:
+    """{"i2t", "t2i"} -> the comparison of r@10 by pictures, for captions of a picture are no independent queries.
 
-    tuned: of several seeds, whose mean is compared. Captions of a picture are no independent queries.
+    tuned: of several seeds, whose mean is compared with zero-shot.
     """
     before, after = zero_shot.per_picture(), [ranks.per_picture() for ranks in tuned]
-    comparisons = {}
-    for way in WAYS:
-        means = {key: float(np.mean([each[way][key] for each in after])) for key in before[way]}
-        comparisons[way] = compare(before[way], means, f"r@{TESTED}").as_dict()
-    return {"tuned_vs_zero-shot": comparisons}
-
-
-def search_prompts(classifier: PromptClassifier) -> tuple[nn.Module, float]:
-    """(prompter, strength) of loaded prompts. Raises UserError for prompts that cannot be put before a text."""
-    if classifier.settings.position != "end":
-        raise UserError(
-            f"these prompts were tuned with the class name at the {classifier.settings.position} of them, and a search "
-            'puts them before the text; use prompts of the position "end"'
-        )
-    return classifier.method.prompter, classifier.strength
-
-
-def evaluate_captions(
-    clip: Clip,
-    data: Captioned,
-    prompter: nn.Module | None = None,
-    *,
-    strength: float = 1.0,
-    cache: Path | None = None,
-    rankings: list[Rankings] | None = None,
-) -> dict[str, Any]:
-    """Both directions of caption retrieval, zero-shot and, with a prompter, tuned.
-
-    rankings: a list that gets what the systems ranked.
-
-    Returns "systems" -> "zero-shot", "tuned" -> "i2t", "t2i" -> "r@1", "r@5", "r@10" as fractions; "tests", the paired
-    comparison of r@10 by pictures; and "images", "captions", "images_encoded", "seconds".
-    """
-    started = time.perf_counter()
-    pairs = Pairs.of(clip, data, cache)
-    seconds = {"images": time.perf_counter() - started}
-    texts = Texts(clip, pairs.captions)
-    length = context_length(prompter, texts)
-    warn_of_cut(texts, length)
-    found: dict[str, Ranks] = {}
-    for system in ["zero-shot"] if prompter is None else ["zero-shot", "tuned"]:
-        started = time.perf_counter()
-        used = prompter if system == "tuned" else None
-        found[system] = pairs.ranks(encode_texts(texts, used, strength), TOP if rankings is not None else 0)
-        seconds[system] = time.perf_counter() - started
-    if rankings is not None:
-        rankings += pairs.rankings(found)
     return {
-        "systems": {system: ranks.recalls() for system, ranks in found.items()},
-        "tests": paired_tests(found["zero-shot"], [found["tuned"]]) if "tuned" in found else {},
-        "images": len(pairs.images),
-        "captions": len(pairs.captions),
-        "captions_cut": len(texts.cut(length)),
-        "images_encoded": pairs.encoded,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        way: compare(
+            before[way],
+            {key: float(np.mean([each[way][key] for each in after])) for key in before[way]},
+            f"r@{TESTED}",
+        )
+        for way in WAYS
     }
-
-
-def _blocks(features: Any) -> Iterator[np.ndarray]:
-    """The pictures' own views, (n, D) in float32, block by block."""
-    count = len(features.kept)
-    for start in range(0, count, PICTURES):
-        yield features.take(np.arange(start, min(start + PICTURES, count)), 0).numpy()
 
 
 def _ranks(

@@ -1,4 +1,4 @@
-"""A comparison in words and tables: different, alike, or too few queries to tell. Knows no file.
+"""A comparison of runs in words and tables: different, alike, or too few queries to tell. Knows no file.
 
 Shares are shown times 100, in points. A and B are called by the names of their runs; differences are B minus A.
 """
@@ -15,15 +15,13 @@ from retrieval_prompts.evaluation.comparison import (
     TOP,
     Average,
     Compared,
-    Paired,
     Ranking,
-    queries_needed,
 )
 from retrieval_prompts.evaluation.metrics import parse_metric
-from retrieval_prompts.evaluation.significance import ALPHA
+from retrieval_prompts.evaluation.significance import ALPHA, FEW, Paired, queries_needed
 from retrieval_prompts.evaluation.tables import Bold, Cell, Table
+from retrieval_prompts.evaluation.words import count, interval, moved, p_cell, p_text, points
 
-FEW = 30  # queries under which a bootstrap interval is too narrow to prove that a difference is small
 SUSPICIOUS = 0.05  # a gap in judged documents that may explain a difference
 CORRECTION_NAMES = {"holm": "Holm", "bh": "Benjamini-Hochberg"}
 
@@ -76,13 +74,11 @@ def sentence(
 ) -> str:
     """The verdict on one metric in a few plain words, with the numbers behind it."""
     a, b = names
-    test, n = paired.test, f"{paired.queries:,} {'query' if paired.queries == 1 else 'queries'}"
+    test, n = paired.test, count(paired.queries, "query", "queries")
     low, high = (points(end, signed=True) for end in test.ci95)
-    p = f"p = {_p(test.p_value)}"
-    if paired.p_adjusted is not None:
-        p += f", {_p(paired.p_adjusted)} after {CORRECTION_NAMES[correction]}'s correction for {datasets} data sets"
+    corrected = f"after {CORRECTION_NAMES.get(correction)}'s correction for {datasets} data sets"
+    p = p_text(test.p_value, paired.p_adjusted, corrected)
     values = f"{points(paired.b)} against {points(paired.a)}"
-    moved = f"better on {test.helped:,} of {n}, worse on {test.hurt:,}, the same on {test.unchanged:,}"
     found = verdict(paired, matters)
     if test.unchanged == paired.queries:
         few = "" if found == "alike" else " Too few queries to call them alike."
@@ -91,17 +87,17 @@ def sentence(
         direction = "better" if test.difference > 0 else "worse"
         small = "" if abs(test.difference) >= matters else f" It is less than the {points(matters)} that matter."
         return (
-            f"{metric}: {b} is {direction} than {a} by {points(abs(test.difference))} points, {values} (95 % interval "
-            f"{low} to {high}, {p}); {moved}.{small}"
+            f"{metric}: {b} is {direction} than {a} by {points(abs(test.difference))} points, {values} "
+            f"({interval(test)}, {p}); {moved(test)}.{small}"
         )
     if found == "alike":
         return (
             f"{metric}: no difference that matters between {b} and {a}, {values}: whatever it is, it lies between "
-            f"{low} and {high} points, within the {points(matters)} that matter ({p}); {moved}."
+            f"{low} and {high} points, within the {points(matters)} that matter ({p}); {moved(test)}."
         )
     return (
         f"{metric}: too few queries to tell {b} from {a}, {values}: {points(test.difference, signed=True)} points, but "
-        f"anything from {low} to {high} would fit ({p}); {moved}.{_power(paired, n, matters)}"
+        f"anything from {low} to {high} would fit ({p}); {moved(test)}.{_power(paired, n, matters)}"
     )
 
 
@@ -161,7 +157,7 @@ def average_sentence(metric: str, average: Average, names: tuple[str, str]) -> s
             " different data sets are not pooled."
         )
     surely = "a significant" if average.test.p_value < ALPHA else "no significant"
-    return f"{text}. Paired test over data sets: p = {_p(average.test.p_value)}, {surely} difference."
+    return f"{text}. Paired test over data sets: {p_text(average.test.p_value)}, {surely} difference."
 
 
 def results_table(compared: Mapping[str, Compared], systems: tuple[str, str], correction: str) -> Table:
@@ -185,7 +181,7 @@ def results_table(compared: Mapping[str, Compared], systems: tuple[str, str], co
                 *values,
                 f"{points(test.difference, signed=True)} [{low}, {high}]",
             ]
-            row += [_p(p) for p in (test.p_value, paired.p)[: 1 + adjusted]]
+            row += [p_cell(p) for p in (test.p_value, paired.p)[: 1 + adjusted]]
             detects = None if paired.detectable is None else 100 * paired.detectable
             rows.append([*row, f"{test.helped:,} / {test.hurt:,} / {test.unchanged:,}", detects])
     return [*header, "better / worse / same", "detectable"], rows
@@ -204,7 +200,7 @@ def tests_table(compared: Mapping[str, Compared]) -> Table:
                 [
                     *_first(several, name),
                     metric,
-                    *(None if p is None else _p(p) for p in p_values),
+                    *(None if p is None else p_cell(p) for p in p_values),
                     *(None if effect is None else f"{effect:+.2f}" for effect in effects),
                 ]
             )
@@ -220,16 +216,6 @@ def per_query_table(compared: Mapping[str, Compared], names: tuple[str, str]) ->
         for query, value in values.items()
     ]
     return ["dataset", "query", "metric", *names, "difference"], rows
-
-
-def points(value: float, signed: bool = False) -> str:
-    """A fraction x 100 with one decimal; never "-0.0"."""
-    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
-
-
-def _p(p: float) -> str:
-    return f"{p:.4f}" if p >= 0.00005 else "< 0.0001"
 
 
 def _first(several: bool, cell: str) -> list[str]:

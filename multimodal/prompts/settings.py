@@ -1,0 +1,68 @@
+"""The settings of a prompt for CLIP, and the methods with the defaults of their papers. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from multimodal.data.templates import DEFAULT, fill
+from multimodal.towers.tokens import POSITIONS
+from retrieval_prompts.prompts.settings import Values, setting
+
+COMMON = {
+    **{"context": 4, "weight": 1.0, "depth": 1, "visual": 4},
+    **{"epochs": 50, "learning_rate": 2e-3, "batch_size": 32},
+}  # of all methods, but for what each has of its own
+METHODS: dict[str, dict[str, Any]] = {
+    "coop": {},
+    "cocoop": {"epochs": 10},
+    "kgcoop": {"weight": 8.0, "epochs": 100, "batch_size": 128},
+    "prograd": {},
+    "tcp": {"weight": 8.0},
+    "deep": {"depth": 12, "epochs": 20},
+    "vpt": {"visual": 8, "depth": 12, "epochs": 5, "learning_rate": 2.5e-3, "batch_size": 4},
+    "maple": {"context": 2, "visual": 2, "depth": 9, "epochs": 5, "learning_rate": 3.5e-3, "batch_size": 4},
+    "promptsrc": {"depth": 9, "epochs": 20, "learning_rate": 2.5e-3, "batch_size": 4},
+}
+LABELLED = {"data": ("labelled pictures",)}  # captions have no classes
+
+
+@dataclass(frozen=True)
+class PromptSettings(Values):
+    """What a prompt for CLIP is. A class-specific context serves no other classes; maple has as many visual vectors as
+    context vectors."""
+
+    KIND: ClassVar[str] = "method"
+    DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {**COMMON, **own} for name, own in METHODS.items()}
+
+    method: str = setting("coop", help="of prompt learning", choices=tuple(METHODS))
+    context: int = setting(None, help="context vectors", low=1)
+    init: str = setting("a photo of a", help="where the context starts: words, or gaussian")
+    position: str = setting("end", help="of the class name in the prompt", choices=POSITIONS)
+    class_specific: bool = setting(
+        False, help="each class its own context", read_by={"method": ("coop", "kgcoop", "prograd"), **LABELLED}
+    )
+    encoder: str = setting("table", help="what makes the vectors", choices=("table", "mlp", "lstm"))
+    template: str = setting(
+        DEFAULT, help="of the frozen class texts, and of zero-shot", shown="the data set's", read_by=LABELLED
+    )
+    weight: float = setting(
+        None,
+        help="of the method's own regulariser",
+        low=0,
+        high=1e6,
+        read_by={"method": ("kgcoop", "prograd", "tcp", "promptsrc")},
+    )
+    depth: int = setting(
+        None,
+        help="layers with prompts, at most the tower's",
+        low=1,
+        read_by={"method": ("deep", "vpt", "maple", "promptsrc")},
+    )
+    visual: int = setting(None, help="vectors in the image tower", low=1, read_by={"method": ("vpt", "promptsrc")})
+    seed: int = setting(1, help="of the shots, the initial vectors and the batches", low=0, high=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fill(self.template, "class")  # raises where the template has no place for a name

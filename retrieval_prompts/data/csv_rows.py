@@ -1,0 +1,56 @@
+"""Tables as CSV, read strictly. Knows no column."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from retrieval_prompts.data.lines import read_lines
+from retrieval_prompts.errors import DataWarning, UserError, few
+
+
+def csv_rows(
+    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(line number from 1, column -> value without surrounding spaces) of a CSV file with a header, in UTF-8.
+
+    Columns may stand in any order, with comma, semicolon or tab between. An optional column that is not there is None
+    in every row; columns that are neither are ignored, with a DataWarning. Raises UserError with file and line for a
+    header without a required column, a row with more or fewer values than columns, and bad quoting.
+    """
+    number = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal number
+        for at, line in read_lines(path):
+            number = at
+            yield line
+
+    text = lines()
+    header = next(text, "")
+    expected = ",".join(required) + "".join(f"[,{name}]" for name in optional)
+    for delimiter in ",;\t":
+        columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        if set(required) <= set(columns):
+            break
+    else:
+        came = repr(header.strip()[:80]) if header else "an empty file"
+        raise UserError(f"{path}:{number or 1}: expected a header line {expected}, got {came}")
+    if twice := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
+        raise UserError(f"{path}:{number}: the header has the column {twice[0]!r} twice")
+    if other := [name for name in columns if name not in (*required, *optional)]:
+        message = f"{path}: columns that are not used: {few(other)}; used are {expected}"
+        warnings.warn(message, DataWarning, stacklevel=3)
+    try:
+        for row in csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True):
+            if len(row) != len(columns):
+                raise UserError(
+                    f"{path}:{number}: expected {len(columns)} values as in the header, got {len(row)};"
+                    " put a value that holds the separator between double quotes"
+                )
+            values = dict(zip(columns, (value.strip() for value in row), strict=True))
+            yield number, {name: values.get(name) for name in (*required, *optional)}
+    except csv.Error as error:
+        raise UserError(f"{path}:{number}: malformed CSV ({error})") from None

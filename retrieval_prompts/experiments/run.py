@@ -1,0 +1,90 @@
+"""One way to run a training that writes a prompt folder: checked before, kept on the way, saved, tidied up after.
+
+Knows neither texts nor pictures.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from retrieval_prompts.errors import Diverged
+from retrieval_prompts.files import check_output
+from retrieval_prompts.training.loop import Step
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value: what a run depends on, in a name."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+class StepLog:
+    """Keeps the record of each training step, and passes it on with the number of all steps."""
+
+    def __init__(self, on_step: Callable[[Step, int], object] | None = None) -> None:
+        self.steps: list[Step] = []
+        self.on_step = on_step
+
+    def __call__(self, step: Step, total: int) -> None:
+        self.steps.append(step)
+        if self.on_step is not None:
+            self.on_step(step, total)
+
+
+class PromptOutput:
+    """Where a training writes its prompts, and the checkpoint beside it from which it goes on when it was cut short.
+
+    Args:
+        folder: None: nothing is written, and nothing is kept on the way.
+
+    Raises UserError where the folder exists, unless `overwrite`, and where it cannot be written.
+    """
+
+    def __init__(self, folder: Path | None, *, overwrite: bool = False) -> None:
+        self.folder, self.overwrite = folder, overwrite
+        if folder is not None:
+            check_output(folder, overwrite=overwrite, holds="prompt.json")
+
+    @classmethod
+    def of(cls, out: Path | PromptOutput | None) -> PromptOutput:
+        """What is given, or a new one for a folder that must not be there yet."""
+        return out if isinstance(out, PromptOutput) else cls(out)
+
+    @contextmanager
+    def checkpoint(self, identity: str, good: Callable[..., Any] | None = None) -> Iterator[Path | None]:
+        """The file in which the training of a block keeps its state; removed when the training diverges, for with the
+        same settings it would only do so again.
+
+        Args:
+            identity: a digest of all that the run depends on: a run with other settings has a file of its own.
+            good: writes what was trained before it diverged, good(folder, overwrite=...); the message says where.
+        """
+        if self.folder is None:
+            yield None
+            return
+        try:
+            yield self.folder.parent / f"{self.folder.name}.{identity[:8]}.partial"
+        except Diverged as error:
+            self._forget(self.folder)
+            if good is None:
+                raise
+            kept = self.folder.with_name(f"{self.folder.name}.last-good")
+            good(kept, overwrite=True)
+            raise Diverged(f"{error}; the last good prompt: {kept}") from error
+
+    def save(self, write: Callable[..., Any]) -> None:
+        """Write the folder by write(folder, overwrite=...), and remove the checkpoints, those of abandoned runs too."""
+        if self.folder is not None:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            write(self.folder, overwrite=self.overwrite)
+            self._forget(self.folder)
+
+    @staticmethod
+    def _forget(folder: Path) -> None:
+        for file in folder.parent.glob(f"{glob.escape(folder.name)}.????????.partial*"):
+            file.unlink(missing_ok=True)
