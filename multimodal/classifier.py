@@ -5,7 +5,6 @@ Prompts tuned on one list of classes serve any other list; only class-specific c
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from multimodal.data.pictures import Picture
 from multimodal.prompts import folder as prompt_folder
@@ -24,7 +22,7 @@ from multimodal.prompts.methods import Method, method
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
-from multimodal.vectors.features import image_features, pixels
+from multimodal.vectors.image_data import CachedImages, GivenFeatures
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.strength import between, checked
 
@@ -161,11 +159,11 @@ class PromptClassifier:
                 raise UserError(f"{self.settings.method} prompts the image tower: give images, not their features")
             if images.ndim != 2 or images.shape[1] != self.clip.dimension:
                 raise UserError(f"expected features (n, {self.clip.dimension}), got {tuple(images.shape)}")
-            data: Any = _Given(torch.as_tensor(images, dtype=torch.float32, device=self.clip.device))
+            data: Any = GivenFeatures(torch.as_tensor(images, dtype=torch.float32, device=self.clip.device))
             count = len(images)
         else:
             items = _items(images)
-            data = _Data(self.clip, items, 1, cache)
+            data = CachedImages(self.clip, items, 1, cache)
             if len(data.kept) < len(items):
                 raise UserError(f"{len(items) - len(data.kept)} of {len(items)} images cannot be read; leave them out")
             count = len(items)
@@ -322,41 +320,6 @@ class PromptClassifier:
     def _forget(self) -> None:
         self._known.clear()
         self._texts.clear()
-
-
-class _Data:
-    """Pictures as training reads them: cached features, and pixels for methods that ask for them."""
-
-    def __init__(self, clip: Clip, pictures: Sequence[Picture], views: int, cache: Path | None) -> None:
-        self.clip = clip
-        self.features_ = image_features(clip, pictures, views=views, cache=cache)
-        self.kept = np.asarray(self.features_.kept)
-        self.pictures = [pictures[position] for position in self.kept]
-
-    def features(self, positions: Positions, views: Positions) -> Tensor:
-        return self.features_.take(positions, views).to(self.clip.device)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the images as the frozen tower sees them."""
-        everything = np.arange(len(self.kept))
-        return hashlib.sha256(self.features(everything, np.zeros_like(everything)).cpu().numpy().tobytes()).hexdigest()
-
-    def pixels(self, positions: Positions, views: Positions) -> Tensor:
-        chosen = zip(positions.tolist(), views.tolist(), strict=True)
-        return torch.stack([pixels(self.clip, self.pictures[at], view) for at, view in chosen]).to(self.clip.device)
-
-
-class _Given:
-    """Features that the caller has."""
-
-    def __init__(self, vectors: Tensor) -> None:
-        self.vectors = F.normalize(vectors, dim=-1)
-
-    def features(self, positions: Positions, views: Positions) -> Tensor:
-        return self.vectors[torch.as_tensor(positions)]
-
-    def pixels(self, positions: Positions, views: Positions) -> Tensor:
-        raise AssertionError("methods that prompt images get images")
 
 
 @torch.no_grad()

@@ -198,9 +198,7 @@ class BiEncoder(nn.Module):
         encoder = hashlib.sha256(identity.encode()).hexdigest()
         return encode_blocks(
             self.tower,
-            count,
-            corpus.contents,
-            "document",
+            corpus,
             self.kind,
             prompt,
             encoder=encoder,

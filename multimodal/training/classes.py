@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from multimodal.classifier import PromptClassifier, _Data, _items, _numbers, _predict
+from multimodal.classifier import PromptClassifier, _items, _numbers, _predict
 from multimodal.data.pictures import Picture
 from multimodal.evaluation.metrics import fit_temperature
 from multimodal.prompts.contexts import Classes, Prompts, logits
@@ -28,6 +28,7 @@ from multimodal.prompts.objectives import Outputs
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
+from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
 from retrieval_prompts.training.task import Positions, parts
@@ -179,7 +180,7 @@ def fit_classifier(
     numbers = _numbers(labels, names, len(items))
     known = Classes(clip, names, settings)
     built = method(settings.method).build(clip, settings, len(names))
-    data = _Data(clip, items, settings.views, cache)
+    data = CachedImages(clip, items, settings.views, cache)
     numbers = numbers[data.kept]
     if missing := [name for number, name in enumerate(names) if number not in set(numbers.tolist())]:
         warnings.warn(

@@ -43,8 +43,7 @@ def push(
     export: Callable[[Path], None] | None = None,
     private: bool = False,
     token: str | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload soft prompts",
+    **commit: str | None,
 ) -> str:
     """Upload a prompt folder with a model card in one commit; the repository is made when there is none.
 
@@ -57,7 +56,7 @@ def push(
         export: writes a stock checkpoint of the prompts (`BiEncoder.export`), which is uploaded beside them.
         private: of a repository that is made.
         token: None: the one of `hf auth login` or of the variable HF_TOKEN.
-        revision: a branch that exists; None: main.
+        commit: "revision", a branch that exists (main, if it is not given), and "commit_message".
 
     Returns the address of the commit. Raises UserError without a name, a token or a right to write, and when the hub
     cannot be reached.
@@ -74,7 +73,7 @@ def push(
     if token is None and get_token() is None:
         raise UserError("the hub asks who you are: log in with `hf auth login`, or set HF_TOKEN")
     prompts = replace(prompts, base={**prompts.base, "name": base})
-    with TemporaryDirectory() as temporary, _hub_errors(repo_id, revision):
+    with TemporaryDirectory() as temporary, _hub_errors(repo_id, commit.get("revision")):
         folder = Path(temporary, "repository")
         save_prompts(folder, prompts)
         if export is not None:
@@ -83,14 +82,14 @@ def push(
         write_bytes(folder / "README.md", model_card(prompts, repo_id, license, exported=export is not None).encode())
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.upload_folder(
+        made = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
-            revision=revision,
-            commit_message=commit_message,
             delete_patterns=CHECKPOINT,
+            revision=commit.get("revision"),
+            commit_message=commit.get("commit_message", "Upload soft prompts"),
         )
-    return str(commit.commit_url)
+    return str(made.commit_url)
 
 
 def fetch(repo_id: str, *, revision: str | None = None, token: str | None = None) -> Path:

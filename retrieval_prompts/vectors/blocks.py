@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,11 +67,17 @@ class VectorBlocks:
         return result
 
 
+class Contents(Protocol):
+    """Texts that are read a stretch at a time, as `Corpus` has them."""
+
+    def __len__(self) -> int: ...
+
+    def contents(self, start: int, stop: int) -> list[str]: ...
+
+
 def encode_blocks(
     tower: TextTower,
-    count: int,
-    read: Callable[[int, int], list[str]],
-    side: str,
+    documents: Contents,
     kind: str = "input",
     vectors: Tensor | None = None,
     *,
@@ -79,10 +86,10 @@ def encode_blocks(
     transform: Callable[[Floats], Floats] | None = None,
     precision: str = "float32",
 ) -> VectorBlocks:
-    """Encode `count` texts in blocks, taking from `cache` what is there and keeping there what was not.
+    """Encode documents in blocks, taking from `cache` what is there and keeping there what was not.
 
     Args:
-        read: (start, stop) -> texts; only one block of them is held at a time.
+        documents: only one block of their texts is held at a time.
         encoder: names the encoder: its fingerprint, side and prompt. Part of each block's file name.
         cache: a folder, or None to keep all blocks in memory.
         transform: see `VectorBlocks`; the cache holds vectors as the model gives them.
@@ -91,16 +98,16 @@ def encode_blocks(
     if precision != "float32":
         encoder = hashlib.sha256(f"{encoder}|{precision}".encode()).hexdigest()
     blocks: list[Floats] = []
-    encoded = 0
+    encoded, count = 0, len(documents)
     bar: tqdm[None] | None = None
     for start in range(0, count, BLOCK):
-        texts = read(start, min(start + BLOCK, count))
+        texts = documents.contents(start, min(start + BLOCK, count))
         path = cache / encoder[:16] / f"{_digest(encoder, texts)}.npy" if cache is not None else None
         found = _load(path, (len(texts), tower.dimension)) if path is not None else None
         if found is None:
             if bar is None:
-                bar = tqdm(total=count, initial=start, desc=f"encode {side}s", unit="text", delay=1, mininterval=0.5)
-            found = encode_texts(tower, texts, side, kind, vectors, precision=precision, progress=bar.update)
+                bar = tqdm(total=count, initial=start, desc="encode documents", unit="text", delay=1, mininterval=0.5)
+            found = encode_texts(tower, texts, "document", kind, vectors, precision=precision, progress=bar.update)
             encoded += len(texts)
             if path is not None:
                 buffer = io.BytesIO()

@@ -26,6 +26,7 @@ from multimodal.prompts.methods import method
 from multimodal.prompts.settings import METHODS
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
+from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.vectors.index import Index
@@ -133,7 +134,7 @@ def test_strength_0_is_the_frozen_model(fitted: dict[str, PromptClassifier], col
     classifier, clip = at(0, fitted[name]), fitted[name].clip
     pictures, _ = shots(colours, "test")
     texts = clip.encode_texts([f"a photo of a {name}." for name in ("blue", "dark green", "orange", "white")])
-    images = module._Data(clip, pictures, 1, None).features(np.arange(8), np.zeros(8, dtype=np.int64))
+    images = CachedImages(clip, pictures, 1, None).features(np.arange(8), np.zeros(8, dtype=np.int64))
     assert torch.allclose(images, frozen_images(clip, pictures), atol=1e-3)
     assert np.array_equal(classifier.logits(pictures), (clip.scale * images @ texts.T).numpy()), "bit for bit"
     assert np.array_equal(classifier.logits(images), classifier.logits(pictures)), "features serve all methods at 0"

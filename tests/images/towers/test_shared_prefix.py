@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from toy_clips import LAYERS, NAMES, TOYS, WIDTH
 
+from multimodal.towers import packing
 from multimodal.towers import shared_prefix as shared
-from multimodal.towers.shared_prefix import Attention, Branch, Bucket, encode_branches, pack, sharable_block
+from multimodal.towers.packing import Bucket, pack
+from multimodal.towers.shared_prefix import Attention, Branch, encode_branches, sharable_block
 from multimodal.towers.text import TextTower
 
 HEADS, SIZE = 2, 3
@@ -30,7 +32,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(params=[0, 3, 1000], ids=["no padding", "some padding", "one bucket"])
 def buckets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Bucket, ...]:
     """The texts of LENGTHS, from a bucket a length to one for all."""
-    monkeypatch.setattr(shared, "BUCKET", request.param)
+    monkeypatch.setattr(packing, "BUCKET", request.param)
     made = pack(TAILS, range(len(TAILS)), 1, CPU).buckets
     assert len(made) == {0: 4, 3: 3, 1000: 1}[request.param]
     return made
@@ -204,7 +206,7 @@ def test_the_cut_into_buckets_is_the_cheapest(price: int) -> None:
         for cuts in range(2 ** (n - 1)):
             edges = [0, *(at for at in range(1, n) if cuts >> (at - 1) & 1), n]
             every.append(cost(list(pairwise(edges)), lengths))
-        found = shared._cuts(lengths, price)
+        found = packing._cuts(lengths, price)
         assert [start for start, _ in found[1:]] == [stop for _, stop in found[:-1]]
         assert (found[0][0], found[-1][1]) == (0, n)
         assert cost(found, lengths) == min(every)

@@ -27,10 +27,15 @@ def tower_of_blocks(toy_tower: ToyTower, monkeypatch: pytest.MonkeyPatch) -> Tex
     return toy_tower("bert")
 
 
+class Texts(list[str]):
+    """Documents in memory."""
+
+    def contents(self, start: int, stop: int) -> list[str]:
+        return self[start:stop]
+
+
 def blocks_of(tower: TextTower, texts: list[str], cache: Path | None, encoder: str = "e" * 64) -> VectorBlocks:
-    return encode_blocks(
-        tower, len(texts), lambda start, stop: texts[start:stop], "document", encoder=encoder, cache=cache
-    )
+    return encode_blocks(tower, Texts(texts), encoder=encoder, cache=cache)
 
 
 def files(cache: Path) -> list[Path]:
@@ -68,15 +73,9 @@ def test_texts_are_not_confused(tower_of_blocks: TextTower, tmp_path: Path) -> N
 
 
 def test_precisions_are_near_and_kept_apart(tower_of_blocks: TextTower, tmp_path: Path) -> None:
-    texts = list(TEXTS)
-
-    def read(start: int, stop: int) -> list[str]:
-        return texts[start:stop]
-
+    texts = Texts(TEXTS)
     exact = blocks_of(tower_of_blocks, texts, tmp_path)
-    half = encode_blocks(
-        tower_of_blocks, len(texts), read, "document", encoder="e" * 64, cache=tmp_path, precision="bfloat16"
-    )
+    half = encode_blocks(tower_of_blocks, texts, encoder="e" * 64, cache=tmp_path, precision="bfloat16")
     assert half.encoded == len(texts), "vectors of the other precision are not taken for these"
     assert half.array().dtype == np.float32
     lengths = np.linalg.norm(exact.array(), axis=1) * np.linalg.norm(half.array(), axis=1)
@@ -120,13 +119,14 @@ def test_a_damaged_block_is_encoded_again(
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tower_of_blocks: TextTower, tmp_path: Path) -> None:
-    def read(start: int, stop: int) -> list[str]:
-        if start == 8:
-            raise KeyboardInterrupt
-        return DOCUMENTS[start:stop]
+    class Interrupted(Texts):
+        def contents(self, start: int, stop: int) -> list[str]:
+            if start == 8:
+                raise KeyboardInterrupt
+            return super().contents(start, stop)
 
     with pytest.raises(KeyboardInterrupt):
-        encode_blocks(tower_of_blocks, 10, read, "document", encoder="e" * 64, cache=tmp_path)
+        encode_blocks(tower_of_blocks, Interrupted(DOCUMENTS), encoder="e" * 64, cache=tmp_path)
     assert len(files(tmp_path)) == 2
     assert blocks_of(tower_of_blocks, DOCUMENTS, tmp_path).encoded == 2
 
