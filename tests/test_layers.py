@@ -17,6 +17,10 @@ UPWARD = {
     ("retrieval_prompts.biencoder", "retrieval_prompts.interop.live"): "BiEncoder.as_sentence_transformer",
     ("multimodal.classifier", "multimodal.interop.live"): "PromptClassifier.as_sentence_transformer",
     ("multimodal.classifier", "multimodal.training.classes"): "PromptClassifier.fit",
+    (
+        "multimodal.classifier",
+        "multimodal.training.settings",
+    ): "PromptClassifier(method=...) takes what fit will train by",
 }
 # Base names that occur twice, and what they mean in both places
 NAMESAKES = {
