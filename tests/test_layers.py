@@ -20,7 +20,7 @@ UPWARD = {
     (
         "multimodal.classifier",
         "multimodal.training.settings",
-    ): "PromptClassifier(method=...) takes what fit will train by",
+    ): "PromptClassifier(epochs=...) takes what fit trains by",
 }
 # Base names that occur twice, and what they mean in both places
 NAMESAKES = {

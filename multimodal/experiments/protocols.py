@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from multimodal.data.images import ImageData, Split, halves, same_name
 from multimodal.data.templates import DEFAULT, template_for
 from multimodal.evaluation.metrics import BINS, harmonic_mean
 from multimodal.experiments.results import ClassResult
-from multimodal.experiments.systems import ClassGroup, Scorer, Scores, order_of
+from multimodal.experiments.systems import ClassGroup, Classifier, Scorer, Scores, order_of
 from retrieval_prompts.errors import DataWarning, UserError, few
 
 if TYPE_CHECKING:
@@ -26,40 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multimodal.towers.clip import Clip
-    from multimodal.training.settings import Settings
 
 PROTOCOLS = ("few-shot", "base-to-new", "cross-dataset", "domain")
 SYSTEMS = ("zero-shot", "zero-shot-ensemble", "tuned", "linear-probe")
 COLUMNS = ("accuracy", "mean_per_class", "ece", "base", "new", "harmonic_mean", "ece_base", "ece_new")  # of a table
-
-
-class Classifier(Protocol):
-    """What is asked of tuned prompts; `classifier.PromptClassifier` is one."""
-
-    @property
-    def clip(self) -> Clip: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes that they were trained on."""
-        ...
-
-    @property
-    def settings(self) -> Settings:
-        """Their `shots` and `seed` say which pictures they were trained on: those of `images.few_shot`."""
-        ...
-
-    @property
-    def training(self) -> Mapping[str, Any]: ...
-
-    @property
-    def prompts_images(self) -> bool:
-        """`logits` takes pictures: their features depend on the prompts."""
-        ...
-
-    def logits(self, images: Any, classes: Sequence[str] | None = None, *, cache: Path | None = None) -> np.ndarray:
-        """Features (n, D) or n pictures -> (n, C), calibrated; None: for the classes trained on, in their order."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ Knows no protocol: which groups there are, and which system answers for them, is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,10 +21,39 @@ from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from multimodal.data.pictures import Picture
-    from multimodal.experiments.protocols import Classifier
     from multimodal.towers.clip import Clip
+    from multimodal.training.settings import Settings
 
 Scores = dict[str, float | None]  # metric -> value; None: the system cannot answer
+
+
+class Classifier(Protocol):
+    """What is asked of tuned prompts; `classifier.PromptClassifier` is one."""
+
+    @property
+    def clip(self) -> Clip: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that they were trained on."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """Their `shots` and `seed` say which pictures they were trained on: those of `images.few_shot`."""
+        ...
+
+    @property
+    def training(self) -> Mapping[str, Any]: ...
+
+    @property
+    def prompts_images(self) -> bool:
+        """`logits` takes pictures: their features depend on the prompts."""
+        ...
+
+    def logits(self, images: Any, classes: Sequence[str] | None = None, *, cache: Path | None = None) -> np.ndarray:
+        """Features (n, D) or n pictures -> (n, C), calibrated; None: for the classes trained on, in their order."""
+        ...
 
 
 @dataclass

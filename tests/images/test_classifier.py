@@ -218,7 +218,7 @@ def test_settings_that_do_not_fit_the_weights(coop: PromptClassifier, tmp_path: 
         ({"context": 5}, "prompts does not fit its own settings .*size mismatch.*; restore or train it again"),
         ({"method": "deep", "depth": 2}, "prompts does not fit its own settings .*; restore or train it again"),
         ({"colour": "red"}, "prompts does not fit its own settings .*colour.*; restore or train it again"),
-        ({"method": "copo"}, "there is no method 'copo'"),
+        ({"method": "copo"}, "got 'copo'"),
     ):
         path.write_text(json.dumps({**whole, "settings": {**whole["settings"], **changed}}))
         with pytest.raises(UserError, match=message) as error:

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData, Picture, load_images
 from multimodal.evaluation import linear_probe as probe
-from multimodal.experiments.protocols import Classifier, EvaluationProtocol, evaluate, over_seeds, table
+from multimodal.experiments.protocols import EvaluationProtocol, evaluate, over_seeds, table
+from multimodal.experiments.systems import Classifier
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import DataWarning, UserError
 
