@@ -77,8 +77,8 @@ def rich_table(
     result = RichTable(title=title, title_justify="left")
     columns = zip(*([_text(cell, digits, "-") for cell in row] for row in rows), strict=True)
     for name, align, cells in zip(header, _align(rows), columns, strict=True):
-        # Where a terminal is narrow, cells of several words are broken, but no name and no number is cut short
-        several = any(" " in cell for cell in cells)
+        # Where a terminal is narrow, headings and cells of several words are broken; no name, no number is cut short
+        several = any(" " in cell for cell in (name, *cells))
         result.add_column(Text(name), justify=align, no_wrap=not several, overflow="fold")
     for row in rows:
         texts = (Text(_text(cell, digits, "-"), "bold" if isinstance(cell, Bold) else "") for cell in row)

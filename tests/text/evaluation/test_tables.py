@@ -89,6 +89,17 @@ def test_a_mean_shows_its_deviation() -> None:
     assert tables.csv(rows, ["x", "y"]).splitlines()[1] == "a,71.25"
 
 
+def test_rich_table_breaks_headings_of_several_words_and_cuts_no_number() -> None:
+    from rich.console import Console
+
+    header = ["system", "base accuracy", "new accuracy", "harmonic mean", "calibration error"]
+    console = Console(width=70, file=io.StringIO())
+    console.print(tables.rich_table([["zero-shot-ensemble", *[Mean(71.24, 0.41)] * 4]], header))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("71.2±0.4") == 4
+    assert {"harmonic", "mean", "accuracy"} <= set(shown.replace("│", " ").replace("┃", " ").split())
+
+
 def test_rich_table_takes_names_as_they_are() -> None:
     from rich.console import Console
 
