@@ -4,7 +4,7 @@
         --only scifact/ --json eval/results/indexes-sentences.json --picture eval/results/indexes-sentences.png
 
 One index of frozen documents for each type; frozen and tuned query vectors search all of them at several settings. The
-result has the rows of `factories.compare_factories` and, for each of them and each prompt, three paired tests over
+result has the rows of `index_types.compare_factories` and, for each of them and each prompt, three paired tests over
 queries: "recall" (tuned - frozen, each against its own exact ranking), "gain" (nDCG@10, tuned - frozen, on this index)
 and "gain_lost" (the gain here - the gain with exact search), not corrected for their number. `--only` keeps the queries
 whose id starts so.
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
     with watch("encode"):
         documents = frozen.encode_corpus(dataset.corpus)
         texts = list(queries.values())
-        vectors = {name: each.tower.comparable(each.encode_query(texts)) for name, each in encoders.items()}
+        vectors = {name: each.query_vectors(texts) for name, each in encoders.items()}
     with watch("compare"):
         rows = compare_factories(
             documents.array(),

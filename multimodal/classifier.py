@@ -162,13 +162,13 @@ class PromptClassifier:
             data: Any = GivenFeatures(torch.as_tensor(images, dtype=torch.float32, device=self.clip.device))
             count = len(images)
         else:
-            items = _items(images)
+            items = as_pictures(images)
             data = CachedImages(self.clip, items, 1, cache)
             if len(data.kept) < len(items):
                 raise UserError(f"{len(items) - len(data.kept)} of {len(items)} images cannot be read; leave them out")
             count = len(items)
         everything = np.arange(count)
-        scores = _predict(self.clip, self.method, known, data, everything, self.strength)
+        scores = predict(self.clip, self.method, known, data, everything, self.strength)
         return (scores / self.temperature).cpu().numpy()
 
     def predict_proba(
@@ -187,7 +187,7 @@ class PromptClassifier:
 
     def score(self, images: Images | Tensor, labels: Sequence[str] | NDArray, *, cache: Path | None = None) -> float:
         """The share of images whose class is predicted."""
-        numbers = _numbers(labels, self.known_classes().names, len(images))
+        numbers = label_numbers(labels, self.known_classes().names, len(images))
         return float(np.mean(self.logits(images, cache=cache).argmax(axis=1) == numbers))
 
     # ---- folders
@@ -323,7 +323,7 @@ class PromptClassifier:
 
 
 @torch.no_grad()
-def _predict(
+def predict(
     clip: Clip, built: Method, known: Classes, data: Any, positions: Positions, strength: float = 1.0
 ) -> Tensor:
     """Logits (n, C) of images under a method's prompts, without temperature."""
@@ -350,7 +350,8 @@ def _between(frozen: Tensor, tuned: Tensor, strength: float) -> Tensor:
     return tuned if strength == 1 else between(frozen, tuned, strength)
 
 
-def _items(pictures: Iterable[Any]) -> list[Picture]:
+def as_pictures(pictures: Iterable[Any]) -> list[Picture]:
+    """Paths or pictures -> pictures. Raises UserError for a single path, and for one that is no file."""
     if isinstance(pictures, str | Path):
         raise UserError(f"expected a list of images, got the single path {pictures}; write [path]")
     return [item if isinstance(item, Picture) else _picture(Path(item)) for item in pictures]
@@ -362,7 +363,8 @@ def _picture(path: Path) -> Picture:
     return Picture(path.as_posix(), path)
 
 
-def _numbers(labels: Sequence[str] | NDArray, names: tuple[str, ...], count: int) -> Positions:
+def label_numbers(labels: Sequence[str] | NDArray, names: tuple[str, ...], count: int) -> Positions:
+    """(n,) each label's position in the names. Raises UserError for labels of another number, or of no class."""
     if len(labels) != count:
         raise UserError(f"expected one label for each image, got {count} images and {len(labels)} labels")
     numbers = {name: number for number, name in enumerate(names)}

@@ -140,7 +140,7 @@ class BiEncoder(nn.Module):
             given: other fields of `PromptSettings`; what is not given is the default of the kind. A common part of
                 both sides starts at zero.
 
-        Raises UserError for what is no setting, and when the model fails the probe (see `attach.verify`).
+        Raises UserError for what is no setting, and when the model fails the probe (see `towers.probe.verify`).
         """
         wanted = replace(side, **given) if isinstance(side, PromptSettings) else PromptSettings.of(side=side, **given)
         kind, length, init, seed = wanted.kind, wanted.length, wanted.init, wanted.seed
@@ -176,6 +176,10 @@ class BiEncoder(nn.Module):
         """Queries -> vectors (queries, dimension) in float32; one string -> (dimension,)."""
         return self._encode(texts, "query")
 
+    def query_vectors(self, texts: Sequence[str]) -> Floats:
+        """Queries -> vectors (queries, dimension) in float32, ready to be compared by inner product."""
+        return self.tower.comparable(self.encode_query(texts))
+
     def encode_document(self, texts: str | Sequence[str]) -> Floats:
         """Documents -> vectors (documents, dimension) in float32; one string -> (dimension,)."""
         return self._encode(texts, "document")
@@ -185,8 +189,8 @@ class BiEncoder(nn.Module):
 
         Args:
             corpus: read one block at a time.
-            cache: a folder in which blocks are found and kept (see `encode.encode_blocks`); None: the user's cache.
-            precision: of the matrix products, "float32" or "bfloat16" (see `encode.encode_texts`).
+            cache: a folder in which blocks are found and kept (see `blocks.encode_blocks`); None: the user's cache.
+            precision: of the matrix products, "float32" or "bfloat16" (see `vectors.encode.encode_texts`).
         """
         count = len(corpus)
         if 0 < self.strength < 1 and "document" in self.prompts:
@@ -237,13 +241,13 @@ class BiEncoder(nn.Module):
         return PromptFolder(self.kind, vectors, base, self.strength, self.training_record)
 
     def export(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write a stock sentence-transformers checkpoint; see `export.export`."""
+        """Write a stock sentence-transformers checkpoint; see `interop.export.export`."""
         from retrieval_prompts.interop.export import export
 
         export(self, Path(folder), overwrite=overwrite)
 
     def push_to_hub(self, repo_id: str, *, exported: bool = False, **options: Any) -> str:
-        """Upload the prompts, and with `exported` the stock checkpoint beside them; see `hub.push` for the options."""
+        """Upload the prompts, and with `exported` the stock checkpoint beside them; see `hub.push` for options."""
         from retrieval_prompts.interop.hub import push
 
         return push(self.collapsed(), repo_id, export=self.export if exported else None, **options)
@@ -252,7 +256,7 @@ class BiEncoder(nn.Module):
     def from_hub(
         cls, repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any
     ) -> BiEncoder:
-        """The base model with the prompts of "user/name"; see `hub.fetch`, and `load` for the options."""
+        """The base model with the prompts of "user/name"; see `interop.hub.fetch`, and `load` for the options."""
         from retrieval_prompts.interop.hub import check_trust, fetch
 
         check_trust(options.get("model"), options.get("trust_remote_code", False))

@@ -143,7 +143,7 @@ def tune_captions(
         settings: a method that trains nothing but the text side's context: coop or deep. Its shots are not read:
             all pictures are trained on.
         cache: see `image_features`.
-        checkpoint: see `training.fit`.
+        checkpoint: see `training.loop.fit`.
         on_step: called with each record and the number of all steps.
 
     Raises UserError for other methods and positions, and for fewer than four pictures that can be read.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from multimodal.classifier import PromptClassifier, _items, _numbers, _predict
+from multimodal.classifier import PromptClassifier, as_pictures, label_numbers, predict
 from multimodal.data.pictures import Picture
 from multimodal.evaluation.metrics import fit_temperature
 from multimodal.prompts.contexts import Classes, Prompts, logits
@@ -29,7 +29,7 @@ from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
-from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
 from retrieval_prompts.training.task import Positions, parts
 from retrieval_prompts.training.task import Task as TrainingTask
@@ -175,17 +175,16 @@ def fit_classifier(
 ) -> None:
     """Train new prompts for a classifier, and fit its temperature; see `PromptClassifier.fit`."""
     clip, settings = classifier.clip, classifier.settings
-    items = _items(pictures)
+    items = as_pictures(pictures)
     names = tuple(classes) if classes is not None else tuple(sorted(set(map(str, labels))))
-    numbers = _numbers(labels, names, len(items))
+    numbers = label_numbers(labels, names, len(items))
     known = Classes(clip, names, settings)
     built = method(settings.method).build(clip, settings, len(names))
     data = CachedImages(clip, items, settings.views, cache)
     numbers = numbers[data.kept]
     if missing := [name for number, name in enumerate(names) if number not in set(numbers.tolist())]:
         warnings.warn(
-            f"{len(missing)} of {len(names)} classes have no training image: {', '.join(missing[:3])}"
-            f"{' ...' if len(missing) > 3 else ''}",
+            f"{len(missing)} of {len(names)} classes have no training image: {few(missing)}",
             DataWarning,
             stacklevel=3,
         )
@@ -221,13 +220,13 @@ def out_of_fold_temperature(task: Task) -> float:
         name = f"calibrate, fold {held + 1} of {FOLDS}"
         for _ in tqdm(train(part), desc=name, unit="step", delay=1, leave=False):
             pass
-        found.append(_predict(clip, built, known, task.images, out).cpu().numpy())
+        found.append(predict(clip, built, known, task.images, out).cpu().numpy())
         labels.append(numbers[out])
     return fit_temperature(np.concatenate(found), np.concatenate(labels))
 
 
 def train(task: Task, *, checkpoint: Path | None = None, identity: Any = None) -> Iterator[tuple[Step, int]]:
-    """Train the task's prompter; yields a record a step (see `training.fit`) and the number of all steps.
+    """Train the task's prompter; yields a record a step (see `training.loop.fit`) and the number of all steps.
 
     Afterwards the prompter holds the last prompts, or their Gaussian average where the method asks for it. There is
     no dev split: few-shot learning has no images to spare, and none of the test's are used.

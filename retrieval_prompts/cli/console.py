@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from retrieval_prompts.errors import UserError
 
@@ -29,7 +29,7 @@ def run(app: Callable[[], Any]) -> None:
 
 def printer(json_file: Path | None) -> Callable[[Any], None]:
     """Print for people on standard output, or on standard error when the JSON goes there."""
-    stream = sys.stderr if json_file is not None and str(json_file) == "-" else sys.stdout
+    stream = sys.stderr if str(json_file) == "-" else sys.stdout
     return lambda text: _print(text, stream)
 
 
@@ -70,10 +70,10 @@ def _line(message: object) -> str:
     return " ".join(str(message).split())
 
 
-def _print(text: Any, stream: Any) -> None:
+def _print(text: Any, file: TextIO) -> None:
     if isinstance(text, str):
-        print(text, file=stream)
+        print(text, file=file)
     else:
         from rich.console import Console
 
-        Console(file=stream).print(text)
+        Console(file=file).print(text)

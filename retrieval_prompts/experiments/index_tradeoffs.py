@@ -1,4 +1,4 @@
-"""What `factories.compare_factories` found, for people: the best trade-offs, a table, a picture. Measures nothing."""
+"""What `index_types.compare_factories` found, for people: the best trade-offs, a table, a picture. Measures nothing."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def search_run(
     ef_search: int | None = None,
 ) -> Run:
     """The k best documents of each query, without a document of the query's own id (BEIR's convention)."""
-    vectors = biencoder.tower.comparable(biencoder.encode_query(list(queries.values())))
+    vectors = biencoder.query_vectors(list(queries.values()))
     return index.rank(list(queries), vectors, k, nprobe=nprobe, ef_search=ef_search)
 
 

@@ -28,6 +28,7 @@ from retrieval_prompts.prompts.encoders import SIDES, PromptTable, fingerprint
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, load_prompts, save_prompts
 from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.towers.injection import embed
+from retrieval_prompts.towers.text import padded
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
@@ -203,11 +204,13 @@ class PromptedTower(InputModule):
             # Words of the caller's own take the place of a prompt, as in any other model
             features = dict(self.biencoder.tower.transformer.preprocess(texts, prompt=prompt, **arguments))
             return {**features, "prompt_side": None}
-        ids, mask = self._padded(self.biencoder.tokenize(texts, side))
+        padding = self.tokenizer.pad_token_id or 0
+        ids, mask = padded(self.biencoder.tokenize(texts, side), padding)  # forward takes the padding off again
         features = {"input_ids": ids, "attention_mask": mask, "prompt_side": side}
         if self._needs_frozen(side):
             # No name that ends in input_ids: trainers take that for one more column
-            features["frozen_ids"], features["frozen_mask"] = self._padded(self.biencoder.tower.tokenize(texts, side))
+            frozen = self.biencoder.tower.tokenize(texts, side)
+            features["frozen_ids"], features["frozen_mask"] = padded(frozen, padding)
         return features
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -250,13 +253,6 @@ class PromptedTower(InputModule):
             # Cloned, for a part common to both sides is in the state twice
             state = {name: tensor.detach().cpu().clone() for name, tensor in prompts.state_dict().items()}
             write_bytes(folder / ENCODER, save(state))
-
-    def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Ids and mask padded on the right; forward takes the padding off again."""
-        longest, padding = max(len(row) for row in rows), self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-        return ids, mask
 
     def _needs_frozen(self, side: str) -> bool:
         return side in self.biencoder.prompts and 0 < self.biencoder.strength < 1

@@ -1,6 +1,7 @@
 """The model card of a prompt folder: metadata for the hub, use, evaluation, training, limits. Knows no model.
 
-The figures are those that `experiment.tune` left in the prompt folder; a folder without them gets a card that says so.
+The figures are those that `experiments.retrieval.tune` left in the prompt folder; a folder without them gets a card
+that says so.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def model_card(prompts: PromptFolder, repo_id: str, license: str | None = None, 
         license: of the prompts; None: the card names none.
         exported: whether the repository is a stock sentence-transformers checkpoint as well.
 
-    Raises UserError when the record of the training is not one that `experiment.tune` makes.
+    Raises UserError when the record of the training is not one that `experiments.retrieval.tune` makes.
     """
     try:
         return CARD.format(

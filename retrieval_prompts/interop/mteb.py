@@ -93,7 +93,7 @@ class IndexSearch:
         ids, texts = list(queries["id"]), [_query(row) for row in queries]
         if not ids:
             return {}
-        vectors = self.biencoder.tower.comparable(self.biencoder.encode_query(texts))
+        vectors = self.biencoder.query_vectors(texts)
         if top_ranked is None:
             return self.vectors.run(ids, vectors, top_k, nprobe=self.nprobe, ef_search=self.ef_search)
         positions = {id: position for position, id in enumerate(self.vectors.ids)}

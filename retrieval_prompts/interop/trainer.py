@@ -64,7 +64,7 @@ def training_pairs(dataset: Dataset, split: str = "train") -> Any:
 def retrieval_evaluator(dataset: Dataset, split: str = "dev", **options: Any) -> Any:
     """An InformationRetrievalEvaluator of a split, for the trainer or on its own; `options` go to it.
 
-    Its measures are ours (`evaluate.per_query`) where relevance is a matter of yes or no: it knows no grades. It
+    Its measures are ours (`metrics.per_query`) where relevance is a matter of yes or no: it knows no grades. It
     orders equal scores by ascending id, where trec_eval takes the descending one, and keeps a document that bears
     the id of its query. Raises UserError when there is no such split.
     """

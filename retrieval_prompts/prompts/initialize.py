@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.injection import record_prefix
-from retrieval_prompts.towers.text import TextTower
+from retrieval_prompts.towers.text import TextTower, is_word
 
 
 def initial_vectors(tower: TextTower, kind: str, length: int, init: str, seed: int) -> Tensor:
@@ -52,10 +52,6 @@ def _sample(tower: TextTower, count: int, generator: torch.Generator) -> list[in
     tokens: list[int] = []
     while len(tokens) < count:
         drawn = torch.randint(size, (count,), generator=generator).tolist()
-        tokens += [token for token in drawn if token not in special and _is_word(tower, token)]
+        names = tower.tokenizer.convert_ids_to_tokens(drawn)
+        tokens += [token for token, name in zip(drawn, names, strict=True) if token not in special and is_word(name)]
     return tokens[:count]
-
-
-def _is_word(tower: TextTower, token: int) -> bool:
-    text = tower.tokenizer.convert_ids_to_tokens(token)
-    return isinstance(text, str) and not (text.startswith(("[", "<")) and text.endswith(("]", ">")))

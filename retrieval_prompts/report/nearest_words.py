@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,8 @@ def _nearest(tower: TextTower, vectors: Tensor, count: int) -> tuple[Tensor, Ten
     import torch
     from torch.nn.functional import normalize
 
+    from retrieval_prompts.towers.text import is_word
+
     table = tower.embeddings.weight.detach()
     special = set(tower.tokenizer.all_special_ids)
     vectors = normalize(vectors, dim=1)
@@ -61,18 +63,13 @@ def _nearest(tower: TextTower, vectors: Tensor, count: int) -> tuple[Tensor, Ten
     size = min(len(tower.tokenizer), len(table))
     for start in range(0, size, BLOCK):
         names = tower.tokenizer.convert_ids_to_tokens(list(range(start, min(start + BLOCK, size))))
-        words = [start + place for place, name in enumerate(names) if start + place not in special and _is_word(name)]
+        words = [start + place for place, name in enumerate(names) if start + place not in special and is_word(name)]
         ids = torch.tensor(words, dtype=torch.long, device=vectors.device)
         best = torch.cat([best, vectors @ normalize(table[ids].float(), dim=1).T], dim=1)
         tokens = torch.cat([tokens, ids.expand(len(vectors), -1)], dim=1)
         best, order = best.topk(min(count, best.shape[1]), dim=1)
         tokens = tokens.gather(1, order)
     return best, tokens
-
-
-def _is_word(token: Any) -> bool:
-    """Not a placeholder such as [unused7] or <extra_id_3>, which no text contains."""
-    return isinstance(token, str) and not (token.startswith(("[", "<")) and token.endswith(("]", ">")))
 
 
 def _shown(token: str) -> str:

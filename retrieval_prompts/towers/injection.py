@@ -10,18 +10,18 @@ interface of transformers. A probe verifies on the model at hand what this file 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.towers.text import TextTower
+from retrieval_prompts.towers import mpnet
+from retrieval_prompts.towers.prefix import Prefix
+from retrieval_prompts.towers.text import TextTower, padded
 
 ATTENTION = "retrieval_prompts_sdpa"
 SHORT = 128  # tokens
@@ -30,33 +30,7 @@ PROBE_TEXTS = (
     "A soft prompt steers a frozen model, and leaves its knowledge intact.",
     "Which of the two documents answers the question, and does the shorter one say anything of use at all?",
 )
-
-
-@dataclass
-class Prefix:
-    """Per-layer keys and values on their way through a model's forward.
-
-    Args:
-        vectors: (layers, length, 2 * heads * head_dim), keys first; None records instead of inserting.
-        modules: the position of each attention module in the model, by identity.
-    """
-
-    vectors: Tensor | None
-    modules: dict[int, int] = field(default_factory=dict)
-    seen: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
-
-    def layer(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The keys and values (batch, heads, length, head_dim) before this module's own; None: nothing to add."""
-        if self.vectors is None:
-            self.seen.append((module, key, value))
-            return None
-        L, P, W = self.vectors.shape
-        if P == 0:
-            return None
-        B, heads, _, head_dim = key.shape
-        both = self.vectors[self.modules[id(module)]].view(P, 2, heads, head_dim).permute(1, 2, 0, 3)
-        both = both.unsqueeze(1).expand(2, B, heads, P, head_dim).to(key.dtype)  # (2, B, heads, P, head_dim)
-        return both[0], both[1]
+_modules: WeakKeyDictionary[TextTower, dict[int, int]] = WeakKeyDictionary()  # see `attention_modules`
 
 
 def embed(tower: TextTower, ids: list[list[int]], side: str, kind: str, vectors: Tensor | None) -> Tensor:
@@ -164,22 +138,18 @@ def _run_and_record(tower: TextTower, tokens: list[int]) -> list[tuple[nn.Module
 
 def attention_modules(tower: TextTower) -> dict[int, int]:
     """The order in which the model calls its attention modules, by identity; found once by running the model."""
-    if tower.attention_modules is None:
+    if tower not in _modules:
         seen = _run_and_record(tower, tower.tokenizer(PROBE_TEXTS[0])["input_ids"])
-        tower.attention_modules = {id(module): layer for layer, (module, _, _) in enumerate(seen)}
-    return tower.attention_modules
+        _modules[tower] = {id(module): layer for layer, (module, _, _) in enumerate(seen)}
+    return _modules[tower]
 
 
 @contextmanager
 def _prefixed(tower: TextTower, prefix: Prefix) -> Iterator[dict[str, Any]]:
     """Yield the keyword arguments that carry `prefix` through the model's forward."""
     if tower.model.config.model_type == "mpnet":
-        _prepare_mpnet(tower.model)
-        token = _mpnet_prefix.set(prefix)
-        try:
+        with mpnet.prefixed(tower.model, prefix):
             yield {}
-        finally:
-            _mpnet_prefix.reset(token)
         return
     _prepare_attention(tower)
     yield {"prompt_prefix": prefix}
@@ -237,58 +207,7 @@ def _widen(mask: Tensor | None, length: int) -> Tensor | None:
     return nn.functional.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
 
 
-# MPNet's attention adds a relative position bias and passes no keyword arguments on, so its forward is replaced.
-_mpnet_prefix: ContextVar[Prefix | None] = ContextVar("mpnet_prefix", default=None)
-
-
-def _prepare_mpnet(model: nn.Module) -> None:
-    for module in model.modules():
-        if type(module).__name__ == "MPNetSelfAttention" and not hasattr(module, "_frozen_forward"):
-            module._frozen_forward = module.forward  # type: ignore[assignment]
-            module.forward = _mpnet_forward(module)
-
-
-def _mpnet_forward(module: Any) -> Callable[..., tuple[Tensor, ...]]:
-    def forward(
-        hidden: Tensor,
-        attention_mask: Tensor | None = None,
-        position_bias: Tensor | None = None,
-        output_attentions: bool = False,
-        **arguments: Any,
-    ) -> tuple[Tensor, ...]:
-        prefix = _mpnet_prefix.get()
-        extra = None
-        if prefix is not None:
-            shape = (*hidden.shape[:-1], -1, module.attention_head_size)
-            key = module.k(hidden).view(shape).transpose(1, 2)
-            value = module.v(hidden).view(shape).transpose(1, 2)
-            extra = prefix.layer(module, key, value)
-        if extra is None:
-            return module._frozen_forward(hidden, attention_mask, position_bias, output_attentions, **arguments)
-        P = extra[0].shape[2]
-        query = module.q(hidden).view(shape).transpose(1, 2)
-        key, value = torch.cat([extra[0], key], dim=2), torch.cat([extra[1], value], dim=2)
-        scores = query @ key.transpose(-1, -2) / math.sqrt(module.attention_head_size)
-        for bias in (position_bias, attention_mask):
-            if bias is not None:
-                scores = scores + nn.functional.pad(bias, (P, 0))
-        context = module.dropout(scores.softmax(dim=-1)) @ value  # (B, heads, T, head_dim)
-        return (module.o(context.transpose(1, 2).flatten(2)),)
-
-    return forward
-
-
 def _pad(tower: TextTower, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of token ids -> ids and mask (batch, longest row).
-
-    Padded on the right, whatever the tokenizer does: positions then count from a text's first token, as they do when
-    the text stands alone, and a prefix is equally far from each text of a batch.
-    """
-    longest = max(len(row) for row in rows)
-    pad = tower.tokenizer.pad_token_id or 0
-    tokens = torch.full((len(rows), longest), pad, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for index, row in enumerate(rows):
-        tokens[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[index, : len(row)] = 1
+    """Rows of token ids -> ids and mask (batch, longest row) on the tower's device."""
+    tokens, mask = padded(rows, tower.tokenizer.pad_token_id or 0)
     return tokens.to(tower.device), mask.to(tower.device)

@@ -7,6 +7,7 @@ text, how long a text may be, where its positions end, what its weights are.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -54,7 +55,6 @@ class TextTower:
         if self.similarity not in ("cosine", "dot"):
             raise UserError(f"model {name} compares by {self.similarity}; expected cosine or dot")
         self.normalizes_for_search = self.similarity == "cosine" and not self.unit_length
-        self.attention_modules: dict[int, int] | None = None  # filled by attach.attention_modules
 
     @property
     def device(self) -> torch.device:
@@ -153,6 +153,23 @@ def unit_length(vectors: Vectors) -> Vectors:
     if isinstance(vectors, Tensor):
         return nn.functional.normalize(vectors, dim=-1)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def padded(rows: Sequence[list[int]], padding: int) -> tuple[Tensor, Tensor]:
+    """Rows of token ids -> ids and mask (batch, longest row).
+
+    Padded on the right, whatever the tokenizer does: positions then count from a text's first token, as they do when
+    the text stands alone, and a prefix is equally far from each text of a batch.
+    """
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows], dtype=torch.long)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], dtype=torch.long)
+    return ids, mask
+
+
+def is_word(token: object) -> bool:
+    """Whether a token of a vocabulary is no placeholder such as [unused7] or <extra_id_3>, which no text contains."""
+    return isinstance(token, str) and not (token.startswith(("[", "<")) and token.endswith(("]", ">")))
 
 
 def load_tower(

@@ -25,7 +25,6 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical, means, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
-from retrieval_prompts.towers.text import Floats
 from retrieval_prompts.training.loop import LoopSettings, Step, Training, fit
 from retrieval_prompts.training.losses import info_nce, symmetric_info_nce
 from retrieval_prompts.training.settings import TuneSettings
@@ -313,13 +312,14 @@ class Task(BaseTask):
     @cached_property
     def frozen_queries(self) -> Tensor:
         """The frozen vectors of the training queries (queries, dimension)."""
-        return torch.from_numpy(self._frozen_queries(self.texts)).to(self.device)
+        return torch.from_numpy(self.frozen.query_vectors(self.texts)).to(self.device)
 
     @cached_property
     def pool(self) -> list[int]:
         """Documents of dev evaluations: the relevant ones, then the frozen model's best by rank."""
         relevant = [doc for judged in self.data.dev.values() for doc, grade in judged.items() if grade > 0]
-        _, found = self.index.search(self._frozen_queries([self.data.queries[name] for name in self.data.dev]), 100)
+        queries = self.frozen.query_vectors([self.data.queries[name] for name in self.data.dev])
+        _, found = self.index.search(queries, 100)
         ranked = [row[rank] for rank in range(100) for row in found if rank < len(row)]
         pool: list[int] = []
         tokens = 0
@@ -330,9 +330,6 @@ class Task(BaseTask):
                 break
             pool.append(position)
         return pool
-
-    def _frozen_queries(self, texts: list[str]) -> Floats:
-        return self.frozen.tower.comparable(self.frozen.encode_query(texts))
 
     def _embed(self, side: str, positions: Positions, read: Callable[[int], str]) -> Tensor:
         wanted = [int(position) for position in positions]

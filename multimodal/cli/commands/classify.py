@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from multimodal.cli.options import ClassFile, Model, Pretrained, class_list, load_classifier
-from retrieval_prompts.cli.options import Cache, Device, Overwrite, Strength
+from retrieval_prompts.cli import console
+from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Strength
 
 
 def classify(
@@ -22,16 +22,13 @@ def classify(
     pretrained: Pretrained = None,
     strength: Strength = None,
     html: Annotated[Path | None, typer.Option(help="also write a page with the pictures")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the predictions as JSON")] = False,
+    json_file: JsonFile = None,
     cache: Cache = None,
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Say what images show, with calibrated probabilities; images that cannot be read are named and left out."""
-    from retrieval_prompts.files import check_output
-
-    if html is not None:
-        check_output(html, overwrite=overwrite)
+    console.check_outputs(json_file, html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
     from multimodal.vectors.features import image_features
 
@@ -61,8 +58,9 @@ def classify(
         ]
         facts = [f"{len(labels)} classes", f"model {classifier.clip.title}", f"prompts {prompts}"]
         write_page(html, page(f"{len(rows)} images classified", figures, lines=facts))
-    if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    if json_file is not None:
+        console.write_result(json_file, rows)
+    if str(json_file) == "-":
         return
     for row in rows:
         shown = "  ".join(f"{one['class']} {100 * one['probability']:.1f} %" for one in row["top"])  # type: ignore[index]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from multimodal.cli.options import Pretrained, load_classifier
-from retrieval_prompts.cli.options import Device, Overwrite, Strength, check_strength
+from retrieval_prompts.cli import console
+from retrieval_prompts.cli.options import Device, JsonFile, Overwrite, Strength, check_strength
 from retrieval_prompts.errors import UserError
 
 
@@ -23,15 +23,13 @@ def search(
     pretrained: Pretrained = None,
     top_k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")] = 10,
     html: Annotated[Path | None, typer.Option(help="also write a page with the pictures")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the hits as JSON")] = False,
+    json_file: JsonFile = None,
     nprobe: Annotated[int | None, typer.Option(help="lists that an IVF index visits")] = None,
     ef_search: Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")] = None,
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Search an index of images with words, or with an image."""
-    from retrieval_prompts.files import check_output
-
     if (query is None) == (image is None):
         raise UserError("give either words to look for, or --image")
     if query is not None and not query.strip():
@@ -41,8 +39,7 @@ def search(
     if image is not None and image.is_dir():
         raise UserError(f"{image} is a folder; --image expects one picture")
     check_strength(strength, prompts)
-    if html is not None:
-        check_output(html, overwrite=overwrite)
+    console.check_outputs(json_file, html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
     from multimodal.towers.clip import load_clip
     from multimodal.vectors import image_index
@@ -74,9 +71,10 @@ def search(
         heading = f"“{query}”" if asked is None else f"Like {asked.name}"
         shown = None if asked is None else Figure(asked.load, asked.name)
         write_page(html, page(heading, figures, lines=facts, query=shown))
-    if as_json:
+    if json_file is not None:
         rows = [{"id": hit.id, "score": hit.score, "text": hit.text, "path": hit.picture.place} for hit in hits]
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        console.write_result(json_file, rows)
+    if str(json_file) == "-":
         return
     for rank, hit in enumerate(hits, start=1):
         print(f"{rank:3}. {hit.score:.4f}  {hit.id}{f'  {hit.text[:100]}' if hit.text else ''}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import Cache, Device, JsonFile, Model, Overwrite, Report, Trust
+from retrieval_prompts.cli.options import Cache, Device, JsonFile, Model, Overwrite, Report, Trust, with_settings
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.settings import TuneSettings
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 BASELINES = "bm25, linear, lora, nudge, rrf; or none"
 
 
+@with_settings(TuneSettings, "kind", "seed")
 def beir(
     datasets: Annotated[str, typer.Option(help="names of BEIR, or of folders in --data-dir, with commas; or all")],
     out: Annotated[Path, typer.Option(help="the folder of results; what it holds already is not run again")],
+    given: dict[str, Any],
     data_dir: Annotated[Path, typer.Option(help="where data sets lie, and are fetched to")] = Path("datasets"),
     model: Model = None,
     prompts: Annotated[str | None, typer.Option(help="a prompt folder; {} stands for the data set's name")] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="tune query prompts on each data set's training queries")
     ] = False,
-    kind: Annotated[str | None, typer.Option(help="of --tune's prompts: input or prefix  [default: input]")] = None,
     baselines: Annotated[str, typer.Option(help=BASELINES)] = "bm25",
     factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
     nprobe: Annotated[int | None, typer.Option(help="lists that an IVF index visits")] = None,
     ef_search: Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")] = None,
     split: Annotated[str | None, typer.Option(help="the split to score  [default: dev of msmarco, else test]")] = None,
     precision: Annotated[str, typer.Option(help="of the documents' encoding: float32, or bfloat16")] = "float32",
-    seed: Annotated[int, typer.Option(help="of --tune and of the baselines")] = 0,
     report: Report = None,
     json_file: JsonFile = None,
     cache: Cache = None,
@@ -49,18 +49,19 @@ def beir(
 
     say = console.printer(json_file)
     console.check_outputs(json_file, report, overwrite=overwrite)
-    if kind is not None and not tune:
+    if "kind" in given and not tune:
         raise UserError("--kind is that of prompts which are tuned; pass --tune as well")
+    learned = TuneSettings.of(**given)
     settings = BenchmarkSettings(
         systems=_systems(baselines, prompts is not None or tune),
         prompts=prompts,
-        tune=TuneSettings.of(kind=kind, seed=seed) if tune else None,
+        tune=learned if tune else None,
         factory=factory,
         nprobe=nprobe,
         ef_search=ef_search,
         split=split,
         precision=precision,
-        seed=seed,
+        seed=learned.seed,
     )
     names = [name.strip() for name in datasets.split(",") if name.strip()]
     for name in expand(names):  # what is missing is said, or fetched, before anything is run

@@ -71,7 +71,7 @@ def fit(
         return Retriever(task.index, task.frozen, record)
 
     def encode(texts: Sequence[str]) -> Floats:
-        return tower.comparable(BiEncoder(tower).encode_query(list(texts)))
+        return BiEncoder(tower).query_vectors(list(texts))
 
     return Retriever(task.index, encode, record)
 
@@ -86,7 +86,7 @@ def inject(tower: TextTower, rank: int, alpha: int, seed: int) -> TextTower:
     except ImportError:
         raise UserError("LoRA needs peft: pip install peft") from None
 
-    made = _copy(tower)
+    made = TextTower(copy.deepcopy(tower.sentence_transformer), tower.name)  # no tensor in common
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets(tower.model))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -101,13 +101,3 @@ def targets(model: nn.Module) -> list[str] | str:
     """The names of a model's query and value projections; "all-linear" where they are not known by name."""
     linear = {name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     return next((list(pair) for pair in PROJECTIONS if linear.issuperset(pair)), "all-linear")
-
-
-def _copy(tower: TextTower) -> TextTower:
-    """A tower of its own: no tensor in common."""
-    model = copy.deepcopy(tower.sentence_transformer)
-    for module in model.modules():
-        if vars(module).pop("_frozen_forward", None) is not None:
-            # The forward that attach.py gave to MPNet's attention is bound to the module it was made for
-            del module.forward
-    return TextTower(model, tower.name)

@@ -63,7 +63,7 @@ class Task:
 
     def frozen(self, texts: Sequence[str]) -> Floats:
         """Queries -> the frozen model's vectors (queries, dimension), ready to be compared."""
-        return self.biencoder.tower.comparable(self.biencoder.encode_query(list(texts)))
+        return self.biencoder.query_vectors(list(texts))
 
 
 @dataclass(frozen=True)

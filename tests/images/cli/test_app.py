@@ -339,7 +339,7 @@ def test_tune_writes_a_report(command: Command, clip_folder: Path, picture_folde
 
 def test_classify(command: Command, prompts: Path, picture_folder: Path, tmp_path: Path) -> None:
     files = sorted((picture_folder / "test" / "blue").iterdir())
-    done = command("classify", prompts, *files, "--json", "-k", "2", "--device", "cpu")
+    done = command("classify", prompts, *files, "--json", "-", "-k", "2", "--device", "cpu")
     assert (done.code, done.err) == (0, "")
     assert [row["image"] for row in done.json] == [str(file) for file in files]
     expected = PromptClassifier.load(prompts).predict_proba(files)
@@ -351,19 +351,19 @@ def test_classify(command: Command, prompts: Path, picture_folder: Path, tmp_pat
     done = command("classify", prompts, files[0])
     first = " +".join(rf"{NAMES[at]} {100 * expected[0][at]:.1f} %" for at in np.argsort(-expected[0])[:3])
     assert re.fullmatch(f"{files[0]}: {first}\n", done.out)
-    folder = command("classify", prompts, picture_folder / "test", "--json").json
+    folder = command("classify", prompts, picture_folder / "test", "--json", "-").json
     assert len(folder) == 4 * TEST and len(folder[0]["top"]) == 3
-    assert len(command("classify", prompts, files[0], "--json", "-k", "99").json[0]["top"]) == 4
+    assert len(command("classify", prompts, files[0], "--json", "-", "-k", "99").json[0]["top"]) == 4
 
 
 def test_classify_with_other_classes(command: Command, prompts: Path, picture_folder: Path, tmp_path: Path) -> None:
     file = picture_folder / "test" / "blue" / "0.png"
-    done = command("classify", prompts, file, "--classes", "cat, sea horse,dog", "--json")
+    done = command("classify", prompts, file, "--classes", "cat, sea horse,dog", "--json", "-")
     assert {one["class"] for one in done.json[0]["top"]} == {"cat", "sea horse", "dog"}
     assert sum(one["probability"] for one in done.json[0]["top"]) == pytest.approx(1)
     (tmp_path / "classes.txt").write_text("cat\nsea horse\ndog\n")
-    assert command("classify", prompts, file, "--class-file", tmp_path / "classes.txt", "--json").out == done.out
-    assert command("classify", prompts, file, "--classes", "cat, sea horse,dog", "--strength", "0", "--json").json
+    assert command("classify", prompts, file, "--class-file", tmp_path / "classes.txt", "--json", "-").out == done.out
+    assert command("classify", prompts, file, "--classes", "cat, sea horse,dog", "--strength", "0", "--json", "-").json
 
 
 def test_classify_writes_a_page(command: Command, prompts: Path, picture_folder: Path, tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_unreadable_images_are_named_and_left_out(
 ) -> None:
     shutil.copy(picture_folder / "test" / "blue" / "0.png", tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    done = command("classify", prompts, tmp_path, "--json")
+    done = command("classify", prompts, tmp_path, "--json", "-")
     assert [Path(row["image"]).name for row in done.json] == ["good.png"]
     assert done.err.startswith("warning: 1 of 2 pictures are skipped: ") and "bad.png" in done.err
     assert done.err.count("\n") == 1
@@ -400,7 +400,7 @@ def test_index_then_search(command: Command, clip_folder: Path, caption_folder: 
     assert done.out == f'{out}: 24 images, Flat\nnext: multimodal-prompts search {out} "a red boat" --html boats.html\n'
     assert len(Index.open(out)) == 24
 
-    done = command("search", out, "a blue picture", "-k", "5", "--json")
+    done = command("search", out, "a blue picture", "-k", "5", "--json", "-")
     assert (done.code, done.err) == (0, "")
     assert [list(hit) for hit in done.json] == [["id", "score", "text", "path"]] * 5
     scores = [hit["score"] for hit in done.json]
@@ -410,12 +410,12 @@ def test_index_then_search(command: Command, clip_folder: Path, caption_folder: 
     lines = command("search", out, "a blue picture", "-k", "5").out.splitlines()
     first = done.json[0]
     assert lines[0].split("  ")[-2:] == [first["id"], first["text"][:100]] and len(lines) == 5
-    assert len(command("search", out, "blue", "-k", "100", "--json").json) == 24
+    assert len(command("search", out, "blue", "-k", "100", "--json", "-").json) == 24
 
 
 def test_search_by_image(command: Command, index: Path, caption_folder: Path, tmp_path: Path) -> None:
     image, page = caption_folder / "pictures" / "pink1.png", tmp_path / "like.html"
-    done = command("search", index, "--image", image, "--json", "--html", page, "-k", "3")
+    done = command("search", index, "--image", image, "--json", "-", "--html", page, "-k", "3")
     assert done.json[0]["id"] == "pictures/pink1.png"
     assert done.json[0]["score"] == pytest.approx(1, abs=1e-3)
     assert all("pink" in hit["id"] for hit in done.json), "the model sees colours, if it cannot name them"
@@ -428,7 +428,7 @@ def test_search_with_prompts(
     command: Command, index: Path, caption_prompts: Path, prompts: Path, tmp_path: Path
 ) -> None:
     def hits(*options: object) -> list[tuple[str, float]]:
-        done = command("search", index, "a pink picture", "--json", *options)
+        done = command("search", index, "a pink picture", "--json", "-", *options)
         assert done.code == 0, done.err
         return [(hit["id"], hit["score"]) for hit in done.json]
 
@@ -447,8 +447,8 @@ def test_a_model_that_moved(
     command: Command, clip_folder: Path, index: Path, prompts: Path, picture_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(clip_folder, tmp_path / "moved")
-    expected = command("search", index, "pink", "--json")
-    assert command("search", index, "pink", "--json", "--model", tmp_path / "moved").out == expected.out
+    expected = command("search", index, "pink", "--json", "-")
+    assert command("search", index, "pink", "--json", "-", "--model", tmp_path / "moved").out == expected.out
     file = picture_folder / "test" / "blue" / "0.png"
     assert command("classify", prompts, file, "--model", tmp_path / "moved").code == 0
     other = tiny_clip.write_clip(tmp_path / "other", seed=1)

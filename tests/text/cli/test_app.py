@@ -257,7 +257,7 @@ def test_a_document_prompt_is_tuned_and_reported(
 def test_search_finds_an_obvious_document(command: Command, index: Path, data: Path) -> None:
     document = json.loads((data / "corpus.jsonl").read_text().splitlines()[7])
     question = f"{document['title']} {document['text']}"
-    done = command("search", index, question, "--json", "-k", "3", "--device", "cpu")
+    done = command("search", index, question, "--json", "-", "-k", "3", "--device", "cpu")
     assert (done.code, done.err) == (0, "")
     hits = json.loads(done.out)
     assert [list(hit) for hit in hits] == [["id", "score", "title", "text"]] * 3
@@ -274,7 +274,7 @@ def test_search_finds_an_obvious_document(command: Command, index: Path, data: P
 
 
 def test_k_beyond_the_corpus_gives_every_document_once(command: Command, index: Path) -> None:
-    done = command("search", index, "copper", "--json", "-k", "1000")
+    done = command("search", index, "copper", "--json", "-", "-k", "1000")
     hits = json.loads(done.out)
     assert sorted(hit["id"] for hit in hits) == sorted(f"d{number}" for number in range(40))
     scores = [hit["score"] for hit in hits]
@@ -285,7 +285,7 @@ def test_query_prompts_search_an_index_of_frozen_documents(
     command: Command, index: Path, query_prompts: Path, model: Path
 ) -> None:
     def hits(*options: object) -> Any:
-        done = command("search", index, "what does the evidence show about copper", "--json", *options)
+        done = command("search", index, "what does the evidence show about copper", "--json", "-", *options)
         assert done.code == 0
         return [(hit["id"], hit["score"]) for hit in json.loads(done.out)]
 
@@ -310,7 +310,7 @@ def test_an_index_and_a_search_must_share_the_document_prompt(
     refused(command("search", index, "copper", "--prompts", both_prompts), before)
     tuned = tmp_path / "index"
     assert command("index", data, "--out", tuned, "--model", model, "--prompts", both_prompts).code == 0
-    assert len(json.loads(command("search", tuned, "copper", "--prompts", both_prompts, "--json").out)) == 10
+    assert len(json.loads(command("search", tuned, "copper", "--prompts", both_prompts, "--json", "-").out)) == 10
     message = "this index was made with the document prompt [0-9a-f]{12}, got no document prompt; index the documents"
     refused(command("search", tuned, "copper"), message)
     refused(command("search", tuned, "copper", "--prompts", both_prompts, "--strength", "0"), message)

@@ -18,7 +18,8 @@ from toys import LONG, MAXIMUM, TEXTS, WIDTH
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.initialize import initial_vectors
 from retrieval_prompts.towers import injection as attach
-from retrieval_prompts.towers.injection import Prefix, embed, prompt_shape, record_prefix
+from retrieval_prompts.towers.injection import embed, prompt_shape, record_prefix
+from retrieval_prompts.towers.prefix import Prefix
 from retrieval_prompts.towers.probe import verify
 from retrieval_prompts.towers.text import TextTower
 

@@ -1,0 +1,66 @@
+"""How a prefix enters MPNet: its attention adds a relative position bias and passes no keyword arguments on.
+
+So the forward of its attention modules is replaced; without a prefix the replacement calls the one before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retrieval_prompts.towers.prefix import Prefix
+
+_prefix: ContextVar[Prefix | None] = ContextVar("mpnet_prefix", default=None)
+
+
+@contextmanager
+def prefixed(model: nn.Module, prefix: Prefix) -> Iterator[None]:
+    """The context in which the attention of an MPNet reads `prefix`."""
+    for module in model.modules():
+        if type(module).__name__ == "MPNetSelfAttention" and not hasattr(module, "_frozen_forward"):
+            # Bound methods, which a deep copy of the model binds to its own modules
+            module._frozen_forward = module.forward  # type: ignore[assignment]
+            module.forward = MethodType(_forward, module)
+    token = _prefix.set(prefix)
+    try:
+        yield
+    finally:
+        _prefix.reset(token)
+
+
+def _forward(
+    module: Any,
+    hidden: Tensor,
+    attention_mask: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    output_attentions: bool = False,
+    **arguments: Any,
+) -> tuple[Tensor, ...]:
+    prefix = _prefix.get()
+    extra = None
+    if prefix is not None:
+        shape = (*hidden.shape[:-1], -1, module.attention_head_size)
+        key = module.k(hidden).view(shape).transpose(1, 2)
+        value = module.v(hidden).view(shape).transpose(1, 2)
+        extra = prefix.layer(module, key, value)
+    if extra is None:
+        frozen: tuple[Tensor, ...] = module._frozen_forward(
+            hidden, attention_mask, position_bias, output_attentions, **arguments
+        )
+        return frozen
+    P = extra[0].shape[2]
+    query = module.q(hidden).view(shape).transpose(1, 2)
+    key, value = torch.cat([extra[0], key], dim=2), torch.cat([extra[1], value], dim=2)
+    scores = query @ key.transpose(-1, -2) / math.sqrt(module.attention_head_size)
+    for bias in (position_bias, attention_mask):
+        if bias is not None:
+            scores = scores + nn.functional.pad(bias, (P, 0))
+    context = module.dropout(scores.softmax(dim=-1)) @ value  # (B, heads, T, head_dim)
+    return (module.o(context.transpose(1, 2).flatten(2)),)
