@@ -23,7 +23,7 @@ from retrieval_prompts import BiEncoder, UserError, load
 from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.experiments.index_tradeoffs import check_picture, label, picture, table
-from retrieval_prompts.experiments.index_types import Measured, compare_factories, parse_factories
+from retrieval_prompts.experiments.index_types import Measured, Measurement, compare_factories, parse_factories
 from retrieval_prompts.experiments.result_file import made_on
 from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json
@@ -80,13 +80,11 @@ def run(options: argparse.Namespace) -> None:
             parse_factories([options.factories], frozen.tower.dimension),
             query_ids=list(queries),
             qrels=qrels,
-            measured=Measured(repeats=options.repeats, each_query=True),
+            measured=Measured(repeats=options.repeats),
             progress=lambda what: print(what, flush=True),
         )
     with watch("test"):
         tests = paired(rows, list(queries))
-    for row in rows:
-        del row["each_query"]
     result = {
         "dataset": dataset.name,
         "split": options.split,
@@ -97,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
         "prompts": {name: each.training_record for name, each in encoders.items() if each.prompts},
         **made_on(("faiss-cpu", "numpy", "torch", "transformers", "sentence-transformers")),
         "seconds": watch.seconds,
-        "rows": rows,
+        "rows": [row.to_json() for row in rows],
         "tests": tests,
     }
     write_json(options.json, result)
@@ -110,29 +108,30 @@ def run(options: argparse.Namespace) -> None:
         picture(rows, options.picture, title=title, overwrite=options.overwrite)
 
 
-def paired(rows: list[dict[str, Any]], ids: list[str]) -> list[dict[str, Any]]:
+def paired(rows: list[Measurement], ids: list[str]) -> list[dict[str, Any]]:
     """Tuned against frozen for each factory, setting and prompt; see the module's docstring."""
-    by_name: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    by_name: dict[tuple[str, str], dict[str, Measurement]] = {}
     for row in rows:
-        by_name.setdefault((row["factory"], label(row["setting"])), {})[row["queries"]] = row
+        by_name.setdefault((row.factory, label(row.setting)), {})[row.queries] = row
     tests = []
     for kinds in by_name.values():
-        base = kinds["frozen"]["each_query"]
+        base = kinds["frozen"].each
         for name, row in kinds.items():
             if name == "frozen":
                 continue
-            tuned = row["each_query"]
-            before, after = (dict(zip(ids, each["recall"], strict=True)) for each in (base, tuned))
-            exact, here = (
-                {id: tuned[metric][id] - base[metric][id] for id in ids} for metric in (f"exact_{HEADLINE}", HEADLINE)
-            )
+            tuned = row.each
+            assert base is not None and tuned is not None, "each query is kept"
+            assert base.ndcg and base.exact_ndcg and tuned.ndcg and tuned.exact_ndcg, "the queries are judged"
+            before, after = (dict(zip(ids, each.recall, strict=True)) for each in (base, tuned))
+            exact = {id: tuned.exact_ndcg[id] - base.exact_ndcg[id] for id in ids}
+            here = {id: tuned.ndcg[id] - base.ndcg[id] for id in ids}
             tests.append(
                 {
-                    "factory": row["factory"],
-                    "setting": row["setting"],
+                    "factory": row.factory,
+                    "setting": row.setting,
                     "queries": name,
                     "recall": compare(before, after, "recall").as_dict(),
-                    "gain": compare(base[HEADLINE], tuned[HEADLINE], HEADLINE).as_dict(),
+                    "gain": compare(base.ndcg, tuned.ndcg, HEADLINE).as_dict(),
                     "gain_lost": compare(exact, here, HEADLINE).as_dict(),
                 }
             )

@@ -9,68 +9,68 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import HEADLINE
+from retrieval_prompts.experiments.index_types import Measurement
 from retrieval_prompts.files import check_output, write_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Row = Mapping[str, Any]  # see `compare_factories`
 MARKERS = "osD^vP*Xd<>h"
 FORMATS = ("svg", "png", "pdf")
 
 
-def best(rows: Sequence[Row]) -> list[bool]:
+def best(rows: Sequence[Measurement]) -> list[bool]:
     """For each row: is none of the same queries at least as good in recall, speed and size, and better in one?
 
     Speeds and sizes within a tenth of each other count as equal, recalls within 0.001: the first row of them is best.
     """
 
-    def better(one: Row, other: Row) -> bool:
+    def better(one: Measurement, other: Measurement) -> bool:
         gains = (
-            one["recall"] - other["recall"] > 0.001,
-            one["queries_per_second"] > 1.1 * other["queries_per_second"],
-            1.1 * one["bytes_per_vector"] < other["bytes_per_vector"],
+            one.recall - other.recall > 0.001,
+            one.queries_per_second > 1.1 * other.queries_per_second,
+            1.1 * one.bytes_per_vector < other.bytes_per_vector,
         )
         losses = (
-            other["recall"] - one["recall"] > 0.001,
-            other["queries_per_second"] > 1.1 * one["queries_per_second"],
-            1.1 * other["bytes_per_vector"] < one["bytes_per_vector"],
+            other.recall - one.recall > 0.001,
+            other.queries_per_second > 1.1 * one.queries_per_second,
+            1.1 * other.bytes_per_vector < one.bytes_per_vector,
         )
         return any(gains) and not any(losses)
 
-    return [not any(better(other, row) for other in rows if other["queries"] == row["queries"]) for row in rows]
+    return [not any(better(other, row) for other in rows if other.queries == row.queries) for row in rows]
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Measurement]) -> Table:
     """A part for each factory with a line for each setting, the kinds of queries side by side, percent.
 
     * marks the best trade-offs, by the last kind of queries, whose speed is shown.
     """
     from rich.table import Table
 
-    names = list(dict.fromkeys(row["queries"] for row in rows))
+    names = list(dict.fromkeys(row.queries for row in rows))
     star = {id(row): "*" for row, good in zip(rows, best(rows), strict=True) if good}
-    metrics = ["recall", *([HEADLINE] if HEADLINE in rows[0] else [])]
-    heads = [metric if len(names) == 1 else f"{metric}\n{name}" for metric in metrics for name in names]
+    metrics = {"recall": "recall"} | ({"ndcg": HEADLINE} if rows[0].ndcg is not None else {})
+    heads = [metric if len(names) == 1 else f"{metric}\n{name}" for metric in metrics.values() for name in names]
     result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("", no_wrap=True)
     result.add_column("index", no_wrap=True)
     for head in (*heads, "queries\n/second", "bytes/\nvector", "build\ns"):
         result.add_column(head, justify="right", no_wrap=True)
-    for factory in dict.fromkeys(row["factory"] for row in rows):
-        lines: dict[str, dict[str, Row]] = {}  # setting -> queries -> row
+    for factory in dict.fromkeys(row.factory for row in rows):
+        lines: dict[str, dict[str, Measurement]] = {}  # setting -> queries -> row
         for row in rows:
-            if row["factory"] == factory:
-                lines.setdefault(label(row["setting"]), {})[row["queries"]] = row
+            if row.factory == factory:
+                lines.setdefault(label(row.setting), {})[row.queries] = row
         built = next(iter(lines.values()))[names[-1]]
-        build = [f"{built['bytes_per_vector']:,.0f}", f"{built['build_seconds']:.1f}"]
+        build = [f"{built.bytes_per_vector:,.0f}", f"{built.build_seconds:.1f}"]
         if "" not in lines:
             result.add_row("", factory, *[""] * (len(heads) + 1), *build)
         for setting, kinds in lines.items():
             last = kinds[names[-1]]
-            cells = [f"{100 * kinds[name][metric]:.1f}" for metric in metrics for name in names]
+            cells = [f"{100 * getattr(kinds[name], metric):.1f}" for metric in metrics for name in names]
             head = f"  {setting}" if setting else factory
-            cells.append(f"{last['queries_per_second']:,.0f}")
+            cells.append(f"{last.queries_per_second:,.0f}")
             result.add_row(star.get(id(last), ""), head, *cells, *([] if setting else build))
     return result
 
@@ -80,7 +80,7 @@ def label(setting: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in setting.items())
 
 
-def picture(rows: Sequence[Row], path: Path | str, *, title: str = "", overwrite: bool = False) -> None:
+def picture(rows: Sequence[Measurement], path: Path | str, *, title: str = "", overwrite: bool = False) -> None:
     """Draw recall against queries a second, a line for each factory; the name's end says SVG, PNG or PDF.
 
     A line joins the settings of a factory that none of its others beats in both; those are faint. Kinds of queries
@@ -90,17 +90,15 @@ def picture(rows: Sequence[Row], path: Path | str, *, title: str = "", overwrite
     check_picture(path, overwrite=overwrite)
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(row["queries"] for row in rows))
-    factories = list(dict.fromkeys(row["factory"] for row in rows))
+    names = list(dict.fromkeys(row.queries for row in rows))
+    factories = list(dict.fromkeys(row.factory for row in rows))
     figure = Figure(figsize=(5.2 * len(names) + 2.6, 4.6), layout="constrained")
     panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
     handles = []
     for panel, name in zip(panels, names, strict=True):
         for number, factory in enumerate(factories):
             points = [
-                (row["queries_per_second"], row["recall"])
-                for row in rows
-                if (row["factory"], row["queries"]) == (factory, name)
+                (row.queries_per_second, row.recall) for row in rows if (row.factory, row.queries) == (factory, name)
             ]
             front = sorted(p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points))
             style: dict[str, Any] = {"color": f"C{number % 10}", "marker": MARKERS[number % len(MARKERS)]}
@@ -112,11 +110,11 @@ def picture(rows: Sequence[Row], path: Path | str, *, title: str = "", overwrite
             if panel is panels[0]:
                 handles.append(line)
         panel.set_xscale("log")
-        panel.set_xlabel(f"queries a second, {rows[0]['threads']} thread{'s' * (rows[0]['threads'] > 1)}")
+        panel.set_xlabel(f"queries a second, {rows[0].threads} thread{'s' * (rows[0].threads > 1)}")
         panel.grid(True, which="both", alpha=0.2)
         if len(names) > 1:
             panel.set_title(f"{name} queries", fontsize=10)
-    panels[0].set_ylabel(f"recall@{rows[0]['k']} against exact search")
+    panels[0].set_ylabel(f"recall@{rows[0].k} against exact search")
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11)

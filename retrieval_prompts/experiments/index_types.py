@@ -34,14 +34,55 @@ class Measured:
         repeats: a search of all queries in one batch is timed so often (and for 0.2 s at least), after a warm-up. Fewer
             than BATCH queries are repeated to make as many: FAISS treats small batches in another, slower way.
         train_size, gpu: see `faiss_index.build`.
-        each_query: add "each_query": the recall of every query as a list, its nDCG and exact nDCG by id.
     """
 
     k: int = 10
     repeats: int = 3
     train_size: int | None = None
     gpu: bool = True
-    each_query: bool = False
+
+
+@dataclass(frozen=True)
+class EachQuery:
+    """The recall of every query, and with judgements its nDCG@10 by id: with this index, and with exact search."""
+
+    recall: list[float]
+    ndcg: dict[str, float] | None = None
+    exact_ndcg: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one index type did at one setting with one kind of queries.
+
+    Args:
+        train_size: vectors that it was trained on; None: it needs no training.
+        bytes_per_vector: of the index as a file, without ids and texts.
+        setting: parameter -> value, of SWEEP, as far as the index has them.
+        queries: the name of the queries.
+        recall: recall@k, in [0, 1].
+        each: what the means are of; not in the JSON.
+    """
+
+    factory: str
+    build_seconds: float
+    train_size: int | None
+    bytes_per_vector: float
+    gpu: bool
+    setting: dict[str, int]
+    queries: str
+    k: int
+    recall: float
+    queries_per_second: float
+    threads: int
+    ndcg: float | None = None
+    exact_ndcg: float | None = None
+    each: EachQuery | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field but `each` by its name; with judgements "ndcg@10" and "exact_ndcg@10"."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("ndcg", "exact_ndcg", "each")}
+        return plain | ({HEADLINE: self.ndcg, f"exact_{HEADLINE}": self.exact_ndcg} if self.ndcg is not None else {})
 
 
 def compare_factories(
@@ -54,7 +95,7 @@ def compare_factories(
     qrels: Qrels | None = None,
     measured: Measured = Measured(),
     progress: Callable[[str], object] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Measurement]:
     """Build an index of each type over the same document vectors, and search it with the same queries.
 
     Args:
@@ -64,10 +105,8 @@ def compare_factories(
         query_ids: of each query; needed with qrels, over which `per_query` averages.
         progress: called with what comes next.
 
-    Returns one row for each factory, setting and name of queries: "factory", "setting" (parameter -> value, of SWEEP,
-    as far as the index has them), "queries", "recall" in [0, 1], "k", "queries_per_second", "threads", "gpu",
-    "build_seconds", "train_size", "bytes_per_vector" (of the index as a file, without ids and texts), and with qrels
-    "ndcg@10" and "exact_ndcg@10". Raises UserError for what does not fit together, and as `faiss_index.build` does.
+    Returns a measurement for each factory, setting and name of queries, in this order. Raises UserError for what does
+    not fit together, and as `faiss_index.build` does.
     """
     k, gpu = measured.k, measured.gpu
     named = {"queries": queries} if isinstance(queries, np.ndarray) else dict(queries)
@@ -76,9 +115,8 @@ def compare_factories(
     if len(ids) != count:
         raise UserError(f"expected one id for each vector, got {count} vectors and {len(ids)} ids")
     if k < 1 or not named or any(len(each) == 0 for each in named.values()):
-        raise UserError(
-            f"expected queries and a k of at least 1, got k = {k} and {sum(map(len, named.values()))} queries"
-        )
+        asked = sum(map(len, named.values()))
+        raise UserError(f"expected queries and a k of at least 1, got k = {k} and {asked} queries")
     if qrels is not None and (query_ids is None or any(len(each) != len(query_ids) for each in named.values())):
         raise UserError("nDCG needs the id of each query: pass query_ids, one for each query vector")
     names = list(query_ids or [])
@@ -92,23 +130,20 @@ def compare_factories(
     }
     del flat
 
-    def ndcg(positions: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-        assert qrels is not None
-        run: Run = {
-            query: {ids[at]: float(score) for at, score in zip(row, row_scores, strict=True) if at >= 0}
-            for query, row, row_scores in zip(names, positions, scores, strict=True)
-        }
-        return per_query(qrels, drop_identical(run), [HEADLINE])[HEADLINE]
+    def ndcg(scores: np.ndarray, positions: np.ndarray) -> dict[str, float] | None:
+        return _ndcg(qrels, names, ids, scores, positions) if qrels is not None else None
 
-    exact_ndcg = {} if qrels is None else {name: ndcg(exact[name][1], exact[name][0]) for name in named}
-    rows: list[dict[str, Any]] = []
+    exact_ndcg = {name: ndcg(*found) for name, found in exact.items()}
+    rows: list[Measurement] = []
     for factory in factories:
         if progress is not None:
             progress(factory)
         start = time.perf_counter()
         index, record = faiss_index.build(vectors, factory, train_size=measured.train_size, gpu=gpu)
-        common = {"factory": factory, "build_seconds": time.perf_counter() - start, "train_size": record["train_size"]}
-        common |= {
+        built = {
+            "factory": factory,
+            "build_seconds": time.perf_counter() - start,
+            "train_size": record["train_size"],
             "bytes_per_vector": faiss_index.size(faiss_index.to_cpu(index, record["gpu"])) / count,
             "gpu": record["gpu"],
         }
@@ -117,17 +152,21 @@ def compare_factories(
             for name, each in named.items():
                 scores, positions = faiss_index.search(index, each, depth, **options)
                 recall = _recall(vectors, each, positions[:, :k], exact[name][1][:, :k], exact[name][0][:, :k])
-                row = {**common, "setting": setting, "queries": name, "k": k, "recall": float(recall.mean())}
-                detail: dict[str, Any] = {"recall": recall.tolist()}
-                if qrels is not None:
-                    detail |= {HEADLINE: ndcg(positions, scores), f"exact_{HEADLINE}": exact_ndcg[name]}
-                    row[HEADLINE] = statistics.fmean(detail[HEADLINE].values())
-                    row[f"exact_{HEADLINE}"] = statistics.fmean(exact_ndcg[name].values())
-                batch = np.resize(each, (max(BATCH, len(each)), each.shape[1]))
-                search = functools.partial(faiss_index.search, index, batch, depth, **options)
-                row["queries_per_second"] = len(batch) / _seconds(search, measured.repeats)
-                row["threads"] = faiss_index.threads()
-                rows.append({**row, "each_query": detail} if measured.each_query else row)
+                kept = EachQuery(recall.tolist(), ndcg(scores, positions), exact_ndcg[name])
+                rows.append(
+                    Measurement(
+                        **built,
+                        setting=setting,
+                        queries=name,
+                        k=k,
+                        recall=float(recall.mean()),
+                        queries_per_second=_speed(index, each, depth, measured.repeats, options),
+                        threads=faiss_index.threads(),
+                        ndcg=_mean(kept.ndcg),
+                        exact_ndcg=_mean(kept.exact_ndcg),
+                        each=kept,
+                    )
+                )
     return rows
 
 
@@ -212,12 +251,28 @@ def _recall(
     return share
 
 
-def _seconds(search: Callable[[], object], repeats: int) -> float:
-    """The median time of a search."""
-    search()
+def _ndcg(
+    qrels: Qrels, names: Sequence[str], ids: Sequence[str], scores: np.ndarray, positions: np.ndarray
+) -> dict[str, float]:
+    """Query -> nDCG@10 of what a search found, without the document of the query's own id."""
+    run: Run = {
+        query: {ids[at]: float(score) for at, score in zip(row, row_scores, strict=True) if at >= 0}
+        for query, row, row_scores in zip(names, positions, scores, strict=True)
+    }
+    return per_query(qrels, drop_identical(run), [HEADLINE])[HEADLINE]
+
+
+def _mean(values: Mapping[str, float] | None) -> float | None:
+    return statistics.fmean(values.values()) if values is not None else None
+
+
+def _speed(index: Any, queries: np.ndarray, depth: int, repeats: int, options: Mapping[str, Any]) -> float:
+    """Queries a second, by the median time of a search."""
+    batch = np.resize(queries, (max(BATCH, len(queries)), queries.shape[1]))
+    faiss_index.search(index, batch, depth, **options)
     times: list[float] = []
     while len(times) < repeats or sum(times) < LEAST_SECONDS:
         start = time.perf_counter()
-        search()
+        faiss_index.search(index, batch, depth, **options)
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return len(batch) / statistics.median(times)

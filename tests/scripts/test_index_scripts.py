@@ -12,6 +12,7 @@ import tiny
 
 from retrieval_prompts import UserError, load
 from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.experiments.index_types import EachQuery, Measurement
 
 EVAL = Path(__file__).resolve().parents[2] / "eval"
 
@@ -78,10 +79,9 @@ def test_a_folder_of_two_data_sets(tmp_path: Path) -> None:
 
 
 def test_paired_tests_of_tuned_against_frozen_queries() -> None:
-    def row(queries: str, recall: list[float], ndcg: list[float], exact: list[float]) -> dict[str, object]:
-        each = {"recall": recall, "ndcg@10": dict(zip("ab", ndcg, strict=True))}
-        each["exact_ndcg@10"] = dict(zip("ab", exact, strict=True))
-        return {"factory": "SQ8", "setting": {}, "queries": queries, "each_query": each}
+    def row(queries: str, recall: list[float], ndcg: list[float], exact: list[float]) -> Measurement:
+        each = EachQuery(recall, *(dict(zip("ab", values, strict=True)) for values in (ndcg, exact)))
+        return Measurement("SQ8", 1.0, None, 100.0, False, {}, queries, 10, 0.5, 100.0, 1, each=each)
 
     rows = [row("frozen", [1, 0.5], [0.5, 0.5], [0.5, 0.75]), row("tuned", [0.5, 0.5], [1, 0.5], [1, 1])]
     (found,) = script("compare_indexes").paired(rows, ["a", "b"])

@@ -120,23 +120,22 @@ def _compare(
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load
     from retrieval_prompts.experiments.index_types import Measured, compare_factories, parse_factories
+    from retrieval_prompts.experiments.workbench import Workbench
 
     dataset = load(data)
     queries, qrels = dataset.split(split)
     biencoder = BiEncoder.load(model, prompts, device=device, trust_remote_code=trust_remote_code)
-    frozen = BiEncoder(biencoder.tower)
+    bench = Workbench(biencoder.tower, dataset, cache)
+    frozen = bench.frozen
     if biencoder.identity() != frozen.identity():
         raise UserError(f"{prompts} has a document prompt; --compare searches an index of frozen documents")
     factories = parse_factories(texts, biencoder.tower.dimension)
     say = console.printer(json_file)
     say(f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries")
     encoders = {"frozen": frozen, "tuned": biencoder} if biencoder.prompts else {"frozen": frozen}
-    vectors = {
-        name: encoder.tower.comparable(encoder.encode_query(list(queries.values())))
-        for name, encoder in encoders.items()
-    }
+    vectors = {name: encoder.query_vectors(list(queries.values())) for name, encoder in encoders.items()}
     rows = compare_factories(
-        frozen.encode_corpus(dataset.corpus, cache),
+        bench.documents,
         dataset.corpus.ids,
         vectors,
         factories,
@@ -151,7 +150,8 @@ def _compare(
             "model": biencoder.tower.name,
             "documents": len(dataset.corpus),
         }
-        result |= {"query_count": len(queries), "prompts": str(prompts) if prompts else None, "rows": rows}
+        result |= {"query_count": len(queries), "prompts": str(prompts) if prompts else None}
+        result["rows"] = [row.to_json() for row in rows]
         console.write_result(json_file, result)
     say(tradeoffs.table(rows))
     say("* best trade-offs: no other is as good in recall, speed and size, and better in one")

@@ -356,6 +356,17 @@ def test_classify(command: Command, prompts: Path, picture_folder: Path, tmp_pat
     assert len(command("classify", prompts, files[0], "--json", "-", "-k", "99").json[0]["top"]) == 4
 
 
+def test_hits_and_predictions_go_to_a_file(
+    command: Command, prompts: Path, index: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    file = picture_folder / "test" / "blue" / "0.png"
+    for name, arguments in (("classify", [prompts, file]), ("search", [index, "blue"])):
+        out = tmp_path / f"{name}.json"
+        assert command(name, *arguments, "--json", out).out == command(name, *arguments).out
+        assert json.loads(out.read_text()) == command(name, *arguments, "--json", "-").json
+        refused(command(name, *arguments, "--json", out), f"{name}.json exists already")
+
+
 def test_classify_with_other_classes(command: Command, prompts: Path, picture_folder: Path, tmp_path: Path) -> None:
     file = picture_folder / "test" / "blue" / "0.png"
     done = command("classify", prompts, file, "--classes", "cat, sea horse,dog", "--json", "-")

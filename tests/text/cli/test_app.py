@@ -273,6 +273,16 @@ def test_search_finds_an_obvious_document(command: Command, index: Path, data: P
     assert lines[1].strip() == f"[d7] {document['text']}"
 
 
+def test_search_writes_its_hits_to_a_file_as_other_commands_do(command: Command, index: Path, tmp_path: Path) -> None:
+    file = tmp_path / "hits.json"
+    done = command("search", index, "copper", "--json", file)
+    assert (done.code, done.err) == (0, "") and len(done.out.splitlines()) == 20
+    assert json.loads(file.read_text()) == json.loads(command("search", index, "copper", "--json", "-").out)
+    again = command("search", index, "copper", "--json", file)
+    assert again.code == 2 and f"{file} exists already" in again.err
+    assert command("search", index, "copper", "--json", file, "--overwrite").code == 0
+
+
 def test_k_beyond_the_corpus_gives_every_document_once(command: Command, index: Path) -> None:
     done = command("search", index, "copper", "--json", "-", "-k", "1000")
     hits = json.loads(done.out)

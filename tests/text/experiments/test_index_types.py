@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import tiny
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments import index_tradeoffs as tradeoffs
 from retrieval_prompts.experiments import index_types as factories
-from retrieval_prompts.experiments.index_types import Measured, parse_factories, settings
+from retrieval_prompts.experiments.index_types import EachQuery, Measured, Measurement, parse_factories, settings
 from retrieval_prompts.vectors import faiss_index as ann
 
 
@@ -30,7 +30,7 @@ def compare_factories(*given: Any, **options: Any) -> list[dict[str, Any]]:
     """With what is measured among the other options."""
     own = {each.name for each in fields(Measured)} & options.keys()
     measured = Measured(**{name: options.pop(name) for name in own})
-    return factories.compare_factories(*given, measured=measured, **options)
+    return [row.to_json() for row in factories.compare_factories(*given, measured=measured, **options)]
 
 
 def names(count: int) -> list[str]:
@@ -99,23 +99,13 @@ def test_each_kind_of_queries_has_its_own_exact_ranking_over_one_index(monkeypat
 def test_ndcg_is_that_of_trec_eval_and_leaves_the_querys_own_document_out() -> None:
     vectors = np.array([[1, 0], [0.9, 0], [0.8, 0], [0, 1]], dtype=np.float32)
     ids = ["q", "a", "b", "c"]  # the best document of query q is itself: BEIR leaves it out
-    (row,) = compare_factories(
-        vectors,
-        ids,
-        np.array([[1.0, 0]]),
-        ["Flat"],
-        query_ids=["q"],
-        qrels={"q": {"b": 1}},
-        k=1,
-        repeats=1,
-        each_query=True,
-    )
-    assert row["ndcg@10"] == row["exact_ndcg@10"] == pytest.approx(1 / math.log2(3))  # b is second, after a
-    assert row["each_query"] == {
-        "recall": [1.0],
-        "ndcg@10": {"q": row["ndcg@10"]},
-        "exact_ndcg@10": {"q": row["ndcg@10"]},
-    }
+    options: dict[str, Any] = {"query_ids": ["q"], "qrels": {"q": {"b": 1}}, "measured": Measured(k=1, repeats=1)}
+    (row,) = factories.compare_factories(vectors, ids, np.array([[1.0, 0]]), ["Flat"], **options)
+    assert row.ndcg is not None
+    assert row.ndcg == row.exact_ndcg == pytest.approx(1 / math.log2(3))  # b is second, after a
+    assert row.each == EachQuery([1.0], {"q": row.ndcg}, {"q": row.ndcg})
+    found = row.to_json()
+    assert (found["ndcg@10"], found["exact_ndcg@10"]) == (row.ndcg, row.ndcg) and "each" not in found
 
 
 class Blocks:
@@ -228,10 +218,10 @@ def test_texts_that_name_no_factories(texts: list[str], message: str) -> None:
 # --- what is shown ------------------------------------------------------------------------------------------------
 
 
-def row(factory: str, recall: float, speed: float, bytes: float = 100, **more: Any) -> dict[str, Any]:
+def row(factory: str, recall: float, speed: float, bytes: float = 100, **more: Any) -> Measurement:
     timing = {"queries_per_second": speed, "threads": 1, "build_seconds": 1.5}
-    common = {"queries": "frozen", "setting": {}, "k": 10}
-    return {"factory": factory, "recall": recall, "bytes_per_vector": bytes, **timing, **common, **more}
+    common = {"queries": "frozen", "setting": {}, "k": 10, "train_size": None, "gpu": False}
+    return Measurement(**{"factory": factory, "recall": recall, "bytes_per_vector": bytes, **timing, **common, **more})
 
 
 def test_the_best_are_those_that_nothing_beats() -> None:
@@ -250,11 +240,11 @@ def test_table() -> None:
     from rich.console import Console
 
     rows = [
-        row("Flat", 1.0, 1234, 64, **{"ndcg@10": 0.5}),
-        row("Flat", 1.0, 1300, 64, **{"ndcg@10": 0.625, "queries": "tuned"}),
-        row("IVF64,PQ96x4fs,RFlat", 0.5, 1000, 80, **{"ndcg@10": 0.25, "setting": {"nprobe": 64, "k_factor": 16}}),
+        row("Flat", 1.0, 1234, 64, ndcg=0.5),
+        row("Flat", 1.0, 1300, 64, ndcg=0.625, queries="tuned"),
+        row("IVF64,PQ96x4fs,RFlat", 0.5, 1000, 80, ndcg=0.25, setting={"nprobe": 64, "k_factor": 16}),
     ]
-    rows.append({**rows[-1], "recall": 0.75, "queries": "tuned"})
+    rows.append(replace(rows[-1], recall=0.75, queries="tuned"))
     console = Console(width=80)
     with console.capture() as capture:
         console.print(tradeoffs.table(rows))
@@ -272,7 +262,7 @@ def test_picture(tmp_path: Path) -> None:
         row("Flat", 1.0, 100),
         *(row("HNSW32", recall, speed, setting={"ef_search": 1}) for recall, speed in [(0.9, 900), (0.99, 300)]),
     ]
-    rows += [{**each, "queries": "tuned"} for each in rows]
+    rows += [replace(each, queries="tuned") for each in rows]
     tradeoffs.picture(rows, tmp_path / "a.svg", title="toy")
     drawn = (tmp_path / "a.svg").read_text()
     assert drawn.startswith("<?xml") and "toy" in drawn

@@ -5,6 +5,7 @@ Every proof that does not name an architecture holds for all seven.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -128,6 +129,22 @@ def test_bert_against_attention_by_hand(toy_tower: ToyTower) -> None:
 
 
 @torch.no_grad()
+def test_a_copy_of_an_mpnet_that_took_a_prefix_reads_its_own_weights(toy_tower: ToyTower) -> None:
+    tower = toy_tower("mpnet")
+    vectors = prompt_of_words(tower, "prefix")  # replaces the forward of its attention
+    made = TextTower(copy.deepcopy(tower.sentence_transformer), tower.name)
+    (ids,) = tower.tokenize(["a fox"], "query")
+    before = [one(tower, ids, "prefix", each) for each in (None, vectors)]
+    for each, old in zip((None, vectors), before, strict=True):
+        assert torch.equal(one(made, ids, "prefix", each), old)
+    for module in made.model.modules():
+        if type(module).__name__ == "MPNetSelfAttention":
+            nn.init.zeros_(module.v.weight)
+    for each, old in zip((None, vectors), before, strict=True):
+        assert not torch.allclose(one(made, ids, "prefix", each), old)
+        assert torch.equal(one(tower, ids, "prefix", each), old)
+
+
 def test_mpnet_against_attention_by_hand(toy_tower: ToyTower) -> None:
     tower = toy_tower("mpnet", normalize=False)
     (ids,) = tower.tokenize([TEXTS[1]], "query")

@@ -47,6 +47,15 @@ def prompts(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     return folder
 
 
+def test_a_seed_that_cannot_be_is_refused_before_anything_is_run(
+    command: Command, model: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    given = ["beir", "--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
+    done = command(*given, "--baselines", "linear", "--seed", "-1")
+    assert (done.code, done.err) == (2, "error: --seed must be from 0 to 4294967295, got -1\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_beir_prints_a_table_writes_everything_and_goes_on(
     command: Command, model: Path, data_dir: Path, prompts: Path, tmp_path: Path
 ) -> None:
