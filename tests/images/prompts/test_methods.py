@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from multimodal.prompts.contexts import Classes, Prompts
 from multimodal.prompts.methods import Method, method
 from multimodal.prompts.methods.tpt import adapt, marginal_entropy, surest
 from multimodal.prompts.objectives import Outputs, cross_entropy, knowledge_guided
-from multimodal.prompts.settings import METHODS
+from multimodal.prompts.settings import METHODS, PromptSettings
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts.settings import rule_of
 
 NAMES = ("dog", "red panda", "water_lilly", "accordion")
 OTHERS = ("ketch", "garfield", "brontosaurus", "Faces_easy", "cup", "sea horse")
@@ -55,6 +56,24 @@ def made(clip: Clip, name: str, **given: Any) -> tuple[Any, Settings, Classes]:
     settings = Settings.of(method=name, **{**SMALL, **given})
     classes = Classes(clip, NAMES, settings)
     return method(name).build(clip, settings, len(classes)), settings, classes  # Any: tests look inside prompters
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_reads_the_settings_that_say_so_and_no_others(clip: Clip, name: str) -> None:
+    declared = {each.name: rule_of(each).read_by.get("method", (name,)) for each in fields(PromptSettings)}
+    read = set()
+
+    class Watched(Settings):
+        def __getattribute__(self, asked: str) -> Any:
+            if asked in declared:
+                read.add(asked)
+            return super().__getattribute__(asked)
+
+    watched = Watched.of(method=name, **SMALL)
+    read.clear()
+    method(name).build(clip, watched, len(NAMES))
+    elsewhere = {"method", "position", "template"}  # by `Classes`, whatever the method
+    assert read - elsewhere == {each for each, methods in declared.items() if name in methods} - elsewhere
 
 
 def outputs(clip: Clip, made: Method, classes: Classes, pixels: Tensor = PIXELS, labels: Tensor = LABELS) -> Outputs:
