@@ -141,6 +141,19 @@ def search(
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
 
 
+def scores_at(index: Any, query: np.ndarray, positions: np.ndarray) -> np.ndarray | None:
+    """The inner products (n,) of a query (dimension,) with the vectors at these positions; None where the type of the
+    index does not give its vectors back."""
+    if not len(positions):
+        return np.empty(0, dtype=np.float32)
+    try:
+        vectors = index.reconstruct_batch(np.ascontiguousarray(positions, dtype=np.int64))
+    except RuntimeError:
+        return None
+    products: np.ndarray = vectors @ np.asarray(query, dtype=np.float32)
+    return products
+
+
 def accepted(index: Any, gpu: bool = False) -> list[str]:
     """Which search parameters (names in PARAMETERS) the index has."""
     names = []

@@ -5,6 +5,7 @@ The folder holds
     ids.json         document ids, in the order of the vectors
     documents.jsonl  title and text of each document, in BEIR's format (absent if the index was built without them)
     offsets.npy      int64, the byte at which each document's line starts
+    bm25/            the words of the documents, for hybrid search (where they were wanted; see `evaluation.hybrid`)
     manifest.json    what the index is, what encoded it, and the size and digest of the files above
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -99,9 +100,16 @@ class Index:
         }
         return cls(index, ids, documents, manifest, record["gpu"])
 
-    def save(self, folder: Path | str, overwrite: bool = False) -> None:
+    def save(
+        self,
+        folder: Path | str,
+        overwrite: bool = False,
+        *,
+        beside: Mapping[str, Callable[[Path], object]] | None = None,
+    ) -> None:
         """Write the index folder, whole or not at all.
 
+        beside: name -> what writes a folder of this name in it, such as the words of the same documents.
         Raises UserError if it exists, unless `overwrite`, and if the manifest has no fingerprint of the encoder.
         """
         import faiss
@@ -115,7 +123,9 @@ class Index:
             if self.documents is not None:
                 fingerprint, offsets = _write_documents(new / "documents.jsonl", self.documents)
                 np.save(new / "offsets.npy", offsets, allow_pickle=False)
-            files = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
+            for name, write in (beside or {}).items():
+                write(new / name)
+            files = {path.relative_to(new).as_posix(): path.stat().st_size for path in sorted(new.rglob("*.*"))}
             manifest = {
                 **self.manifest,
                 "documents": fingerprint,
@@ -201,6 +211,11 @@ class Index:
         recall; their defaults are in `faiss_index.PARAMETERS`.
         Raises UserError for queries of another dimension or not finite, k < 1, and a parameter the index lacks.
         """
+        scores, positions = self.nearest(queries, k, nprobe=nprobe, ef_search=ef_search, k_factor=k_factor)
+        return scores, [[self.ids[position] for position in row if position >= 0] for row in positions]
+
+    def nearest(self, queries: np.ndarray, k: int, **parameters: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, with positions (q, min(k, count)) instead of ids; -1 where an approximate index found fewer."""
         queries = faiss_index.matrix(queries, "queries")
         if queries.shape[1] != self.manifest["dimension"]:
             raise UserError(
@@ -209,17 +224,14 @@ class Index:
             )
         if k < 1:
             raise UserError(f"k must be at least 1, got {k}")
-        scores, positions = faiss_index.search(
-            self.vectors,
-            queries,
-            min(k, len(self)),
-            factory=self.manifest["factory"],
-            gpu=self.gpu,
-            nprobe=nprobe,
-            ef_search=ef_search,
-            k_factor=k_factor,
+        return faiss_index.search(
+            self.vectors, queries, min(k, len(self)), factory=self.manifest["factory"], gpu=self.gpu, **parameters
         )
-        return scores, [[self.ids[position] for position in row if position >= 0] for row in positions]
+
+    def scores_at(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray | None:
+        """The inner products (n,) of one query (dimension,) with the vectors at these positions, as the index keeps
+        them; None where it cannot give its vectors back (IVF, and what is on a GPU)."""
+        return None if self.gpu else faiss_index.scores_at(self.vectors, query, positions)
 
     def run(
         self, query_ids: Sequence[str], vectors: np.ndarray, k: int, *, block: int = 1024, **parameters: int | None
