@@ -41,6 +41,8 @@ class BiEncoder(nn.Module):
         prompts: side -> prompt encoder; a side without one is the frozen model.
         strength: from 0 to 1. 0 is exactly the frozen model, 1 exactly the prompted one; between them a vector
             moves along the straight line from the one to the other, kept at the model's unit length if it has one.
+
+    `bm25_weight` is that of BM25 in hybrid search with these prompts, None where nothing is known of it.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class BiEncoder(nn.Module):
         self.prompts = nn.ModuleDict(prompts or {})
         self.strength = strength
         self.training_record: dict[str, Any] = {}
+        self.bm25_weight: float | None = None
         if self.prompts:
             self._check(kind, self.prompts)
 
@@ -129,7 +132,7 @@ class BiEncoder(nn.Module):
             side: PromptTable(value.to(tower.device)) for side, value in folder.vectors.items()
         }
         made = cls(tower, folder.kind, modules, folder.strength if strength is None else strength)
-        made.training_record = folder.training
+        made.training_record, made.bm25_weight = folder.training, folder.bm25_weight
         return made
 
     def attach(self, side: str | PromptSettings = "query", **given: Any) -> BiEncoder:
@@ -156,7 +159,7 @@ class BiEncoder(nn.Module):
             made = {each: PromptSum(own, shared) for each, own in made.items()}
         prompts = nn.ModuleDict(made).to(self.tower.device)
         self._check(kind, prompts)
-        self.kind, self.prompts, self.strength = kind, prompts, 1.0
+        self.kind, self.prompts, self.strength, self.bm25_weight = kind, prompts, 1.0, None
         return self
 
     def prompt(self, side: str) -> Tensor | None:
@@ -238,7 +241,7 @@ class BiEncoder(nn.Module):
             "width": self.tower.width,
             "pools_prompt": self.tower.pools_prompt,
         }
-        return PromptFolder(self.kind, vectors, base, self.strength, self.training_record)
+        return PromptFolder(self.kind, vectors, base, self.strength, self.training_record, self.bm25_weight)
 
     def export(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a stock sentence-transformers checkpoint; see `interop.export.export`."""

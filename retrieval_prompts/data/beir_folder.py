@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,18 @@ def hold_out(qrels: Qrels, fraction: float, seed: int) -> tuple[Qrels, Qrels]:
     train = {query: grades for query, grades in qrels.items() if query not in held_out}
     dev = {query: grades for query, grades in qrels.items() if query in held_out}
     return train, dev
+
+
+def with_test(dataset: Dataset, fraction: float = 0.2, least: int = 25) -> tuple[Dataset, bool]:
+    """The data set, and whether a part of its training queries was made its test split, for it has none.
+
+    Who goes does not depend on the order of the file. Fewer training queries than `least` stay together.
+    """
+    train = dataset.qrels.get("train", {})
+    if "test" in dataset.qrels or len(train) < least:
+        return dataset, False
+    kept, test = hold_out(train, fraction, seed=1)
+    return replace(dataset, qrels={**dataset.qrels, "train": kept, "test": test}), True
 
 
 def frame(document: Document) -> bytes:

@@ -12,7 +12,7 @@ loses up to 15 points where words say little (eval/README.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,14 +158,3 @@ def check_weight(weight: float) -> None:
     """Raises UserError for what is no weight."""
     if not 0 <= weight <= 1:
         raise UserError(f"the weight of BM25 must be from 0 (the dense ranking) to 1 (BM25 alone), got {weight}")
-
-
-def choose(scores: Sequence[float], differs: Callable[[int, int], bool], prior: int) -> int:
-    """Which of several choices to take by scores of few queries: the `prior` one, unless the best is surely better.
-
-    Args:
-        scores: the mean of each.
-        differs: whether the queries tell two of them apart.
-    """
-    best = max(range(len(scores)), key=scores.__getitem__)
-    return best if scores[best] > scores[prior] and differs(best, prior) else prior

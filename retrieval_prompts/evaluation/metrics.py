@@ -56,6 +56,17 @@ def means(per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {metric: math.fsum(values.values()) / len(values) for metric, values in per_query.items()}
 
 
+def balanced(scores: Mapping[str, float], part: Sequence[str], least: int = 10) -> float:
+    """The mean over queries; where at least so many are in a part of them and so many are not, the mean of both means,
+    so that neither is bought at the price of the other."""
+    apart = set(part)
+    if not least <= len(apart) <= len(scores) - least:
+        return math.fsum(scores.values()) / len(scores)
+    inside = math.fsum(scores[query] for query in apart) / len(apart)
+    outside = math.fsum(value for query, value in scores.items() if query not in apart) / (len(scores) - len(apart))
+    return (inside + outside) / 2
+
+
 def best_first(scores: Mapping[str, float]) -> list[tuple[str, float]]:
     """(document id, score) of a query in the order in which trec_eval ranks them; see `per_query`."""
     return sorted(scores.items(), key=lambda item: (np.float32(item[1]), item[0]), reverse=True)

@@ -19,6 +19,8 @@ SYSTEMS = {  # a system's name in results -> in a sentence, and as the heading o
     "linear": ("linear", "linear query adapter"),
     "lora": ("LoRA", "LoRA, query side"),
     "nudge": ("NUDGE", "NUDGE, document vectors moved"),
+    "frozen+bm25": ("frozen + BM25", "frozen model + BM25"),
+    "tuned+bm25": ("tuned + BM25", "soft prompts + BM25"),
     "rrf": ("RRF", "BM25 + frozen (RRF)"),
     "rrf-tuned": ("RRF-tuned", "BM25 + soft prompts (RRF)"),
 }

@@ -24,6 +24,7 @@ from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.significance import Comparison, adjust
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
 from retrieval_prompts.experiments.retrieval import tune
+from retrieval_prompts.experiments.selection.advice import bm25_weights
 from retrieval_prompts.experiments.workbench import Workbench, paired_tests, search_run
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.settings import TuneSettings
@@ -37,7 +38,18 @@ if TYPE_CHECKING:
 CUTOFFS = (1, 3, 5, 10, 100, 1000)
 METRICS = (*(f"{name}@{k}" for name in ("ndcg", "map", "recall", "precision") for k in CUTOFFS), "mrr@10")
 TOP = 1000  # documents kept of each ranking
-SYSTEMS = ("bm25", "frozen", "tuned", "linear", "lora", "nudge", "rrf", "rrf-tuned")
+SYSTEMS = (
+    "bm25",
+    "frozen",
+    "frozen+bm25",
+    "tuned",
+    "tuned+bm25",
+    "linear",
+    "lora",
+    "nudge",
+    "rrf",
+    "rrf-tuned",
+)
 TRAINED = ("linear", "lora", "nudge")
 FUSED = ("bm25", "frozen", "tuned")
 
@@ -73,7 +85,7 @@ class BenchmarkSettings:
             raise UserError(f"--precision must be {' or '.join(PRECISIONS)}, got {self.precision!r}")
         if self.prompts is not None and self.tune is not None:
             raise UserError("pass --prompts or --tune, not both")
-        if {"tuned", "rrf-tuned"} & set(self.systems) and self.prompts is None and self.tune is None:
+        if {"tuned", "tuned+bm25", "rrf-tuned"} & set(self.systems) and self.prompts is None and self.tune is None:
             raise UserError("the system tuned needs prompts: pass --prompts FOLDER, or --tune to train them")
 
 
@@ -104,6 +116,7 @@ class DatasetRecord:
         tests: "<system>_vs_<baseline>", with "_unseen_documents" after it on those queries; of nDCG@10.
         learned: baseline -> its record, see `baselines.task.Retriever`.
         left_out: system -> why it was not run.
+        weights: "frozen", "tuned" -> the weight of BM25 in the systems with it.
     """
 
     dataset: str
@@ -117,6 +130,7 @@ class DatasetRecord:
     tests: dict[str, Comparison] = field(default_factory=dict)
     learned: dict[str, dict[str, Any]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     documents_encoded: int = 0
     documents_reencoded: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -240,7 +254,7 @@ class BenchmarkDataset:
     def make(self, system: str) -> Run:
         """The ranking of a system, at most TOP documents for every query."""
         if system == "bm25":
-            return {query: dict(list(hits.items())[:TOP]) for query, hits in self.bench.bm25(self.queries, TOP).items()}
+            return self.bench.bm25(self.queries, TOP)
         if system in ("rrf", "rrf-tuned"):
             from retrieval_prompts.evaluation.fusion import reciprocal_rank_fusion
 
@@ -251,11 +265,24 @@ class BenchmarkDataset:
             fitted = self._baseline(system)
             with self.bench.watch(system):
                 return fitted.run(self.queries, TOP, **search)
-        biencoder, index = (self.tuned if system == "tuned" else self.bench.frozen), self.index
+        name = system.removesuffix("+bm25")
+        biencoder, index = (self.tuned if name == "tuned" else self.bench.frozen), self.index
         if (own := self.bench.own_documents(biencoder)) is not None:
             index = self.bench.index_of(own, biencoder)
+        hybrid = self.bench.hybrid_of(index) if system != name else None
+        weight = self.weight(name) if hybrid is not None else 0.0
         with self.bench.watch(f"search {system}"):
-            return search_run(biencoder, index, self.queries, TOP, **search)
+            if hybrid is None or weight == 0:
+                return search_run(biencoder, index, self.queries, TOP, **search)
+            vectors = biencoder.query_vectors(list(self.queries.values()))
+            return hybrid.rank(self.queries, vectors, TOP, [weight], **search)[0]
+
+    def weight(self, name: str) -> float:
+        """Of BM25 beside the frozen model, or beside the prompts."""
+        weights = self.record.weights
+        if name not in weights:
+            weights |= bm25_weights(self.tuned if name == "tuned" else self.bench.frozen, self.bench, self.split)
+        return weights[name]
 
     def _baseline(self, system: str) -> Retriever:
         from retrieval_prompts.experiments.baselines import linear, lora, nudge

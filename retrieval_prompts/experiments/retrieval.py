@@ -12,11 +12,14 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
+from retrieval_prompts.evaluation.recommendation import Recommendation
 from retrieval_prompts.evaluation.significance import Comparison
 from retrieval_prompts.experiments.run import PromptOutput
+from retrieval_prompts.experiments.selection.advice import bm25_weights, by_dev, by_evaluation
+from retrieval_prompts.experiments.selection.choice import Choice
+from retrieval_prompts.experiments.selection.trained import Trained
 from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests, search_run
 from retrieval_prompts.training.loop import Step
-from retrieval_prompts.training.retrieval import run_identity, train
 from retrieval_prompts.training.settings import TuneSettings
 
 CURVE_POINTS = 60
@@ -27,8 +30,12 @@ class RetrievalResult:
     """What an experiment found.
 
     Args:
-        systems: "frozen", "tuned", "bm25" -> metric -> mean over queries, a fraction; none without an evaluation.
+        systems: "frozen", "tuned", "bm25", "frozen+bm25", "tuned+bm25" -> metric -> mean over queries, a fraction; none
+            without an evaluation.
         tests: "tuned_vs_frozen" and so on -> paired test of nDCG@10.
+        recommendation: what to use, by dev and, where there was an evaluation, with what it gains there.
+        choice: what dev said, after a training.
+        weights: "frozen", "tuned" -> weight of BM25 in the systems with it.
         documents_encoded: documents encoded now, for any system; the rest was found in the cache.
         documents_reencoded: documents that the prompts need other vectors of.
         seconds: part of the work -> seconds.
@@ -41,6 +48,9 @@ class RetrievalResult:
     model: str
     systems: dict[str, dict[str, float]] = field(default_factory=dict)
     tests: dict[str, Comparison] = field(default_factory=dict)
+    recommendation: Recommendation | None = None
+    choice: Choice | None = None
+    weights: dict[str, float] = field(default_factory=dict)
     documents_encoded: int = 0
     documents_reencoded: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -51,7 +61,8 @@ class RetrievalResult:
     def to_json(self) -> dict[str, Any]:
         """Every field but `runs` and `steps`; a test as `Comparison.as_dict` has it."""
         plain = {name: value for name, value in vars(self).items() if name not in ("runs", "steps")}
-        return plain | {"tests": {name: test.as_dict() for name, test in self.tests.items()}}
+        typed = {name: part.to_json() if (part := plain[name]) else None for name in ("recommendation", "choice")}
+        return plain | typed | {"tests": {name: test.as_dict() for name, test in self.tests.items()}}
 
 
 def tune(
@@ -65,12 +76,17 @@ def tune(
     bm25: bool = True,
     on_step: Callable[[Step, int], object] | None = None,
 ) -> RetrievalResult:
-    """Attach prompts to a frozen bi-encoder, train them, save them, evaluate them.
+    """Attach prompts to a frozen bi-encoder, train them, choose by dev what of them is used, save and evaluate them.
+
+    See `choice` for how the strength of the prompts and the weight of BM25 are chosen. Where dev is small, prompts are
+    judged by cross-validation (see `folds`) and then trained on every query. What the judgements cannot teach is
+    warned of before training (DataWarning), and where they can teach nothing there is none.
 
     Args:
         data: a workbench where vectors are at hand, or kept elsewhere than in the user's cache.
         split: evaluated afterwards when the data has it; None: no evaluation.
         out: the prompt folder. Training is checkpointed beside it, and goes on from there when it was interrupted.
+        bm25: with BM25, alone and beside the dense scores.
         on_step: called with each record and the number of all steps.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
@@ -83,49 +99,41 @@ def tune(
         biencoder.attach(settings)
     documents = bench.documents
     with bench.watch("tune"):
-        steps = _train(biencoder, bench, settings, output, on_step)
+        trained = Trained.of(biencoder, bench, settings, output, bm25=bm25, on_step=on_step)
+    choice = trained.choice
+    biencoder.strength, biencoder.bm25_weight = choice.strength, choice.weight
     record = biencoder.training_record
-    record |= {"curve": curve(steps), "dataset": bench.dataset.name, "dev_held_out_of_train": learned.held_out}
+    record |= {"curve": curve(trained.steps), "dataset": bench.dataset.name}
+    record |= {"dev_held_out_of_train": learned.held_out, "choice": choice.to_json()}
+    result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
     if split is not None and split in bench.dataset.qrels:
-        result = _evaluate(biencoder, bench, split, bm25)
+        result = _evaluate(biencoder, bench, split, bm25, choice)
         found = result.to_json()
         record |= {"results": {split: found["systems"]}, "tests": {split: found["tests"]}}
     else:
-        result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
+        result.recommendation = by_dev(choice)
+    assert result.recommendation is not None
+    record["recommendation"] = result.recommendation.to_json()
     output.save(biencoder.save)
-    result.steps, result.seconds = steps, bench.watch.seconds
+    result.choice, result.steps, result.seconds = choice, trained.steps, bench.watch.seconds
     result.settings = {
         **asdict(settings),
         "train_queries": len(learned.train),
         "dev_queries": len(learned.dev),
         "dev_held_out_of_train": learned.held_out,
-        **{name: record[name] for name in ("dev", "document_prompt_on_dev")},
+        **{name: record.get(name) for name in ("dev", "document_prompt_on_dev")},
         "sides": sorted(biencoder.prompts),
         "strength": biencoder.strength,
+        "bm25_weight": biencoder.bm25_weight,
     }
     return result
-
-
-def _train(
-    biencoder: BiEncoder,
-    bench: Workbench,
-    settings: TuneSettings,
-    output: PromptOutput,
-    on_step: Callable[[Step, int], object] | None,
-) -> list[Step]:
-    identity = run_identity(biencoder, bench.training, settings) if output.folder is not None else ""
-    with output.checkpoint(identity, good=biencoder.save) as checkpoint:
-        training = train(biencoder, bench.training, settings, documents=bench.documents, checkpoint=checkpoint)
-        for step in training:
-            if on_step is not None:
-                on_step(step, training.total)
-    return training.steps
 
 
 def evaluate(
     biencoder: BiEncoder, data: Dataset | Workbench, split: str = "test", *, bm25: bool = True
 ) -> RetrievalResult:
-    """Frozen, tuned (when there are prompts) and BM25 on one split, with a paired test of tuned against frozen.
+    """Every system on one split, with paired tests: frozen and tuned (when there are prompts), each alone and beside
+    BM25, and BM25.
 
     Args:
         data: see `tune`.
@@ -145,33 +153,43 @@ def evaluate(
     return result
 
 
-def _evaluate(biencoder: BiEncoder, bench: Workbench, split: str, bm25: bool) -> RetrievalResult:
+def _evaluate(
+    biencoder: BiEncoder, bench: Workbench, split: str, bm25: bool, choice: Choice | None = None
+) -> RetrievalResult:
     queries, qrels = bench.dataset.split(split)
     result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name)
     result.documents_encoded = bench.documents.encoded  # before the search, whose time is its own
-    with bench.watch("search"):
-        index = bench.index
-        result.runs["frozen"] = search_run(bench.frozen, index, queries)
+    indexes = {"frozen": bench.index}
+    encoders = {"frozen": bench.frozen} | ({"tuned": biencoder} if biencoder.prompts else {})
     if biencoder.prompts:
         own = bench.own_documents(biencoder)
+        indexes["tuned"] = bench.index_of(own, biencoder) if own is not None else bench.index
         if own is not None:
             result.documents_reencoded = len(bench.dataset.corpus)
             result.documents_encoded += own.encoded
-            index = bench.index_of(own, biencoder)
+    for system, encoder in encoders.items():
         with bench.watch("search"):
-            result.runs["tuned"] = search_run(biencoder, index, queries)
+            result.runs[system] = search_run(encoder, indexes[system], queries)
     if bm25:
         result.runs["bm25"] = bench.bm25(queries, TOP)
+        result.weights = bm25_weights(biencoder, bench, split, choice)
+        for system, encoder in encoders.items():
+            if (hybrid := bench.hybrid_of(indexes[system])) is not None:
+                with bench.watch("search"):
+                    vectors = encoder.query_vectors(list(queries.values()))
+                    (result.runs[f"{system}+bm25"],) = hybrid.rank(queries, vectors, TOP, [result.weights[system]])
     scores = {system: per_query(qrels, run) for system, run in result.runs.items()}
     result.systems = {system: means(values) for system, values in scores.items()}
-    if "tuned" in scores:
-        unseen = bench.unseen_queries(split)
+    headline = {system: values[HEADLINE] for system, values in scores.items()}
+    unseen = bench.unseen_queries(split)
+    if len(headline) > 1:
         result.tests = paired_tests(
-            {system: values[HEADLINE] for system, values in scores.items()},
-            ["tuned"],
-            ["tuned"],
+            headline,
+            [system for system in headline if system.startswith("tuned") or system == "frozen+bm25"],
+            [system for system in headline if system.startswith("tuned")],
             unseen if len(unseen) < len(queries) else [],
         )
+    result.recommendation = by_evaluation(biencoder, bench, split, headline, result.weights, choice)
     return result
 
 

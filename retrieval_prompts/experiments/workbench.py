@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from statistics import fmean
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
-from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.evaluation.bm25 import bm25_run
+from retrieval_prompts.data.judgements import Qrels, Run
+from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.evaluation.bm25 import BM25Index
+from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical
 from retrieval_prompts.evaluation.significance import Comparison, compare
 from retrieval_prompts.experiments.stopwatch import Stopwatch
@@ -20,6 +25,7 @@ from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
 TOP = 100  # documents kept of each ranking
+UNTUNED = ("frozen", "bm25", "frozen+bm25")
 
 
 @dataclass
@@ -79,11 +85,36 @@ class Workbench:
         ids = self.dataset.corpus.ids
         return Index.build(documents, None, ids, encoder=biencoder.identity(), factory=self.factory)
 
-    def bm25(self, queries: Mapping[str, str], k: int) -> Run:
-        """The k best documents of each query, or one more: the document of its own id is left out of so many."""
+    @cached_property
+    def words(self) -> BM25Index | None:
+        """The words of the documents; None where they have none."""
         with self.watch("bm25"):
             texts = (document.content for document in self.dataset.corpus)
-            return drop_identical(bm25_run(texts, self.dataset.corpus.ids, dict(queries), k + 1))
+            try:
+                return BM25Index.build(texts, self.dataset.corpus.ids)
+            except UserError as error:
+                warnings.warn(f"{self.dataset.name}: {error}; there is no BM25 here", DataWarning, stacklevel=2)
+                return None
+
+    def bm25(self, queries: Mapping[str, str], k: int) -> Run:
+        """The k best documents of each query, without the document of its own id."""
+        with self.watch("bm25"):
+            found = drop_identical(self.words.run(queries, k + 1)) if self.words else {query: {} for query in queries}
+            return {query: dict(islice(hits.items(), k)) for query, hits in found.items()}
+
+    def hybrid_of(self, index: Index) -> HybridIndex | None:
+        """An index of these documents with their words beside it."""
+        return HybridIndex(index, self.words) if self.words else None
+
+    def choosing(self, split: str | None = None) -> tuple[dict[str, str], Qrels]:
+        """The queries to choose by, and their judgements: dev, or train and dev where dev is small; none where the data
+        have neither. Those of `split` are not among them."""
+        if "train" in self.dataset.qrels and split != "train":
+            learned = self.training
+            qrels = learned.judged if learned.few else learned.dev
+        else:
+            qrels = self.dataset.split("dev")[1] if "dev" in self.dataset.qrels and split != "dev" else {}
+        return {query: self.dataset.queries[query] for query in qrels}, qrels
 
     def unseen_queries(self, split: str) -> list[str]:
         """Queries of a split none of whose relevant documents is relevant to a training query.
@@ -113,19 +144,33 @@ def search_run(
     return index.rank(list(queries), vectors, k, nprobe=nprobe, ef_search=ef_search)
 
 
+def strongest_untuned(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """The best of what a user has without any training, by its mean; "frozen" where nothing else was run."""
+    there = [system for system in UNTUNED if system in scores]
+    return max(there, key=lambda system: fmean(scores[system].values()))
+
+
 def paired_tests(
     scores: Mapping[str, Mapping[str, float]], compared: Iterable[str], trained: Iterable[str], unseen: Sequence[str]
 ) -> dict[str, Comparison]:
-    """Systems against the frozen model, the soft prompts against BM25, and what was trained once more against the
-    frozen model, on the `unseen` queries if there are any.
+    """Systems against the frozen model; the soft prompts against BM25, and against the strongest of what needs no
+    training; and what was trained once more on the `unseen` queries, if there are any.
 
     Args:
         scores: system -> query -> nDCG@10.
     """
-    tests = {f"{system}_vs_frozen": compare(scores["frozen"], scores[system], HEADLINE) for system in compared}
+    strongest = strongest_untuned(scores)
+    pairs = [(system, "frozen") for system in compared]
     if {"tuned", "bm25"} <= scores.keys():
-        tests["tuned_vs_bm25"] = compare(scores["bm25"], scores["tuned"], HEADLINE)
-    for system in trained if unseen else ():
-        before, after = ({query: scores[each][query] for query in unseen} for each in ("frozen", system))
-        tests[f"{system}_vs_frozen_unseen_documents"] = compare(before, after, HEADLINE)
+        pairs.append(("tuned", "bm25"))
+    prompted = [system for system in ("tuned", "tuned+bm25") if system in scores]
+    pairs += [(system, strongest) for system in prompted if (system, strongest) not in pairs]
+    tests = {f"{a}_vs_{b}": compare(scores[b], scores[a], HEADLINE) for a, b in pairs}
+    again = [(system, "frozen") for system in trained] if unseen else []
+    if again and "frozen+bm25" in scores:
+        again.append(("frozen+bm25", "frozen"))
+    again += [(system, strongest) for system in (prompted if again else ()) if (system, strongest) not in again]
+    for a, b in again:
+        after, before = ({query: scores[each][query] for query in unseen} for each in (a, b))
+        tests[f"{a}_vs_{b}_unseen_documents"] = compare(before, after, HEADLINE)
     return tests

@@ -37,6 +37,7 @@ class PromptFolder:
         base: the frozen model: "name", "fingerprint", "dimension", "width".
         strength: from 0 (the frozen model) to 1.
         training: settings, data and scores of the training; free-form JSON.
+        bm25_weight: of BM25 in hybrid search with these prompts, from 0 to 1; None where nothing is known of it.
     """
 
     kind: str
@@ -44,11 +45,14 @@ class PromptFolder:
     base: dict[str, Any]
     strength: float = 1.0
     training: dict[str, Any] = field(default_factory=dict)
+    bm25_weight: float | None = None
 
 
 def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool = False) -> None:
     """Write a prompt folder; see `write`."""
     about = {"kind": prompts.kind, "base": prompts.base, "strength": prompts.strength, "training": prompts.training}
+    if prompts.bm25_weight is not None:
+        about["bm25_weight"] = prompts.bm25_weight
     write(folder, "text", prompts.vectors, about, overwrite=overwrite)
 
 
@@ -58,6 +62,8 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     with strictly(file):
         kind = about["kind"]
         about["base"]["dimension"] = int(about["base"]["dimension"])
+        if (weight := about.get("bm25_weight")) is not None and not 0 <= float(weight) <= 1:
+            raise UserError(f"{file}: expected a bm25_weight from 0 to 1, got {weight}")
     if kind not in KINDS or not about["tensors"] or not set(about["tensors"]) <= set(SIDES):
         raise UserError(f"{file}: expected a kind of {KINDS}, and sides of {SIDES}")
     return about
@@ -66,7 +72,8 @@ def read_description(folder: Path | str) -> dict[str, Any]:
 def load_prompts(folder: Path | str) -> PromptFolder:
     """Read a prompt folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
     about = read_description(folder)
-    return PromptFolder(about["kind"], read(folder, about), about["base"], about["strength"], about["training"])
+    parts = (about["base"], about["strength"], about["training"], about.get("bm25_weight"))
+    return PromptFolder(about["kind"], read(folder, about), *parts)
 
 
 def write(

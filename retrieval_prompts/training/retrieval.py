@@ -22,7 +22,7 @@ from torch import Tensor
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical, means, per_query
+from retrieval_prompts.evaluation.metrics import HEADLINE, balanced, drop_identical, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
 from retrieval_prompts.training.loop import LoopSettings, Step, Training, fit
@@ -60,10 +60,11 @@ def train(
 ) -> Training:
     """Train the prompts that are attached to `biencoder`, as the result is iterated (see `loop.Training`).
 
-    Afterwards the bi-encoder holds the prompts with the best dev nDCG@10. Where none beats the frozen model there,
-    its strength is 0, which is the frozen model. With prompts on both sides the query side is trained first, alone,
-    against the frozen documents; then both. A document prompt has to earn the encoding of the whole corpus: it is
-    dropped unless dev is significantly better with it than with the query prompt of the first stage.
+    Afterwards the bi-encoder holds the prompts with the best dev nDCG@10; the last ones where there is no dev query.
+    Where none beats the frozen model there, its strength is 0, which is the frozen model. With prompts on both sides
+    the query side is trained first, alone, against the frozen documents; then both. A document prompt has to earn the
+    encoding of the whole corpus: it is dropped unless dev is significantly better with it than with the query prompt
+    of the first stage.
 
     Args:
         documents: the corpus's frozen vectors.
@@ -99,7 +100,7 @@ class _Stages(Training):
                 module,
                 plan.batches,
                 task.loss(plan.fresh),
-                partial(task.dev_mean, biencoder, plan.fresh),
+                partial(task.dev_mean, biencoder, plan.fresh) if task.data.dev else None,
                 plan.loop,
                 checkpoint=checkpoints(self.checkpoint)[number] if self.checkpoint is not None else None,
                 identity=[identity, number],
@@ -118,15 +119,17 @@ class _Stages(Training):
             earned = compare(task.dev_scores(alone, True), task.dev_scores(biencoder, True), HEADLINE)
             if not (earned.difference > 0 and earned.p_value < ALPHA):
                 biencoder.prompts = alone.prompts
-        fresh = "document" in biencoder.prompts
-        frozen, tuned = (task.dev_mean(each, fresh) for each in (task.frozen, biencoder))
-        biencoder.strength = 1.0 if tuned > frozen else 0.0
+        fresh, dev = "document" in biencoder.prompts, None
+        if task.data.dev:
+            frozen, tuned = (task.dev_mean(each, fresh) for each in (task.frozen, biencoder))
+            dev = {"metric": HEADLINE, "frozen": frozen, "tuned": tuned}
+            biencoder.strength = 1.0 if tuned > frozen else 0.0
         biencoder.training_record = {
             "settings": asdict(task.settings),
             "run": identity,
             "train_queries": len(task.texts),
             "dev_queries": len(task.data.dev),
-            "dev": {"metric": HEADLINE, "frozen": frozen, "tuned": tuned},
+            "dev": dev,
             "document_prompt_on_dev": earned.as_dict() if earned is not None else None,
         }
 
@@ -178,8 +181,10 @@ class Task(BaseTask):
             for query, judged in data.train.items()
         }
         ids = [query for query, found in relevant.items() if found]
-        if not ids or not data.dev:
-            raise UserError("tuning needs at least one training and one dev query with a relevant document")
+        if not ids:
+            raise UserError("tuning needs at least one training query with a relevant document")
+        if not data.dev and "document" in biencoder.prompts:
+            raise UserError("tuning documents needs at least one dev query with a relevant document")
         self.biencoder, self.data, self.settings, self.documents = biencoder, data, settings, documents
         self.frozen, self.corpus = BiEncoder(biencoder.tower), data.corpus
         self.texts = [data.queries[query] for query in ids]
@@ -286,8 +291,8 @@ class Task(BaseTask):
         return mined
 
     def dev_mean(self, biencoder: BiEncoder, fresh: bool) -> float:
-        """Dev nDCG@10 of a bi-encoder."""
-        return means({HEADLINE: self.dev_scores(biencoder, fresh)})[HEADLINE]
+        """Dev nDCG@10 of a bi-encoder; queries whose documents training has not seen count as much as the others."""
+        return balanced(self.dev_scores(biencoder, fresh), self.unseen)
 
     @torch.no_grad()
     def dev_scores(self, biencoder: BiEncoder, fresh: bool) -> dict[str, float]:
@@ -303,6 +308,11 @@ class Task(BaseTask):
         else:
             run = self.index.rank(names, queries.float().cpu().numpy(), 10)
         return per_query(self.data.dev, drop_identical(run), [HEADLINE])[HEADLINE]
+
+    @cached_property
+    def unseen(self) -> list[str]:
+        """Dev queries that ask for documents which training has not seen."""
+        return self.data.unseen()
 
     @cached_property
     def all_documents(self) -> Tensor:

@@ -90,9 +90,10 @@ def _systems(baselines: str, tuned: bool) -> tuple[str, ...]:
     given = [name.strip() for name in baselines.split(",") if name.strip() and name.strip() != "none"]
     if odd := [name for name in given if name not in SYSTEMS]:
         raise UserError(f"--baselines: expected {BASELINES}, got {odd[0]!r}")
-    wanted = {"frozen", *given}
+    wanted = {"frozen", *given} | ({"frozen+bm25"} if "bm25" in given else set())
     if tuned:
         wanted |= {"tuned"} | ({"rrf-tuned"} if "rrf" in given else set())
+        wanted |= {"tuned+bm25"} if "bm25" in given else set()
     return tuple(system for system in SYSTEMS if system in wanted)
 
 

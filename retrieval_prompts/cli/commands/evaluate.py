@@ -21,7 +21,7 @@ from retrieval_prompts.cli.options import (
     Trust,
     check_strength,
 )
-from retrieval_prompts.cli.results import say_results
+from retrieval_prompts.cli.results import say_results, write_runs
 
 
 def evaluate(
@@ -32,26 +32,34 @@ def evaluate(
     strength: Strength = None,
     report: Report = None,
     json_file: JsonFile = None,
-    run: Annotated[Path | None, typer.Option(help="write the ranking here as a TREC run")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="write each system's ranking as a TREC run, with judgements, into this folder")
+    ] = None,
     bm25: Annotated[bool, typer.Option(help="with BM25 beside it")] = True,
     cache: Cache = None,
     device: Device = None,
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compare frozen, tuned and BM25 on a split, with a paired test. --run takes the tuned ranking, else the frozen."""
-    console.check_outputs(json_file, report, run, overwrite=overwrite)
+    """Compare frozen and tuned, each alone and beside BM25, on a split, with paired tests; say what to use."""
+    console.check_outputs(json_file, report, overwrite=overwrite)
+    from retrieval_prompts.files import check_output
+
+    if run is not None:
+        check_output(run, overwrite=overwrite, holds="results.json")
     from retrieval_prompts.biencoder import BiEncoder
-    from retrieval_prompts.data.beir_folder import load
-    from retrieval_prompts.evaluation.trec_runs import write_run
+    from retrieval_prompts.data.beir_folder import load, with_test
     from retrieval_prompts.experiments import retrieval
     from retrieval_prompts.experiments.workbench import Workbench
 
     check_strength(strength, prompts)
-    dataset = load(data)
+    dataset, held_out = with_test(load(data))
     queries, _ = dataset.split(split)
     say = console.printer(json_file)
-    say(f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries")
+    say(
+        f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries"
+        + (" (held out of train, for there is no test split)" if held_out and split == "test" else "")
+    )
     biencoder = BiEncoder.load(model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code)
     bench = Workbench(biencoder.tower, dataset, cache)
     found = retrieval.evaluate(biencoder, bench, split, bm25=bm25)
@@ -65,7 +73,6 @@ def evaluate(
         write_report(report, page, overwrite=overwrite)
         say(f"report: {report}")
     if run is not None:
-        system = "tuned" if prompts is not None else "frozen"
-        write_run(run, found.runs[system], system)
-        say(f"{system} run: {run}")
+        write_runs(run, found, dataset.qrels[split], overwrite=overwrite)
+        say(f"runs: {run}")
     say_results(say, found)

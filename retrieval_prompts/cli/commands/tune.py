@@ -53,10 +53,10 @@ def tune(
     console.check_outputs(json_file, report, overwrite=overwrite)
     settings = TuneSettings.of(**given)
     check_read(settings, given)
-    from retrieval_prompts.data.beir_folder import load
+    from retrieval_prompts.data.beir_folder import load, with_test
     from retrieval_prompts.training.training_data import TrainingData
 
-    dataset = load(data)
+    dataset, test_held_out = with_test(load(data))
     learned = TrainingData.of(dataset)
     say = console.printer(json_file)
     split = split or ("test" if "test" in dataset.qrels else None)
@@ -65,8 +65,9 @@ def tune(
     say(
         f"{dataset.name}: {len(dataset.corpus):,} documents; "
         f"queries: {len(learned.train):,} train, {len(learned.dev):,} dev"
-        + (" (no dev split: held out of train)" if learned.held_out else "")
+        + (" (held out of train)" if learned.held_out else "")
         + (f", {len(dataset.split(split)[1]):,} {split}" if split else ", no test split")
+        + (" (held out of train)" if test_held_out and split == "test" else "")
     )
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.experiments import retrieval
@@ -85,28 +86,38 @@ def tune(
         page = experiment_report(found, biencoder, bench)
         write_report(report, page, overwrite=overwrite)
         say(f"report: {report}")
-    say_results(say, found)
     _say_training(say, found, biencoder)
+    say_results(say, found)
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.documents_reencoded:,}")
+    say(_next(data, out, model, found, biencoder))
+
+
+def _next(data: Path, out: Path, model: str | None, found: RetrievalResult, biencoder: BiEncoder) -> str:
+    """The commands that use what was recommended."""
+    assert found.recommendation is not None
     again = f" --model {model}" if model else ""
-    with_prompts = f" --prompts {out}" if "document" in biencoder.prompts else ""
-    say(
-        "next:\n"
-        f"  retrieval-prompts index {data} --out INDEX{again}{with_prompts}\n"
-        f'  retrieval-prompts search INDEX "a question" --prompts {out}'
-    )
+    tuned = "tuned" in found.recommendation.system and not found.recommendation.harmful
+    with_prompts = f" --prompts {out}" if tuned and "document" in biencoder.prompts else ""
+    search = 'retrieval-prompts search INDEX "a question"' + (f" --prompts {out}" if tuned else "")
+    return f"next:\n  retrieval-prompts index {data} --out INDEX{again}{with_prompts}\n  {search}"
 
 
 def _say_training(say: Any, found: RetrievalResult, biencoder: BiEncoder) -> None:
-    """What training chose by dev."""
-    dev_scores = found.settings["dev"]
-    say(f"dev nDCG@10: frozen {dev_scores['frozen']:.4f}, tuned {dev_scores['tuned']:.4f}")
-    if found.settings["side"] == "both" and "document" not in biencoder.prompts:
-        earned = found.settings["document_prompt_on_dev"]
+    """What was chosen, and by which queries."""
+    from retrieval_prompts.evaluation.words import system_name
+
+    choice = found.choice
+    assert choice is not None
+    unseen = f", {choice.unseen:,} ask for unseen documents" if choice.unseen else ""
+    asked = f"{choice.queries:,} queries, {choice.how}{unseen}"
+    means = ", ".join(f"{system_name(name)} {100 * values['all']:.1f}" for name, values in choice.systems.items())
+    say(f"nDCG@10 on dev ({asked}): {means}")
+    earned = found.settings["document_prompt_on_dev"]
+    if earned and "document" not in biencoder.prompts:
         say(
             f"the document prompt was dropped: on dev it changes nDCG@10 by {100 * earned['difference']:+.1f} "
             f"(p = {earned['p_value']:.2f}), too little to encode the corpus for; the query prompt is saved alone"
         )
     if biencoder.strength == 0:
-        say("no prompt beat the frozen model on dev: the saved one has strength 0, which is the frozen model")
+        say("no prompt helped here: this folder is the frozen model (strength 0)")

@@ -1,0 +1,110 @@
+"""What to use on a corpus, in a sentence: what it gains, where, how sure that is, and what it costs a query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from retrieval_prompts.evaluation.significance import ALPHA, Comparison
+from retrieval_prompts.evaluation.words import count, interval, metric_name, p_text, points
+
+ADVICE = {
+    "frozen": "Use the frozen model as it is",
+    "frozen+bm25": "Use the frozen model with BM25, without prompts",
+    "tuned": "Use the prompts, without BM25",
+    "tuned+bm25": "Use the prompts with BM25",
+    "bm25": "Use BM25 alone",
+}
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to use.
+
+    Args:
+        system: "frozen", "frozen+bm25", "tuned", "tuned+bm25" or "bm25".
+        sentence: the advice in words.
+        strength, bm25_weight: with which it is used; the weight is None where BM25 has no part.
+        gain: it against the frozen model, on the queries of `basis`; None for the frozen model itself.
+        basis: the queries that the gain was measured on: "test", "test, unseen documents", "cross-validation" ...
+        harmful: the gain is significantly below zero: it must not be used.
+        milliseconds: system -> of a query, its encoding included, one after another; of it and of the frozen model.
+    """
+
+    system: str
+    sentence: str
+    strength: float
+    bm25_weight: float | None
+    gain: Comparison | None
+    basis: str
+    harmful: bool
+    milliseconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by its name; the gain as `Comparison.as_dict` has it."""
+        return {**vars(self), "gain": self.gain.as_dict() if self.gain is not None else None}
+
+
+def recommend(
+    system: str,
+    *,
+    strength: float,
+    bm25_weight: float | None,
+    gain: Comparison | None,
+    basis: str,
+    milliseconds: Mapping[str, float],
+    prompts: Comparison | None = None,
+    prompts_on: str = "",
+) -> Recommendation:
+    """Put the choice of a system into words.
+
+    Args:
+        gain: the system against the frozen model; `basis`: on which queries.
+        prompts: the better row with prompts against the better row without, on the queries that chose between them;
+            `prompts_on` says which these are.
+    """
+    with_words = "bm25" in system
+    weight = bm25_weight if with_words else None
+    how = ", ".join(
+        [f"strength {strength:g}"] * ("tuned" in system and strength < 1)
+        + [f"weight {weight:g}"] * (weight is not None and system != "bm25")
+    )
+    harmful = gain is not None and gain.difference < 0 and gain.p_value < ALPHA
+    parts = [f"{ADVICE[system]}{f' ({how})' if how else ''}"]
+    if gain is not None:
+        parts.append(_gained(gain, basis))
+    if (cost := _cost(system, milliseconds)) and not harmful:
+        parts.append(cost)
+    if prompts is not None:
+        parts.append(_prompts(prompts, prompts_on))
+    elif prompts_on:
+        parts.append(prompts_on)
+    sentence = f"{parts[0]}: {'; '.join(parts[1:])}." if parts[1:] else f"{parts[0]}."
+    if harmful:
+        assert gain is not None
+        sentence = f"Do not use {'these prompts' if 'tuned' in system else 'BM25 here'}: {_gained(gain, basis)}."
+    return Recommendation(system, sentence, strength, weight, gain, basis, harmful, dict(milliseconds))
+
+
+def _gained(gain: Comparison, basis: str) -> str:
+    sure = f"{interval(gain)}, {p_text(gain.p_value)}"
+    on = f"on {count(gain.queries, 'query', 'queries')} ({basis})"
+    text = f"{points(gain.difference, signed=True)} points of {metric_name(gain.metric)} against the frozen model {on}"
+    return f"{text}, {sure}" if gain.p_value < ALPHA else f"{text}, which may be noise ({sure})"
+
+
+def _cost(system: str, milliseconds: Mapping[str, float]) -> str:
+    if system not in milliseconds or "frozen" not in milliseconds or system == "frozen":
+        return ""
+    return f"{milliseconds[system]:.1f} ms a query instead of {milliseconds['frozen']:.1f}"
+
+
+def _prompts(test: Comparison, on: str) -> str:
+    text = (
+        f"{points(test.difference, signed=True)} points for prompts on {count(test.queries, 'query', 'queries')} ({on})"
+    )
+    sure = f"{interval(test)}, {p_text(test.p_value)}"
+    if test.difference > 0 and test.p_value < ALPHA:
+        return f"{text}, {sure}"
+    return f"prompts were not shown to add to it: {text}, {sure}"

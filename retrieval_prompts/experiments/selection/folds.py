@@ -1,0 +1,94 @@
+"""Few queries: prompts are judged by cross-validation, and then trained on all of them.
+
+A part of the queries is set aside, prompts are trained on the rest, and what they make of that part is kept; so every
+query is judged once by prompts that never saw it. No fold chooses by the queries that it is judged on: its prompts are
+those of the last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.evaluation.hybrid import HybridIndex
+from retrieval_prompts.evaluation.metrics import balanced
+from retrieval_prompts.experiments.selection.choice import Grid, tuned_grid
+from retrieval_prompts.training.loop import Step
+from retrieval_prompts.training.retrieval import train
+from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.training_data import TrainingData
+from retrieval_prompts.vectors.blocks import VectorBlocks
+from retrieval_prompts.vectors.index import Index
+
+FOLDS = 5
+TRIED = 2  # folds after which prompts that have not helped with any strength or weight are given up
+
+
+@dataclass
+class Judged:
+    """What cross-validation found.
+
+    Args:
+        grid: the scores of prompts that never saw the query, for every strength and weight.
+        unseen: queries that ask for documents which the training of their fold had not seen.
+        steps: of all folds.
+        given_up: after how many folds, where nothing had helped until then.
+    """
+
+    grid: Grid = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
+    steps: int = 0
+    given_up: int | None = None
+
+
+def cross_validate(
+    tower_of: BiEncoder,
+    data: TrainingData,
+    settings: TuneSettings,
+    documents: VectorBlocks,
+    hybrid: HybridIndex | Index,
+    frozen: Grid,
+    *,
+    checkpoint: Path | None = None,
+    on_step: Callable[[Step, int], object] | None = None,
+) -> Judged:
+    """Train once for each fold, and judge the fold's queries.
+
+    Args:
+        tower_of: whose frozen model is used.
+        documents, hybrid: the corpus's frozen vectors, and the index over them.
+        frozen: the frozen model's scores of the same queries.
+        checkpoint: each fold keeps its state in a file of its own beside it, so that it goes on where it was.
+        on_step: called with steps that are counted through all folds, and their number.
+    """
+    judged, folds = Judged(), list(data.folds(FOLDS))
+    for number, fold in enumerate(folds):
+        biencoder = BiEncoder(tower_of.tower).attach(settings)
+        place = checkpoint.with_name(f"{checkpoint.name}.fold{number}") if checkpoint is not None else None
+        training = train(biencoder, replace(fold, dev={}), settings, documents=documents, checkpoint=place)
+        judged.steps += len(training.steps)
+        for step in training:
+            judged.steps += 1
+            if on_step is not None:
+                on_step(replace(step, step=judged.steps), training.total * len(folds))
+        queries = {query: data.queries[query] for query in fold.dev}
+        for key, scores in tuned_grid(hybrid, biencoder, queries, fold.dev).items():
+            judged.grid.setdefault(key, {}).update(scores)
+        judged.unseen += fold.unseen()
+        if number + 1 == TRIED < len(folds) and not _helped(judged, frozen):
+            judged.given_up = number + 1
+            break
+    return judged
+
+
+def _helped(judged: Judged, frozen: Grid) -> bool:
+    """Whether prompts of some strength did better than the frozen model, alone or beside BM25, so far."""
+    tried = next(iter(judged.grid.values())).keys()
+
+    def best(grid: Grid, alone: bool) -> float:
+        rows = [scores for (_, weight), scores in grid.items() if weight == 0 or not alone]
+        return max(balanced({query: scores[query] for query in tried}, judged.unseen) for scores in rows)
+
+    return any(best(judged.grid, alone) > best(frozen, alone) for alone in (True, False))

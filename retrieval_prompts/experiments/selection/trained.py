@@ -1,0 +1,131 @@
+"""Prompts trained, and the choice of how much of them to use."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.errors import DataWarning
+from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
+from retrieval_prompts.experiments.run import PromptOutput
+from retrieval_prompts.experiments.selection.choice import Choice, Grid, decide, frozen_grid, tuned_grid
+from retrieval_prompts.experiments.selection.folds import cross_validate
+from retrieval_prompts.experiments.workbench import Workbench
+from retrieval_prompts.training.doubts import Doubts, doubts
+from retrieval_prompts.training.loop import Step
+from retrieval_prompts.training.retrieval import run_identity, train
+from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.vectors.index import Index
+
+DEVIATION = 0.25  # of differences between two systems over queries, where nothing is at hand to take it from
+NOTHING = "no prompt of any fold had helped: training ended"
+
+
+@dataclass
+class Trained:
+    """Prompts, trained in the bi-encoder that was given, and what dev says of them. `steps`: of their training."""
+
+    choice: Choice
+    steps: list[Step] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        biencoder: BiEncoder,
+        bench: Workbench,
+        settings: TuneSettings,
+        output: PromptOutput,
+        *,
+        bm25: bool = True,
+        on_step: Callable[[Step, int], object] | None = None,
+    ) -> Trained:
+        """Train the prompts that are attached to `biencoder`, and choose. See `experiments.retrieval.tune`."""
+        return _Training(biencoder, bench, settings, output, bm25, on_step).run()
+
+
+class _Training:
+    """What the parts of a training share."""
+
+    def __init__(
+        self,
+        biencoder: BiEncoder,
+        bench: Workbench,
+        settings: TuneSettings,
+        output: PromptOutput,
+        bm25: bool,
+        on_step: Callable[[Step, int], object] | None,
+    ) -> None:
+        self.biencoder, self.bench, self.settings, self.output = biencoder, bench, settings, output
+        self.on_step, self.bm25, self.data = on_step, bm25, bench.training
+        self.queries, self.qrels = bench.choosing()
+        # Folds would have to encode the corpus anew, each with its own document prompt
+        self.folded = self.data.few and "document" not in biencoder.prompts
+        if not self.folded:
+            self.qrels = self.data.dev
+            self.queries = {query: self.data.queries[query] for query in self.qrels}
+
+    def run(self) -> Trained:
+        index = self._searched(self.bench.index)
+        frozen = frozen_grid(index, self.bench.frozen, self.queries, self.qrels)
+        found = doubts(self.data, frozen[0.0, 0.0], _deviation(frozen))
+        for remark in found.remarks:
+            warnings.warn(f"{self.bench.dataset.name}: {remark}", DataWarning, stacklevel=5)
+        if found.hopeless:
+            return Trained(decide(frozen, [], how=self._how, remarks=found.remarks))
+        identity = run_identity(self.biencoder, self.data, self.settings) if self.output.folder is not None else ""
+        with self.output.checkpoint(identity, good=self.biencoder.save) as checkpoint:
+            if not self.folded:
+                steps = self._train(checkpoint, 0)
+                return Trained(self._by_dev(frozen, found), steps)
+            judged = cross_validate(
+                self.biencoder,
+                self.data,
+                self.settings,
+                self.bench.documents,
+                index,
+                frozen,
+                checkpoint=checkpoint,
+                on_step=self.on_step,
+            )
+            if judged.given_up is not None:
+                remarks = (*found.remarks, NOTHING)
+                return Trained(decide(frozen, [], how=self._how, remarks=remarks))
+            choice = decide(frozen | judged.grid, judged.unseen, how=self._how, remarks=found.remarks)
+            return Trained(choice, self._train(checkpoint, judged.steps) if choice.strength > 0 else [])
+
+    @property
+    def _how(self) -> str:
+        return "cross-validation" if self.folded else "held out of train" if self.data.held_out else "dev split"
+
+    def _train(self, checkpoint: Any, before: int) -> list[Step]:
+        data = self.data.whole() if self.folded else self.data
+        training = train(self.biencoder, data, self.settings, documents=self.bench.documents, checkpoint=checkpoint)
+        for step in training:
+            if self.on_step is not None:
+                self.on_step(replace(step, step=step.step + before), training.total + before)
+        return training.steps
+
+    def _by_dev(self, frozen: Grid, found: Doubts) -> Choice:
+        """With a document prompt, its documents are encoded where a sample of them gave hope."""
+        biencoder, grid = self.biencoder, dict(frozen)
+        if "document" not in biencoder.prompts:
+            grid |= tuned_grid(self._searched(self.bench.index), biencoder, self.queries, self.qrels)
+        elif biencoder.strength > 0 and (own := self.bench.own_documents(biencoder)) is not None:
+            index = self._searched(self.bench.index_of(own, biencoder))
+            grid |= tuned_grid(index, biencoder, self.queries, self.qrels)
+        return decide(grid, self.data.unseen(), how=self._how, remarks=found.remarks)
+
+    def _searched(self, index: Index) -> HybridIndex | Index:
+        return (self.bench.hybrid_of(index) if self.bm25 else None) or index
+
+
+def _deviation(frozen: Grid) -> float:
+    """Of the differences that BM25 beside the frozen model makes; prompts make some of the same size."""
+    if (0.0, UNLABELLED) not in frozen or len(frozen[0.0, 0.0]) < 2:
+        return DEVIATION
+    before, after = frozen[0.0, 0.0], frozen[0.0, UNLABELLED]
+    return statistics.stdev(after[query] - before[query] for query in before) or DEVIATION
