@@ -28,7 +28,8 @@ def _say_tables(say: Any, found: RetrievalResult) -> None:
     header, rows = metrics_table(systems)
     say(rich_table(rows, header))
     for test in paired_tests(found.to_json()["tests"], systems):
-        say(test.sentence())
+        if test.test.unchanged < test.test.queries:  # prompts of strength 0 are the frozen model
+            say(test.sentence())
 
 
 def write_runs(folder: Path, found: RetrievalResult, qrels: Qrels, *, overwrite: bool = False) -> None:

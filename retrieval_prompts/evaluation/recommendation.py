@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from retrieval_prompts.evaluation.significance import ALPHA, Comparison
@@ -30,6 +30,7 @@ class Recommendation:
         basis: the queries that the gain was measured on: "test", "test, unseen documents", "cross-validation" ...
         harmful: the gain is significantly below zero: it must not be used.
         milliseconds: system -> of a query, its encoding included, one after another; of it and of the frozen model.
+        cost: the words for it.
     """
 
     system: str
@@ -40,6 +41,11 @@ class Recommendation:
     basis: str
     harmful: bool
     milliseconds: dict[str, float]
+    cost: str = ""
+
+    def without_times(self) -> Recommendation:
+        """What does not differ from run to run."""
+        return replace(self, milliseconds={}, cost="", sentence=self.sentence.replace(f"; {self.cost}", "", 1))
 
     def to_json(self) -> dict[str, Any]:
         """Every field by its name; the gain as `Comparison.as_dict` has it."""
@@ -66,15 +72,15 @@ def recommend(
     """
     with_words = "bm25" in system
     weight = bm25_weight if with_words else None
-    how = ", ".join(
-        [f"strength {strength:g}"] * ("tuned" in system and strength < 1)
-        + [f"weight {weight:g}"] * (weight is not None and system != "bm25")
-    )
+    shown = [f"strength {strength:g}"] if "tuned" in system and strength < 1 else []
+    if weight is not None and system != "bm25":
+        shown.append(f"weight {weight:g}")
+    how = ", ".join(shown)
     harmful = gain is not None and gain.difference < 0 and gain.p_value < ALPHA
     parts = [f"{ADVICE[system]}{f' ({how})' if how else ''}"]
     if gain is not None:
         parts.append(_gained(gain, basis))
-    if (cost := _cost(system, milliseconds)) and not harmful:
+    if cost := "" if harmful else _cost(system, milliseconds):
         parts.append(cost)
     if prompts is not None:
         parts.append(_prompts(prompts, prompts_on))
@@ -84,7 +90,7 @@ def recommend(
     if harmful:
         assert gain is not None
         sentence = f"Do not use {'these prompts' if 'tuned' in system else 'BM25 here'}: {_gained(gain, basis)}."
-    return Recommendation(system, sentence, strength, weight, gain, basis, harmful, dict(milliseconds))
+    return Recommendation(system, sentence, strength, weight, gain, basis, harmful, dict(milliseconds), cost)
 
 
 def _gained(gain: Comparison, basis: str) -> str:

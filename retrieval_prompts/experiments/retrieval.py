@@ -113,7 +113,7 @@ def tune(
     else:
         result.recommendation = by_dev(choice)
     assert result.recommendation is not None
-    record["recommendation"] = result.recommendation.to_json()
+    record["recommendation"] = result.recommendation.without_times().to_json()
     output.save(biencoder.save)
     result.choice, result.steps, result.seconds = choice, trained.steps, bench.watch.seconds
     result.settings = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.experiments.retrieval import RetrievalResult
     from retrieval_prompts.experiments.workbench import Workbench
 
-UNTUNED: Mapping[str, str] = {"baseline": "bm25", "system": "frozen"}  # what is compared where there are no prompts
+UNTUNED: Mapping[str, str] = {"baseline": "bm25", "system": "frozen"}  # what is compared where nothing is better
 # Shown in the tables of a page; results.json has all
 SHOWN = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "recall@1000")
 
@@ -31,14 +31,18 @@ def experiment_report(result: RetrievalResult, biencoder: BiEncoder, bench: Work
         bench: on which it was evaluated.
     """
     assert result.split is not None
+    advice = result.recommendation
+    used = advice.system if advice is not None else "frozen"
+    pair = {"baseline": "frozen", "system": "tuned" if used == "frozen" and biencoder.strength > 0 else used}
     section = section_of(
         bench.dataset,
         result.split,
         result.runs,
         systems=result.systems,
         tests={name: test.as_dict() for name, test in result.tests.items()},
-        **({} if biencoder.prompts else UNTUNED),
+        **(UNTUNED if pair["system"] == "frozen" else pair),
     )
+    section = replace(section, advice=advice.sentence if advice is not None else "")
     if biencoder.prompts:
         section = _with_prompts(section, biencoder, bench, [_reencoded(result.documents_reencoded)])
     return Report(
@@ -101,9 +105,11 @@ def _reencoded(count: int) -> str:
 def _with_prompts(section: Section, biencoder: BiEncoder, bench: Workbench, facts: Sequence[str]) -> Section:
     """The section with more facts, and with curves and words of the prompts."""
     curve = biencoder.training_record.get("curve") or {}
-    strength = None
-    if "document" not in biencoder.prompts:
-        strength = strength_curve(biencoder, bench.index, *bench.dataset.split(section.split))
+    chosen_by = (biencoder.training_record.get("choice") or {}).get("curve")
+    queries, qrels = bench.choosing(section.split)
+    strength = Curve("dev", [(x, y) for x, y in chosen_by]) if chosen_by else None
+    if strength is None and queries and "document" not in biencoder.prompts:
+        strength = strength_curve(biencoder, bench.index, queries, qrels)
     return replace(
         section,
         facts=[*section.facts, *facts],

@@ -55,9 +55,10 @@ class Section:
         documents: document id -> what is shown of it; one that is missing here is shown by its id.
         facts: short remarks, for example "5,183 documents".
         loss, dev: training curves; x is the step.
-        strength: x is the strength of the prompt from 0 to 1, y the metric.
+        strength: x is the strength of the prompt from 0 to 1, y the metric on the queries that chose it (dev).
         words: side -> for each prompt vector, or layer, the nearest words of the vocabulary (word, cosine).
         baseline, system: the pair whose per-query changes are shown first.
+        advice: what to use, in a sentence; it comes first.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Section:
     words: Mapping[str, Sequence[Sequence[tuple[str, float]]]] = field(default_factory=dict)
     baseline: str = "frozen"
     system: str = "tuned"
+    advice: str = ""
 
 
 @dataclass(frozen=True)

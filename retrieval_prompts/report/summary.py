@@ -26,9 +26,8 @@ from retrieval_prompts.report.content import Report, Section
 def summarize(section: Section) -> list[str]:
     """The section in sentences, the most important first."""
     chosen = pair(section)
-    if chosen is None:
-        return list(_alone(section))
-    return list(_sentences(section, *chosen))
+    found = list(_alone(section) if chosen is None else _sentences(section, *chosen))
+    return [section.advice, *found] if section.advice else found
 
 
 def overview(report: Report) -> list[str]:

@@ -53,4 +53,11 @@ class TuneSettings(PromptSettings):
     memory: float = setting(
         2.0, help="gigabytes of document vectors, beyond which a step compares with a part of them", above=0
     )
+    folds: int = setting(
+        5,
+        help="parts of cross-validation where fewer than 50 queries are there to choose by; 1: none",
+        low=1,
+        high=100,
+        read_by={"side": ("query",)},
+    )
     precision: str = setting("auto", help="of training", choices=("auto", "float32", "bfloat16"))

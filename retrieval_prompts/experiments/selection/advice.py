@@ -26,8 +26,11 @@ def bm25_weights(biencoder: BiEncoder, bench: Workbench, split: str, choice: Cho
         split: is not chosen by.
         choice: of the training, where there was one now.
     """
+    record = biencoder.training_record
     if choice is not None:
         frozen = choice.frozen_weight
+    elif record.get("choice") and record.get("dataset") == bench.dataset.name:
+        frozen = record["choice"]["frozen_weight"]
     else:
         queries, qrels = bench.choosing(split)
         hybrid = bench.hybrid_of(bench.index)

@@ -1,7 +1,8 @@
 """What to use, by queries that were set aside: the strength of prompts, the weight of BM25, and whether either helps.
 
 A choice by few queries takes what is known to be safe unless they surely say otherwise: the weight that was never worse
-on any collection tried, and no prompts. Best of many is not better: prompts have to pass a paired test.
+on any collection tried, the whole prompt (which can be exported), and no prompts at all, which have to pass a paired
+test: the best of many is not better for that.
 """
 
 from __future__ import annotations
@@ -74,16 +75,15 @@ def frozen_weight(scores: Mapping[float, Scores]) -> float:
     """
     if not scores:
         return UNLABELLED
-    return _weight({weight: scores[weight] for weight in WEIGHTS}, UNLABELLED)
+    return _surely({weight: scores[weight] for weight in WEIGHTS}, UNLABELLED)
 
 
-def decide(grid: Grid, unseen: Sequence[str], *, hopeless: bool = False, **about: Any) -> Choice:
+def decide(grid: Grid, unseen: Sequence[str], **about: Any) -> Choice:
     """Choose by scores of the same queries under every strength and weight.
 
     Args:
         grid: at least strength 0. Weights are `WEIGHTS`, or 0 alone.
         unseen: the queries that ask for documents which training has not seen.
-        hopeless: prompts are not used, whatever the scores.
         about: the fields "how" and "remarks" of the result.
     """
     queries = list(grid[0.0, 0.0])
@@ -94,19 +94,18 @@ def decide(grid: Grid, unseen: Sequence[str], *, hopeless: bool = False, **about
     systems = {"frozen": (0.0, 0.0)} | ({"frozen+bm25": (0.0, base)} if lexical else {})
     found: dict[str, Any] = {"system": "frozen+bm25" if base > 0 else "frozen", "strength": 0.0}
     if strengths:
-        alone = max(strengths, key=lambda strength: balanced(grid[strength, 0.0], unseen))
-        both = max(strengths, key=lambda strength: max(balanced(each, unseen) for each in at(grid, strength).values()))
-        weight = _weight(at(grid, both), base) if lexical else 0.0
-        fused = weight > 0 and balanced(grid[both, weight], unseen) > balanced(grid[alone, 0.0], unseen)
-        best = (both, weight) if fused else (alone, 0.0)
+        alone = _surely({strength: grid[strength, 0.0] for strength in strengths}, 1.0)
+        weight = _surely(at(grid, alone), base)
+        fused = weight > 0 and balanced(grid[alone, weight], unseen) > balanced(grid[alone, 0.0], unseen)
+        best = (alone, weight if fused else 0.0)
         test = compare(grid[0.0, untuned], grid[best], HEADLINE)
         dense = compare(grid[0.0, 0.0], grid[alone, 0.0], HEADLINE)
         found |= {"best_vs_untuned": test, "tuned_vs_frozen": dense}
-        if not hopeless and _better(test, grid[0.0, untuned], grid[best], unseen):
+        if _better(test, grid[0.0, untuned], grid[best], unseen):
             found |= {"system": "tuned+bm25" if fused else "tuned", "strength": best[0]}
-        elif not hopeless and _better(dense, grid[0.0, 0.0], grid[alone, 0.0], unseen):
+        elif _better(dense, grid[0.0, 0.0], grid[alone, 0.0], unseen):
             found |= {"strength": alone}
-        strength = found["strength"] or best[0]
+        strength = found["strength"] or alone
         systems |= {"tuned": (strength, 0.0)} | ({"tuned+bm25": (strength, weight)} if lexical else {})
         found |= {"curve": [(each, _mean(grid[each, 0.0])) for each in (0.0, *strengths)]}
         found |= {"weight": weight if found["strength"] > 0 else base} if lexical else {}
@@ -147,8 +146,9 @@ def at(grid: Grid, strength: float) -> dict[float, Scores]:
     return {weight: scores for (each, weight), scores in grid.items() if each == strength}
 
 
-def _weight(scores: Mapping[float, Scores], prior: float) -> float:
-    best = max(scores, key=lambda weight: _mean(scores[weight]))
+def _surely(scores: Mapping[float, Scores], prior: float) -> float:
+    """The best of several values, where the queries tell it from the `prior` one; else that."""
+    best = max(scores, key=lambda value: _mean(scores[value]))
     test = compare(scores[prior], scores[best], HEADLINE)
     return best if test.difference > 0 and test.p_value < ALPHA else prior
 

@@ -22,7 +22,6 @@ from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
-FOLDS = 5
 TRIED = 2  # folds after which prompts that have not helped with any strength or weight are given up
 
 
@@ -63,7 +62,7 @@ def cross_validate(
         checkpoint: each fold keeps its state in a file of its own beside it, so that it goes on where it was.
         on_step: called with steps that are counted through all folds, and their number.
     """
-    judged, folds = Judged(), list(data.folds(FOLDS))
+    judged, folds = Judged(), list(data.folds(settings.folds))
     for number, fold in enumerate(folds):
         biencoder = BiEncoder(tower_of.tower).attach(settings)
         place = checkpoint.with_name(f"{checkpoint.name}.fold{number}") if checkpoint is not None else None

@@ -61,12 +61,10 @@ class _Training:
     ) -> None:
         self.biencoder, self.bench, self.settings, self.output = biencoder, bench, settings, output
         self.on_step, self.bm25, self.data = on_step, bm25, bench.training
-        self.queries, self.qrels = bench.choosing()
         # Folds would have to encode the corpus anew, each with its own document prompt
-        self.folded = self.data.few and "document" not in biencoder.prompts
-        if not self.folded:
-            self.qrels = self.data.dev
-            self.queries = {query: self.data.queries[query] for query in self.qrels}
+        self.folded = self.data.few and settings.folds > 1 and "document" not in biencoder.prompts
+        self.qrels = self.data.judged if self.folded else self.data.dev
+        self.queries = {query: self.data.queries[query] for query in self.qrels}
 
     def run(self) -> Trained:
         index = self._searched(self.bench.index)
