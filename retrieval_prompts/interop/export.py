@@ -91,6 +91,11 @@ def check_exportable(kind: str, strength: float) -> None:
             "a prefix is keys and values inside every layer, and no stock checkpoint has a place for them: export "
             "needs --kind input; for a live model use BiEncoder.as_sentence_transformer()"
         )
+    if strength == 0:
+        raise UserError(
+            "no prompt helped where these were tuned, so they have strength 0, which is the frozen model: use that, or "
+            "pass --strength 1 to export the prompt all the same"
+        )
     if strength != 1:
         raise UserError(
             f"these prompts have strength {strength:g}, and a stock checkpoint holds whole prompts only; "
