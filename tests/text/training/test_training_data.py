@@ -13,10 +13,12 @@ from retrieval_prompts.training.doubts import Doubts, doubts
 from retrieval_prompts.training.training_data import TrainingData
 
 
-def data(train: Qrels, dev: Qrels | None = None, documents: int = 100, **texts: str) -> TrainingData:
+def data(
+    train: Qrels, dev: Qrels | None = None, documents: int = 100, texts: dict[str, str] | None = None
+) -> TrainingData:
     corpus = Corpus(Path("corpus.jsonl"), [f"d{number}" for number in range(documents)], "", [])
     queries = {query: f"text of {query}" for query in {**train, **(dev or {})}}
-    return TrainingData(corpus, queries | texts, train, dev or {})
+    return TrainingData(corpus, queries | (texts or {}), train, dev or {})
 
 
 def one_each(count: int, first: int = 0) -> Qrels:
@@ -92,10 +94,15 @@ TWICE = {"a": {"d1": 1}, "b": {"d1": 0, "d2": 1}} | one_each(40, 3)
             [r"as many as 1\.8 asked for evenly"],
             True,
         ),
-        (data(SPREAD, **dict.fromkeys(SPREAD, "The  same")), 0.5, ["all 40 judged queries have the same text"], True),
+        (
+            data(SPREAD, texts=dict.fromkeys(SPREAD, "The  same")),
+            0.5,
+            ["all 40 judged queries have the same text"],
+            True,
+        ),
         (data(SPREAD), 1.0, ["nothing to gain"], True),
         (
-            data(TWICE, a="Twice", b="twice "),
+            data(TWICE, texts={"a": "Twice", "b": "twice "}),
             0.5,
             ["1 pair of a query's text and a document is judged relevant"],
             False,
