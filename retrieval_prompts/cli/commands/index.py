@@ -57,6 +57,8 @@ def index(
             )
         if ef_construction is not None:
             raise UserError("--ef-construction belongs to --out; --compare builds HNSW with FAISS's default")
+        if not bm25:
+            raise UserError("--no-bm25 belongs to --out; --compare is of vectors alone")
         _compare(
             data,
             compare,

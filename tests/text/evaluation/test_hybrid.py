@@ -126,13 +126,14 @@ def test_where_vectors_cannot_be_read_back_the_lowest_score_found_stands_in() ->
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IVF4,Flat should be trained on 156 vectors or more")
         index = build(["rare"] + ["common"] * 39, vectors, factory="IVF4,Flat")
-    (found,) = index.candidates(["rare"], np.eye(4, dtype=np.float32)[3:], 5, nprobe=1)
+    query = np.eye(4, dtype=np.float32)[3:]
+    (found,) = index.candidates(["rare"], query, 5, nprobe=1)
     assert found.positions.tolist() == [*range(39, 29, -1), 0]
     assert found.dense == pytest.approx([*np.linspace(1, 0, 10), 0], abs=1e-5)
     assert found.lexical[-1] > 0
-    scores, ids = index.search(["rare"], np.eye(4)[3:], 40, weight=0, nprobe=1)
+    scores, ids = index.search(["rare"], query, 40, weight=0, nprobe=1)
     assert ids == [[f"d{number}" for number in range(39, 29, -1)]] and len(scores[0]) == 10
-    (all_of_it,) = index.candidates(["rare"], np.eye(4, dtype=np.float32)[3:], 5, nprobe=4)
+    (all_of_it,) = index.candidates(["rare"], query, 5, nprobe=4)
     assert sorted(all_of_it.positions) == list(range(40))
 
 

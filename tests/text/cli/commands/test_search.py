@@ -107,6 +107,11 @@ def test_documents_without_words_are_indexed_without(command: Command, model: Pa
     assert len(hits(command("search", tmp_path / "index", "the", "--json", "-"))) == 3
 
 
+def test_no_bm25_is_not_for_a_comparison(command: Command, model: Path, data: Path) -> None:
+    done = command("index", data, "--model", model, "--compare", "Flat", "--no-bm25")
+    refused(done, "--no-bm25 belongs to --out; --compare is of vectors alone")
+
+
 # --- search -------------------------------------------------------------------------------------------------------
 
 
