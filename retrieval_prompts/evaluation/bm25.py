@@ -154,8 +154,8 @@ def _english() -> tuple[frozenset[str], Any]:
 
 def _read_array(path: Path, mmap: bool) -> NDArray[Any]:
     """An array in numpy's format, and nothing else that `np.load` would take for one."""
-    mapped: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    return mapped if mmap else np.array(mapped)
+    mapped = np.lib.format.open_memmap(path, mode="r")
+    return mapped.view(np.ndarray) if mmap else np.array(mapped)  # a plain view, for a memmap is slow to slice
 
 
 def _check(scores: Mapping[str, Any], vocabulary: Mapping[str, int]) -> None:

@@ -227,7 +227,7 @@ def test_both_indexes_hold_the_same_documents() -> None:
 def test_what_is_opened_ranks_as_what_was_built(large: HybridIndex, tmp_path: Path, mmap: bool) -> None:
     large.save(tmp_path / "index")
     opened = HybridIndex.open(tmp_path / "index", mmap=mmap)
-    assert opened is not None and isinstance(opened.lexical.model.scores["data"], np.memmap) == mmap
+    assert opened is not None and isinstance(opened.lexical.model.scores["data"].base, np.memmap) == mmap
     queries, vectors = random_texts(3, 3, 1), random_vectors(3, 1)
     assert opened.search(queries, vectors, 10, weight=0.6) == large.search(queries, vectors, 10, weight=0.6)
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
