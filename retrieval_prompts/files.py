@@ -1,8 +1,9 @@
-"""Atomic writes: a file or a folder appears whole, or not at all. Knows nothing about what is written."""
+"""Atomic writes: a file or a folder appears whole, or not at all; digests. Knows nothing about what is written."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -65,6 +66,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error})") from None
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, which is read block by block."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.files import read_json
 
 WORD = r"(?u)[^\W_]+"
-K1, B = 1.5, 0.75
-FILES = ("data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy")  # what bm25s keeps in arrays
+METHOD, K1, B = "lucene", 1.5, 0.75
+ARRAYS = {"data": np.float32, "indices": np.int32, "indptr": np.int64}  # of bm25s, a file each: a matrix in CSC format
+
+
+class NoWords(UserError):
+    """Documents without a single word, which BM25 cannot index."""
 
 
 class BM25Index:
@@ -34,18 +40,21 @@ class BM25Index:
         return len(self.ids)
 
     @classmethod
-    def build(cls, texts: Iterable[str], ids: Sequence[str], *, progress: bool = False) -> BM25Index:
-        """Index texts in the order of their ids. Raises UserError for no words, and for another number of ids."""
+    def build(cls, texts: Iterable[str], ids: Sequence[str]) -> BM25Index:
+        """Index texts in the order of their ids; the same texts give the same bytes.
+
+        Raises NoWords, and UserError for another number of ids.
+        """
         import bm25s
 
-        read = list(texts)
-        if len(read) != len(ids):
-            raise UserError(f"expected one id for each text, got {len(read)} texts and {len(ids)} ids")
-        tokens = _tokenize(read, progress)
-        if not any(tokens.ids):
-            raise UserError(f"BM25 found no words in the {len(read)} documents")
-        model = bm25s.BM25(method="lucene", k1=K1, b=B)
-        model.index(tokens, show_progress=progress)
+        vocabulary: dict[str, int] = {}
+        tokens = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
+        if len(tokens) != len(ids):
+            raise UserError(f"expected one id for each text, got {len(tokens)} texts and {len(ids)} ids")
+        if not vocabulary:
+            raise NoWords(f"BM25 found no words in the {len(tokens)} documents")
+        model = bm25s.BM25(method=METHOD, k1=K1, b=B)
+        model.index((tokens, vocabulary), show_progress=False)
         return cls(model, ids)
 
     def save(self, folder: Path) -> None:
@@ -56,15 +65,24 @@ class BM25Index:
     def open(cls, folder: Path, ids: Sequence[str], *, mmap: bool = True) -> BM25Index:
         """Open what `save` wrote; with `mmap` the arrays stay on disk until a search reads them.
 
-        Raises UserError when it is damaged, or holds another number of documents.
+        Raises UserError when it is damaged, was made with other settings, or holds another number of documents. What
+        is read is checked to be an index; that it is the one which was written is for its owner to know.
         """
         import bm25s
 
+        model = bm25s.BM25(method=METHOD, k1=K1, b=B)
+        model.nonoccurrence_array = None  # Lucene's variant gives nothing for absent words
         try:
-            model = bm25s.BM25.load(folder, mmap=mmap, allow_pickle=False, show_progress=False)
-            count = int(model.scores["num_docs"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise UserError(f"the BM25 index in {folder} is damaged ({error}); index again") from None
+            made = read_json(folder / "params.index.json")
+            settings = made["method"], made["k1"], made["b"]
+            model.vocab_dict = read_json(folder / "vocab.index.json")
+            model.scores = {name: _read_array(folder / f"{name}.csc.index.npy", mmap) for name in ARRAYS}
+            model.scores["num_docs"] = count = int(made["num_docs"])
+            _check(model.scores, model.vocab_dict)
+        except Exception as error:  # numpy makes anything of a damaged file
+            raise UserError(f"the BM25 index in {folder} is damaged ({first_line(error)}); index again") from None
+        if settings != (METHOD, K1, B):
+            raise UserError(f"the BM25 index in {folder} was made with other settings, {settings}; index again")
         if count != len(ids):
             raise UserError(f"the BM25 index in {folder} is of {count} documents, expected {len(ids)}; index again")
         return cls(model, ids)
@@ -72,7 +90,7 @@ class BM25Index:
     @property
     def nbytes(self) -> int:
         """Of its arrays."""
-        return sum(int(self.model.scores[name].nbytes) for name in ("data", "indices", "indptr"))
+        return sum(int(self.model.scores[name].nbytes) for name in ARRAYS)
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """The score (documents,) of every document; 0 for one that shares no word with the query."""
@@ -119,20 +137,36 @@ def best_positions(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
 
 
 def words(text: str) -> list[str]:
-    """The stemmed words of a text, without stop words, in its order."""
-    tokens = _tokenize([text], False)
-    word_of = {id: word for word, id in tokens.vocab.items()}
-    return [word_of[id] for id in tokens.ids[0]]
-
-
-def _tokenize(texts: list[str], progress: bool) -> Any:
-    import bm25s
-
-    return bm25s.tokenize(texts, token_pattern=WORD, stopwords="english", stemmer=_stemmer(), show_progress=progress)
+    """The stemmed words of a text, without stop words, in its order; the same as `bm25s.tokenize` finds."""
+    stop_words, stemmer = _english()
+    stems: list[str] = stemmer.stemWords([word for word in re.findall(WORD, text.lower()) if word not in stop_words])
+    return stems
 
 
 @lru_cache(maxsize=1)
-def _stemmer() -> Any:
+def _english() -> tuple[frozenset[str], Any]:
+    """Stop words, and a stemmer."""
     import Stemmer
+    from bm25s.stopwords import STOPWORDS_EN
 
-    return Stemmer.Stemmer("english")
+    return frozenset(STOPWORDS_EN), Stemmer.Stemmer("english")
+
+
+def _read_array(path: Path, mmap: bool) -> NDArray[Any]:
+    """An array in numpy's format, and nothing else that `np.load` would take for one."""
+    mapped = np.lib.format.open_memmap(path, mode="r")
+    return mapped.view(np.ndarray) if mmap else np.array(mapped)  # a plain view, for a memmap is slow to slice
+
+
+def _check(scores: Mapping[str, Any], vocabulary: Mapping[str, int]) -> None:
+    """Raises ValueError unless every word points at scores, and every score at a document."""
+    data, indices, indptr = (scores[name] for name in ARRAYS)
+    for name, kind in ARRAYS.items():
+        if scores[name].dtype != kind or scores[name].ndim != 1:
+            raise ValueError(f"{name} is of type {scores[name].dtype} and {scores[name].ndim} dimensions")
+    if sorted(id for word, id in vocabulary.items() if word) != list(range(len(indptr) - 1)):
+        raise ValueError(f"the words do not fit their {len(indptr) - 1} lists")
+    if indptr[0] != 0 or (np.diff(indptr) < 0).any() or not indptr[-1] == len(data) == len(indices):
+        raise ValueError("the lists do not fit the scores")
+    if indices.min() < 0 or indices.max() >= scores["num_docs"]:
+        raise ValueError("a score is that of no document")

@@ -68,13 +68,20 @@ class HybridIndex:
         """Write an index folder with a folder of words in it; see `Index.save`."""
         self.index.save(folder, overwrite, beside={WORDS: self.lexical.save})
 
-    @staticmethod
-    def open(folder: Path | str, **options: bool) -> HybridIndex | None:
+    @classmethod
+    def open(cls, folder: Path | str, **options: bool) -> HybridIndex | None:
         """What `save` wrote; None for an index without words. Raises UserError as `Index.open`, with its options."""
-        if not (Path(folder) / WORDS).is_dir():
+        return cls.of(Index.open(folder, **options), folder, mmap=options.get("mmap", True))
+
+    @classmethod
+    def of(cls, index: Index, folder: Path | str, mmap: bool = True) -> HybridIndex | None:
+        """An index opened from a folder with the words in there; None where there are none.
+
+        Raises UserError when they were damaged, or exchanged for those of other documents.
+        """
+        if not index.has_beside(folder, WORDS):
             return None
-        index = Index.open(folder, **options)
-        return HybridIndex(index, BM25Index.open(Path(folder) / WORDS, index.ids, mmap=options.get("mmap", True)))
+        return cls(index, BM25Index.open(Path(folder) / WORDS, index.ids, mmap=mmap))
 
     def candidates(
         self, queries: Sequence[str], vectors: NDArray[np.float32], k: int, **parameters: int | None

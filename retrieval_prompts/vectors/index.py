@@ -6,7 +6,7 @@ The folder holds
     documents.jsonl  title and text of each document, in BEIR's format (absent if the index was built without them)
     offsets.npy      int64, the byte at which each document's line starts
     bm25/            the words of the documents, for hybrid search (where they were wanted; see `evaluation.hybrid`)
-    manifest.json    what the index is, what encoded it, and the size and digest of the files above
+    manifest.json    what the index is, what encoded it, the sizes of the files above, digests of the ids and the words
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from retrieval_prompts.data.beir_folder import Corpus, Document, frame
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import new_folder, read_json, write_json
+from retrieval_prompts.files import digest, new_folder, read_json, write_json
 from retrieval_prompts.vectors import faiss_index
 from retrieval_prompts.vectors.faiss_index import Vectors
 
@@ -109,7 +109,8 @@ class Index:
     ) -> None:
         """Write the index folder, whole or not at all.
 
-        beside: name -> what writes a folder of this name in it, such as the words of the same documents.
+        beside: name -> what writes a folder of this name in it, such as the words of the same documents; the manifest
+            gets digests of its files (see `has_beside`).
         Raises UserError if it exists, unless `overwrite`, and if the manifest has no fingerprint of the encoder.
         """
         import faiss
@@ -129,8 +130,9 @@ class Index:
             manifest = {
                 **self.manifest,
                 "documents": fingerprint,
-                "ids": hashlib.sha256((new / "ids.json").read_bytes()).hexdigest(),
+                "ids": digest(new / "ids.json"),
                 "files": files,
+                "digests": {name: digest(new / name) for name in files if "/" in name},
             }
             write_json(new / "manifest.json", manifest)
         self.manifest = manifest
@@ -173,10 +175,30 @@ class Index:
                 raise ValueError(f"{came_shape} vectors and {len(ids)} ids where the manifest says {expected}")
             if not manifest["encoder"]["fingerprint"]:
                 raise ValueError("no fingerprint of the encoder")
+            if not isinstance(manifest.get("digests", {}), dict):
+                raise ValueError("manifest.json has no digests")
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"the index in {folder} is damaged, index again: {_reason(error)}") from None
         placed = faiss_index.to_gpu(vectors, manifest["factory"]) if gpu else vectors
         return cls(placed, ids, documents, manifest, placed is not vectors)
+
+    def has_beside(self, folder: Path | str, name: str) -> bool:
+        """Whether `save` wrote a folder of this name in the index folder.
+
+        Raises UserError when its files are not those that were written: all of them are read.
+        """
+        place = Path(folder) / name
+        written = {file: each for file, each in self.manifest.get("digests", {}).items() if file.startswith(f"{name}/")}
+        if not written and place.exists():
+            raise UserError(f"{place} was not written with this index; remove it, or index again")
+        for file, expected in written.items():
+            try:
+                came = digest(Path(folder) / file)
+            except OSError as error:
+                raise UserError(f"{place} is damaged, index again: {error}") from None
+            if came != expected:
+                raise UserError(f"{place} is damaged or of other documents, index again: {file} was changed")
+        return bool(written)
 
     def check_encoder(self, encoder: Mapping[str, Any]) -> None:
         """Raise UserError unless `encoder` makes the vectors that this index holds: the same "fingerprint" and the

@@ -1,4 +1,4 @@
-"""The scripts of eval/ on index types: sentences with judgements that follow them, and the paired tests."""
+"""The scripts of eval/ on indexes: sentences with judgements that follow them, paired tests, texts made of words."""
 
 from __future__ import annotations
 
@@ -88,3 +88,29 @@ def test_paired_tests_of_tuned_against_frozen_queries() -> None:
     assert (found["factory"], found["setting"], found["queries"]) == ("SQ8", {}, "tuned")
     # recall -1/2 and 0; gains here 1/2 and 0, with exact search 1/2 and 1/4
     assert [found[name]["difference"] for name in ("recall", "gain", "gain_lost")] == [-0.25, 0.25, -0.125]
+
+
+def test_texts_are_made_of_the_words_of_others() -> None:
+    made = script("hybrid_latency").made
+    texts = ["copper river", "copper copper falcon lantern"]
+    more = made(texts, 200, seed=0)
+    assert len(more) == 200 and {len(text.split()) for text in more} == {2, 4}
+    words = [word for text in more for word in text.split()]
+    assert {*words} == {"copper", "river", "falcon", "lantern"} and 0.4 < words.count("copper") / len(words) < 0.6
+    assert made(texts, 200, seed=0) == more != made(texts, 200, seed=1)
+    assert made(texts, 0, seed=0) == made(texts, -1, seed=0) == []
+
+
+def test_the_latency_of_words_is_measured_on_so_many_documents(tmp_path: Path) -> None:
+    main, out = script("hybrid_latency").main, tmp_path / "latency.json"
+    arguments = [str(tiny.write_data(tmp_path / "tiny")), "--documents", "30", "60", "--json", str(out)]
+    main([*arguments, "--dimension", "8"])
+    result = json.loads(out.read_text())
+    assert (result["query_count"], result["vectors"], result["dimension"]) == (10, "random, of length 1", 8)
+    small, large = result["rows"]
+    assert [(row["documents"], row["synthetic_texts"]) for row in (small, large)] == [(30, 0), (60, 20)]
+    assert 0 < small["bm25_bytes"] < large["bm25_bytes"]
+    names = {f"{way}_{part}_ms" for way in ("dense", "hybrid") for part in ("p50", "p99")}
+    assert names | {"bm25_build_seconds", "open_seconds"} < small.keys()
+    with pytest.raises(SystemExit, match="exists already"):
+        main(arguments)

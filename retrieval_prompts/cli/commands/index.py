@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Model, Overwrite, Trust
 from retrieval_prompts.errors import UserError
+
+if TYPE_CHECKING:
+    from retrieval_prompts.data.beir_folder import Corpus
+    from retrieval_prompts.vectors.index import Index
 
 
 def index(
@@ -24,6 +29,7 @@ def index(
     ef_construction: Annotated[
         int | None, typer.Option(min=1, help="candidates kept while HNSW is built  [default: 40]")
     ] = None,
+    bm25: Annotated[bool, typer.Option(help="with the words of the documents beside it, for hybrid search")] = True,
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,8 +47,9 @@ def index(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Encode a corpus and build a FAISS index, or compare index types (--compare). With prompts for the query side
-    alone the index is that of the frozen model; --compare then searches it with frozen and with tuned queries."""
+    """Encode a corpus and build a FAISS index and, beside it, one of its words (BM25), or compare index types
+    (--compare). With prompts for the query side alone the index is that of the frozen model; --compare then searches it
+    with frozen and with tuned queries."""
     if compare:
         if out is not None:
             raise UserError(
@@ -50,6 +57,8 @@ def index(
             )
         if ef_construction is not None:
             raise UserError("--ef-construction belongs to --out; --compare builds HNSW with FAISS's default")
+        if not bm25:
+            raise UserError("--no-bm25 belongs to --out; --compare is of vectors alone")
         _compare(
             data,
             compare,
@@ -92,9 +101,28 @@ def index(
         ef_construction=ef_construction,
         gpu=device != "cpu",
     )
-    built.save(out, overwrite=overwrite)
-    print(f"{out}: {len(built):,} documents, {factory}; {documents.encoded:,} encoded now, the rest found in the cache")
+    held = _save(built, corpus, out, bm25, overwrite)
+    print(
+        f"{out}: {len(built):,} documents, {factory}, {held}; "
+        f"{documents.encoded:,} encoded now, the rest found in the cache"
+    )
     print(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
+
+
+def _save(built: Index, corpus: Corpus, out: Path, bm25: bool, overwrite: bool) -> str:
+    """Write the index, with the words of its documents if they are wanted and there are any; returns what it holds."""
+    from retrieval_prompts.evaluation.bm25 import NoWords
+    from retrieval_prompts.evaluation.hybrid import WORDS, HybridIndex
+
+    if bm25:
+        try:
+            HybridIndex.build(built, corpus).save(out, overwrite)
+            size = sum(path.stat().st_size for path in (out / WORDS).iterdir())
+            return f"BM25 ({size:,} bytes)"
+        except NoWords as error:
+            warnings.warn(f"{error}; the index is made without", stacklevel=2)
+    built.save(out, overwrite)
+    return "no BM25"
 
 
 def _compare(

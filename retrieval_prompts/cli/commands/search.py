@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Device, JsonFile, Overwrite, Prompts, Strength, Trust, check_strength
 from retrieval_prompts.errors import UserError
+
+if TYPE_CHECKING:
+    from retrieval_prompts.biencoder import BiEncoder
 
 
 def search(
@@ -19,6 +23,10 @@ def search(
     model: Annotated[str | None, typer.Option(help="the model, when it has moved  [default: the index's own]")] = None,
     top_k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")] = 10,
     strength: Strength = None,
+    bm25_weight: Annotated[
+        float | None,
+        typer.Option(help="of BM25 in the ranking, 0 (dense alone) to 1  [default: the prompts' own, else 0.75]"),
+    ] = None,
     json_file: JsonFile = None,
     nprobe: Annotated[int | None, typer.Option(help="lists that an IVF index visits")] = None,
     ef_search: Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")] = None,
@@ -27,15 +35,21 @@ def search(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Search an index with a question."""
+    """Search an index with a question: by its vectors and, where the index holds them, by its words (BM25)."""
     from retrieval_prompts.biencoder import BiEncoder
+    from retrieval_prompts.evaluation.hybrid import HybridIndex, check_weight
     from retrieval_prompts.vectors.index import Index
 
     if not query.strip():
         raise UserError("the question is empty; write what you look for in quotes")
     check_strength(strength, prompts)
+    if bm25_weight is not None:
+        check_weight(bm25_weight)
     console.check_outputs(json_file, overwrite=overwrite)
     opened = Index.open(index)
+    hybrid = None if bm25_weight == 0 else HybridIndex.of(opened, index)
+    if bm25_weight and hybrid is None:
+        raise UserError(f"{index} holds no words for --bm25-weight {bm25_weight:g}; index again without --no-bm25")
     biencoder = BiEncoder.load(
         model or opened.manifest["encoder"]["model"],
         prompts,
@@ -44,10 +58,22 @@ def search(
         trust_remote_code=trust_remote_code,
     )
     opened.check_encoder(biencoder.identity())
-    vector = biencoder.query_vectors([query])
-    scores, ids = opened.search(vector, top_k, nprobe=nprobe, ef_search=ef_search, k_factor=k_factor)
+    vectors = biencoder.query_vectors([query])
+    parameters = {"nprobe": nprobe, "ef_search": ef_search, "k_factor": k_factor}
+    weight = 0.0 if hybrid is None else _weight(bm25_weight, biencoder)
+    if hybrid is None or weight == 0:
+        found, ids = opened.search(vectors, top_k, **parameters)
+        scores = found.tolist()
+    else:
+        scores, ids = hybrid.search([query], vectors, top_k, weight=weight, **parameters)
+    if hybrid is None and bm25_weight is None and _own_weight(biencoder):
+        warnings.warn(
+            f"{prompts} asks for BM25 of weight {_own_weight(biencoder):g}, and {index} holds no words: the ranking is "
+            "dense; index again without --no-bm25",
+            stacklevel=2,
+        )
     hits = []
-    for score, id in zip(scores[0].tolist(), ids[0], strict=False):
+    for score, id in zip(scores[0], ids[0], strict=False):
         document = opened.document(id)
         hits.append({"id": id, "score": score, "title": document.title, "text": document.text})
     if json_file is not None:
@@ -58,11 +84,23 @@ def search(
     from rich.text import Text
 
     people = Console(highlight=False)
+    people.print(f"dense + BM25, weight {weight:g}" if weight else "dense", style="dim")
     for rank, hit in enumerate(hits, start=1):
         line = Text(f"{rank:3}. {hit['score']:.4f}  ")
         line.append(hit["title"] or hit["id"], style="bold")
         people.print(line, soft_wrap=True)
         people.print(Text(f"     [{hit['id']}] {_snippet(hit['text'])}"), style="dim", soft_wrap=True)
+
+
+def _weight(given: float | None, biencoder: BiEncoder) -> float:
+    """Of BM25: what was given, else the prompts' own, else that of an index whose queries nobody judged."""
+    from retrieval_prompts.evaluation.hybrid import UNLABELLED
+
+    return next(weight for weight in (given, _own_weight(biencoder), UNLABELLED) if weight is not None)
+
+
+def _own_weight(biencoder: BiEncoder) -> float | None:
+    return getattr(biencoder, "bm25_weight", None)
 
 
 def _snippet(text: str, width: int = 160) -> str:

@@ -257,7 +257,8 @@ def test_a_document_prompt_is_tuned_and_reported(
 def test_search_finds_an_obvious_document(command: Command, index: Path, data: Path) -> None:
     document = json.loads((data / "corpus.jsonl").read_text().splitlines()[7])
     question = f"{document['title']} {document['text']}"
-    done = command("search", index, question, "--json", "-", "-k", "3", "--device", "cpu")
+    dense = ["--bm25-weight", "0"]
+    done = command("search", index, question, "--json", "-", "-k", "3", "--device", "cpu", *dense)
     assert (done.code, done.err) == (0, "")
     hits = json.loads(done.out)
     assert [list(hit) for hit in hits] == [["id", "score", "title", "text"]] * 3
@@ -266,17 +267,18 @@ def test_search_finds_an_obvious_document(command: Command, index: Path, data: P
     assert hits[0]["score"] > hits[1]["score"] > hits[2]["score"]
     assert all(type(hit["score"]) is float for hit in hits)
 
-    done = command("search", index, question, "-k", "3")
+    done = command("search", index, question, "-k", "3", *dense)
     lines = done.out.splitlines()
-    assert len(lines) == 6
-    assert lines[0].split() == ["1.", "1.0000", *document["title"].split()]
-    assert lines[1].strip() == f"[d7] {document['text']}"
+    assert len(lines) == 7
+    assert lines[0] == "dense"
+    assert lines[1].split() == ["1.", "1.0000", *document["title"].split()]
+    assert lines[2].strip() == f"[d7] {document['text']}"
 
 
 def test_search_writes_its_hits_to_a_file_as_other_commands_do(command: Command, index: Path, tmp_path: Path) -> None:
     file = tmp_path / "hits.json"
     done = command("search", index, "copper", "--json", file)
-    assert (done.code, done.err) == (0, "") and len(done.out.splitlines()) == 20
+    assert (done.code, done.err) == (0, "") and len(done.out.splitlines()) == 21
     assert json.loads(file.read_text()) == json.loads(command("search", index, "copper", "--json", "-").out)
     again = command("search", index, "copper", "--json", file)
     assert again.code == 2 and f"{file} exists already" in again.err
@@ -295,7 +297,8 @@ def test_query_prompts_search_an_index_of_frozen_documents(
     command: Command, index: Path, query_prompts: Path, model: Path
 ) -> None:
     def hits(*options: object) -> Any:
-        done = command("search", index, "what does the evidence show about copper", "--json", "-", *options)
+        dense = ["--json", "-", "--bm25-weight", "0"]
+        done = command("search", index, "what does the evidence show about copper", *dense, *options)
         assert done.code == 0
         return [(hit["id"], hit["score"]) for hit in json.loads(done.out)]
 
@@ -347,7 +350,8 @@ def test_index_counts_what_it_encodes(command: Command, model: Path, data: Path,
             *("index", data, "--out", tmp_path / f"index{expected}", "--model", model),
             *("--cache", tmp_path / "cache", "--factory", "HNSW16"),
         )
-        assert done.out.startswith(f"{tmp_path / f'index{expected}'}: 40 documents, HNSW16; {expected} encoded now,")
+        assert done.out.startswith(f"{tmp_path / f'index{expected}'}: 40 documents, HNSW16, BM25 (")
+        assert f"; {expected} encoded now," in done.out
     assert command("search", tmp_path / "index0", "copper", "--ef-search", "50").code == 0
 
 
@@ -747,8 +751,8 @@ OPTIONS = {
     "evaluate": "--model --prompts --split --json --run --overwrite",
     "beir": "--datasets --data-dir --out --baselines --report --overwrite",
     "compare": "--qrels --datasets --metric --correction --json --report",
-    "index": "--out --model --prompts --compare --overwrite",
-    "search": "--prompts --top-k -k --json",
+    "index": "--out --model --prompts --bm25 --compare --overwrite",
+    "search": "--prompts --top-k -k --bm25-weight --json",
     "export": "--out --overwrite",
     "convert": "--out --side --overwrite",
     "push": "--private --revision",

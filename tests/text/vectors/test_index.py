@@ -419,6 +419,7 @@ def test_manifest(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert manifest.pop("created_with").startswith("retrieval-prompts")
     assert len(manifest.pop("ids")) == len(manifest.pop("documents")) == 64
+    assert manifest.pop("digests") == {}  # of folders beside it
     assert manifest.pop("files").keys() == {"index.faiss", "ids.json", "documents.jsonl", "offsets.npy"}
     assert manifest == {
         "format": 1,
