@@ -25,6 +25,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical, means, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
+from retrieval_prompts.training.keep import distance, frozen_vectors
 from retrieval_prompts.training.loop import LoopSettings, Step, Training, fit
 from retrieval_prompts.training.losses import info_nce, symmetric_info_nce
 from retrieval_prompts.training.settings import TuneSettings
@@ -237,7 +238,7 @@ class Task(BaseTask):
                 )
             return objective(scores, self.positive(positives, candidates), self.temperature)
 
-        def loss(batch: Batch) -> Tensor:
+        def contrastive(batch: Batch) -> Tensor:
             draw = np.random.default_rng([settings.seed, batch.step])
             anchors = self.query_vectors(batch.queries)
             positives = [self.relevant[query] for query in batch.queries]
@@ -252,7 +253,21 @@ class Task(BaseTask):
             chosen = np.unique(np.concatenate(candidates))
             return contrast(batch, anchors, self.document_vectors(chosen, fresh), positives, chosen)
 
-        return loss
+        return self.keeping(contrastive, fresh) if settings.keep else contrastive
+
+    def keeping(self, loss: Callable[[Batch], Tensor], fresh: bool) -> Callable[[Batch], Tensor]:
+        """A loss, and `keep` times how far the trained sides have moved general texts (see `keep.distance`)."""
+        sides = [side for side in self.biencoder.prompts if fresh or side == "query"]
+        frozen = {side: self.general[side] for side in sides}
+        weight, size = self.settings.keep, math.ceil(self.settings.batch_size / 2)
+        moved = distance(self.biencoder, frozen, size, self.seed)
+
+        def kept(batch: Batch) -> Tensor:
+            with self.autocast():
+                far = moved(batch.step)
+            return loss(batch) + weight * far
+
+        return kept
 
     def query_vectors(self, positions: Positions) -> Tensor:
         """Training queries -> vectors (queries, dimension), with gradients where the side has a prompt."""
@@ -313,6 +328,11 @@ class Task(BaseTask):
     def frozen_queries(self) -> Tensor:
         """The frozen vectors of the training queries (queries, dimension)."""
         return torch.from_numpy(self.frozen.query_vectors(self.texts)).to(self.device)
+
+    @cached_property
+    def general(self) -> dict[str, Tensor]:
+        """The frozen vectors of the general texts, of each side with a prompt."""
+        return frozen_vectors(self.frozen, self.biencoder.prompts)
 
     @cached_property
     def pool(self) -> list[int]:
