@@ -36,6 +36,7 @@ from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
 ROUNDS = 10  # dev evaluations of a training; half as many where each one encodes documents
+GIVE_UP = 1 / 3  # of a training: without a dev score above the frozen model's by then, it ends
 MINED = 50  # wrong answers a query that hard negatives are drawn from
 RANDOM = 2048  # random documents a step where the corpus is beyond the memory budget
 DEV_POOL_TOKENS = 60_000  # documents that a dev evaluation encodes anew, in tokens
@@ -66,6 +67,9 @@ def train(
     against the frozen documents; then both. A document prompt has to earn the encoding of the whole corpus: it is
     dropped unless dev is significantly better with it than with the query prompt of the first stage.
 
+    A training is given up when no dev score beats the frozen model's in its first third. With two stages that is asked
+    of the first alone: the second is short, and may help where the first did not.
+
     Args:
         documents: the corpus's frozen vectors.
         checkpoint: a file; a second stage keeps its own beside it (see `checkpoints`).
@@ -83,6 +87,7 @@ class _Stages(Training):
         # A common part would change the documents while the query side is trained alone
         alone_first = {"query", "document"} <= set(prompts) and not task.settings.common
         self.task, self.checkpoint = task, checkpoint
+        self.stages: list[Training] = []
         self.plans = [task.plan(fresh) for fresh in ([False, True] if alone_first else ["document" in prompts])]
         super().__init__(self._run(), [], sum(plan.epochs * plan.steps for plan in self.plans))
 
@@ -101,16 +106,26 @@ class _Stages(Training):
                 plan.batches,
                 task.loss(plan.fresh),
                 partial(task.dev_mean, biencoder, plan.fresh),
-                plan.loop,
+                # The second stage is short, and about the document prompt, of which the first one says nothing
+                plan.loop if number == 0 else replace(plan.loop, give_up=None),
+                to_beat=partial(task.dev_mean, task.frozen, plan.fresh),
                 checkpoint=checkpoints(self.checkpoint)[number] if self.checkpoint is not None else None,
                 identity=[identity, number],
             )
+            self.stages.append(stage)
             self.steps += [replace(step, step=step.step + before) for step in stage.steps]
             for step in stage:
                 self.steps.append(replace(step, step=step.step + before))
                 yield self.steps[-1]
             before += plan.epochs * plan.steps
         self._choose(identity, alone)
+        ended = [{"step": stage.steps[-1].step, "of": stage.total} for stage in self.stages]
+        biencoder.training_record |= {"given_up": self.given_up, "stages": ended}
+
+    @property
+    def given_up(self) -> bool:
+        """The first stage was."""
+        return bool(self.stages) and self.stages[0].given_up
 
     def _choose(self, identity: str, alone: BiEncoder | None) -> None:
         """Keep what has earned it on dev. `alone`: the query prompt of the first of two stages."""
@@ -198,6 +213,7 @@ class Task(BaseTask):
         self.negatives = settings.negatives or "corpus"
         self.temperature = settings.temperature or (0.05 if biencoder.tower.similarity == "cosine" else 1.0)
         self._ids: dict[tuple[str, int], list[int]] = {}
+        self._frozen_dev: dict[bool, float] = {}
 
     def plan(self, fresh: bool) -> Plan:
         """How long a stage is: with `fresh` documents, which cost more, it is shorter and scores dev less often."""
@@ -217,6 +233,7 @@ class Task(BaseTask):
 
         rate = settings.document_learning_rate if fresh else settings.learning_rate
         loop = LoopSettings(rounds, rate, settings.warmup, settings.weight_decay, settings.clip, settings.patience)
+        loop = replace(loop, give_up=GIVE_UP)
         return Plan(fresh, rounds, steps, batches, loop)
 
     def loss(self, fresh: bool) -> Callable[[Batch], Tensor]:
@@ -301,8 +318,11 @@ class Task(BaseTask):
         return mined
 
     def dev_mean(self, biencoder: BiEncoder, fresh: bool) -> float:
-        """Dev nDCG@10 of a bi-encoder."""
-        return means({HEADLINE: self.dev_scores(biencoder, fresh)})[HEADLINE]
+        """Dev nDCG@10 of a bi-encoder; that of the frozen one is computed once."""
+        known = self._frozen_dev if biencoder is self.frozen else {}
+        if fresh not in known:
+            known[fresh] = means({HEADLINE: self.dev_scores(biencoder, fresh)})[HEADLINE]
+        return known[fresh]
 
     @torch.no_grad()
     def dev_scores(self, biencoder: BiEncoder, fresh: bool) -> dict[str, float]:

@@ -74,7 +74,7 @@ def tune(
 
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
     bench = Workbench(biencoder.tower, dataset, cache)
-    with Progress("nDCG@10") as on_step:
+    with Progress("nDCG@10", "frozen") as on_step:
         found = retrieval.tune(biencoder, bench, settings, split=split, out=out, overwrite=overwrite, on_step=on_step)
     if json_file is not None:
         console.write_result(json_file, found.to_json())
@@ -102,6 +102,13 @@ def _say_training(say: Any, found: RetrievalResult, biencoder: BiEncoder) -> Non
     """What training chose by dev."""
     dev_scores = found.settings["dev"]
     say(f"dev nDCG@10: frozen {dev_scores['frozen']:.4f}, tuned {dev_scores['tuned']:.4f}")
+    if found.settings["given_up"]:
+        first = found.settings["stages"][0]
+        say(
+            "no dev score beat the frozen model in the first third of training: "
+            f"ended at step {first['step']} of {first['of']}"
+            + (", on the query side alone" if len(found.settings["stages"]) > 1 else "")
+        )
     if found.settings["side"] == "both" and "document" not in biencoder.prompts:
         earned = found.settings["document_prompt_on_dev"]
         say(
