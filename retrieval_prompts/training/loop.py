@@ -36,6 +36,7 @@ class LoopSettings:
         patience: stop after this many epochs without a better dev score; None: never.
         give_up: end when no dev score beat the one before training after this share of the epochs, one epoch at least;
             None: never.
+        to_beat: that dev score, where it is not the initial weights' own. Which weights are kept does not depend on it.
         advice: what to do when training diverges; ends the message.
     """
 
@@ -46,6 +47,7 @@ class LoopSettings:
     clip: float = 1.0
     patience: int | None = None
     give_up: float | None = None
+    to_beat: float | None = None
     advice: str = "try a smaller --lr or a larger --temperature"
 
 
@@ -108,7 +110,6 @@ def fit(
     evaluate: Callable[[], float] | None,
     settings: LoopSettings,
     *,
-    to_beat: Callable[[], float] | None = None,
     epoch_end: Callable[[int], object] | None = None,
     checkpoint: Path | None = None,
     identity: Any = None,
@@ -121,8 +122,6 @@ def fit(
         loss: batch -> scalar. Randomness must come from the batch alone.
         evaluate: () -> dev score, higher is better; called before the first step and after each epoch. None: there is
             no dev split, as in few-shot learning.
-        to_beat: () -> the dev score before training that others have to beat, where it is not that of the initial
-            weights; called before the first step. Which weights are kept does not depend on it.
         epoch_end: called with the number of each epoch (from 0) when it has ended, before it is kept in a checkpoint;
             what it changes must be in the module's state.
         checkpoint: a file written as training goes; when it is there, training resumes from it.
@@ -134,7 +133,7 @@ def fit(
     run = _Run(module, settings, identity, settings.epochs * len(batches(0)))
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint)
-    records = _records(run, batches, loss, evaluate, to_beat, epoch_end, checkpoint)
+    records = _records(run, batches, loss, evaluate, epoch_end, checkpoint)
     return Training(records, run.steps, run.total, run.state)
 
 
@@ -143,16 +142,12 @@ def _records(
     batches: Callable[[int], Sequence[Batch]],
     loss: Callable[[Batch], Tensor],
     evaluate: Callable[[], float] | None,
-    to_beat: Callable[[], float] | None,
     epoch_end: Callable[[int], object] | None,
     checkpoint: Path | None,
 ) -> Iterator[Step]:
     steps_per_epoch = len(batches(0))
     if evaluate is not None and not run.steps:
-        run.state.best_score = evaluate()
-        run.state.to_beat = run.state.best_score if to_beat is None else to_beat()
-        run.steps.append(Step(0, 0, math.nan, 0.0, 0.0, dev=run.state.to_beat))
-        yield run.steps[-1]
+        yield run.start(evaluate)
     while not run.ended():
         epoch, position = divmod(run.state.step, steps_per_epoch)
         for batch in batches(epoch)[position:]:
@@ -188,6 +183,14 @@ class _Run:
 
     def ended(self) -> bool:
         return self.state.finished or self.state.step >= self.total
+
+    def start(self, evaluate: Callable[[], float]) -> Step:
+        """Score the initial weights; the record has the score to beat."""
+        state, given = self.state, self.settings.to_beat
+        state.best_score = evaluate()
+        state.to_beat = state.best_score if given is None else given
+        self.steps.append(Step(0, 0, math.nan, 0.0, 0.0, dev=state.to_beat))
+        return self.steps[-1]
 
     def update(self, epoch: int, value: Tensor) -> Step:
         """One step down the gradient of the loss."""

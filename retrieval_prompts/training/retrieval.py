@@ -106,9 +106,7 @@ class _Stages(Training):
                 plan.batches,
                 task.loss(plan.fresh),
                 partial(task.dev_mean, biencoder, plan.fresh),
-                # The second stage is short, and about the document prompt, of which the first one says nothing
-                plan.loop if number == 0 else replace(plan.loop, give_up=None),
-                to_beat=partial(task.dev_mean, task.frozen, plan.fresh),
+                replace(plan.loop, to_beat=task.dev_mean(task.frozen, plan.fresh), give_up=None if number else GIVE_UP),
                 checkpoint=checkpoints(self.checkpoint)[number] if self.checkpoint is not None else None,
                 identity=[identity, number],
             )
@@ -232,8 +230,9 @@ class Task(BaseTask):
             return [Batch(order(epoch)[place], step) for step, epoch, place in places]
 
         rate = settings.document_learning_rate if fresh else settings.learning_rate
-        loop = LoopSettings(rounds, rate, settings.warmup, settings.weight_decay, settings.clip, settings.patience)
-        loop = replace(loop, give_up=GIVE_UP)
+        loop = LoopSettings(
+            rounds, rate, settings.warmup, settings.weight_decay, settings.clip, settings.patience, GIVE_UP
+        )
         return Plan(fresh, rounds, steps, batches, loop)
 
     def loss(self, fresh: bool) -> Callable[[Batch], Tensor]:

@@ -201,7 +201,7 @@ def test_a_training_that_does_not_help_is_given_up(
 def test_a_score_of_something_else_is_to_be_beaten() -> None:
     """Untrained prompts may be worse than the frozen model: to be better than they were is not enough."""
     point = Point()
-    steps = fit(point, targets, distance(point), scores(0.1, 0.2, 0.3, 0.3), NINE, to_beat=lambda: 0.5)
+    steps = fit(point, targets, distance(point), scores(0.1, 0.2, 0.3, 0.3), replace(NINE, to_beat=0.5))
     records = list(steps)
     assert [(record.dev, record.best) for record in records if record.dev is not None] == [
         (0.5, False),
@@ -213,13 +213,13 @@ def test_a_score_of_something_else_is_to_be_beaten() -> None:
     assert point.place.tolist() != [0, 0], "what is kept is still the best of what there was"
     point = Point()
     more = scores(0.1, 0.2, 0.6, 0.6, 0.5, 0.7, *[0.1] * 4)
-    records = list(fit(point, targets, distance(point), more, NINE, to_beat=lambda: 0.5))
+    records = list(fit(point, targets, distance(point), more, replace(NINE, to_beat=0.5)))
     assert [record.step for record in records if record.best] == [2 * STEPS, 5 * STEPS]
 
 
 def test_weights_that_start_above_the_score_to_beat_are_kept_until_there_are_better_ones() -> None:
     point = Point(5, 5)
-    steps = fit(point, targets, distance(point), scores(0.6, 0.55, *[0.1] * 8), NINE, to_beat=lambda: 0.5)
+    steps = fit(point, targets, distance(point), scores(0.6, 0.55, *[0.1] * 8), replace(NINE, to_beat=0.5))
     records = list(steps)
     assert (len(records), steps.given_up) == (1 + 9 * STEPS, False), "0.55 beats 0.5"
     assert not any(record.best for record in records)
@@ -233,16 +233,16 @@ def test_a_run_that_is_given_up_is_given_up_after_a_cut_as_well(
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", every)
     falling = lambda point: lambda: -float(point.place.detach().abs().sum())  # noqa: E731
     for reference, given_up in ((1.0, True), (-9.0, False)):
-        options: dict[str, Any] = {"to_beat": lambda score=reference: score}
+        settings = replace(NINE, to_beat=reference)
         whole = Point()
-        done = fit(whole, targets, distance(whole), falling(whole), NINE, **options)
+        done = fit(whole, targets, distance(whole), falling(whole), settings)
         expected = list(done)
         assert done.given_up == given_up == (len(expected) < 1 + 9 * STEPS)
         for cut in range(2, len(expected) + 1):
             path = tmp_path / f"{given_up}-{cut}"
             first, again = Point(), Point()
-            list(islice(fit(first, targets, distance(first), falling(first), NINE, checkpoint=path, **options), cut))
-            rest = fit(again, targets, distance(again), falling(again), NINE, checkpoint=path, **options)
+            list(islice(fit(first, targets, distance(first), falling(first), settings, checkpoint=path), cut))
+            rest = fit(again, targets, distance(again), falling(again), settings, checkpoint=path)
             list(rest)
             assert str(rest.steps) == str(expected)  # as text: a loss before training is NaN
             assert rest.given_up == given_up
