@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from retrieval_prompts import BiEncoder, Dataset, TuneSettings, UserError, load
-from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.tables import markdown
 from retrieval_prompts.experiments.elsewhere import elsewhere, load_others
 from retrieval_prompts.experiments.retrieval import tune

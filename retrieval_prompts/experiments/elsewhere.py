@@ -62,10 +62,11 @@ def elsewhere(biencoder: BiEncoder, others: Sequence[Dataset], cache: Path | Non
     Raises UserError when the bi-encoder has no prompts, or a data set no test split.
     """
     if others and not biencoder.prompts:
-        raise UserError("--also compares prompts with the frozen model; pass --prompts as well")
-    return [_on(Workbench(biencoder.tower, other, cache), biencoder) for other in others]
+        raise UserError("there is nothing to compare with the frozen model elsewhere: the bi-encoder has no prompts")
+    results = [evaluate(biencoder, Workbench(biencoder.tower, other, cache), SPLIT, bm25=False) for other in others]
+    return [Elsewhere(found.dataset, SPLIT, found.systems, found.tests["tuned_vs_frozen"]) for found in results]
 
 
-def _on(bench: Workbench, biencoder: BiEncoder) -> Elsewhere:
-    found = evaluate(biencoder, bench, SPLIT, bm25=False)
-    return Elsewhere(found.dataset, SPLIT, found.systems, found.tests["tuned_vs_frozen"])
+def also_json(found: Sequence[Elsewhere]) -> dict[str, Any]:
+    """What a result in JSON has beside the rest: "also", where other data sets were asked for."""
+    return {"also": [each.to_json() for each in found]} if found else {}

@@ -11,8 +11,8 @@ A_SUBJECT = 8  # texts
 
 # Field -> its subjects, in a form that fits behind "about"
 SUBJECTS = {
-    "health": "high blood pressure; seasonal allergies; broken bones; migraine; tooth decay; poor sleep; "
-    "type 2 diabetes; back pain; vitamin deficiency; antibiotic resistance; hearing loss; heart failure",
+    "health": "high blood pressure; seasonal allergies; broken bones; migraine; tooth decay; poor sleep; type 2 "
+    "diabetes; back pain; vitamin deficiency; antibiotic resistance; hearing loss; heart failure",
     "biology": "cell division; gene expression; bird migration; photosynthesis; the human gut; protein folding; coral "
     "reefs; stem cells; bees and pollination; viral infection; fungi; the evolution of whales",
     "physics": "heat transfer; electric charge; magnetic fields; radioactive decay; sound waves; superconductors; the "
@@ -21,24 +21,25 @@ SUBJECTS = {
     "ship building; battery storage; pumps and valves; vibration; concrete; satellite communication",
     "software": "sorting a list; regular expressions; database indexes; memory leaks; parsing dates; version control; "
     "reading a text file; unit tests; threads and locks; web servers; string formatting; nested dictionaries",
-    "data": "missing values; linear regression; neural networks; random sampling; time series; plotting a histogram; "
-    "clustering; matrix multiplication; confidence intervals; spreadsheets; recommendation; text search",
+    "data": "missing values; linear regression; neural networks; random sampling; time series; plotting a histogram;"
+    " clustering; matrix multiplication; confidence intervals; spreadsheets; recommendation; text search",
     "money": "mortgage rates; income tax; retirement savings; inflation; small business loans; stock markets; car "
     "insurance; household budgets; exchange rates; minimum wage; crowdfunding; credit cards",
     "law": "copyright; rental contracts; data protection; the right to vote; patents; divorce; freedom of speech; "
     "employment contracts; court appeals; gun control; immigration; consumer rights",
     "society": "school uniforms; public transport; nuclear power; newspapers; religious holidays; capital punishment; "
     "gender equality; urban housing; homeschooling; compulsory voting; animal testing; organ donation",
-    "history": "the Roman empire; the silk road; the printing press; the industrial revolution; ancient Egypt; the cold "
-    "war; the black death; early railways; Viking ships; the French revolution; the space race; medieval castles",
+    "history": "the Roman empire; the silk road; the printing press; the industrial revolution; ancient Egypt; the cold"
+    " war; the black death; early railways; Viking ships; the French revolution; the space race; medieval "
+    "castles",
     "places": "rainforests; volcanoes; the Alps; large rivers; island countries; deserts; national parks; the Arctic; "
     "earthquakes; capital cities; coastal erosion; monsoon rain",
-    "food": "sourdough bread; green tea; vegetarian meals; cheese making; food allergies; olive oil; home canning; spicy "
-    "soups; chocolate; rice cooking; leftovers; coffee roasting",
+    "food": "sourdough bread; green tea; vegetarian meals; cheese making; food allergies; olive oil; home canning; "
+    "spicy soups; chocolate; rice cooking; leftovers; coffee roasting",
     "home": "leaking taps; indoor plants; wooden floors; kitchen lighting; composting; winter heating; house paint; "
     "mould on walls; washing machines; garden fences; noisy neighbours; moving house",
-    "leisure": "chess openings; classical guitar; marathon training; film festivals; watercolour painting; hiking boots; "
-    "science fiction novels; board games; street photography; swimming lessons; football rules; jazz",
+    "leisure": "chess openings; classical guitar; marathon training; film festivals; watercolour painting; hiking "
+    "boots; science fiction novels; board games; street photography; swimming lessons; football rules; jazz",
 }
 
 MOULDS = (

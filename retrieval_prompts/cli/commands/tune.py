@@ -9,6 +9,7 @@ import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import (
+    Also,
     Cache,
     DataFolder,
     Device,
@@ -39,6 +40,7 @@ def tune(
     split: Annotated[
         str | None, typer.Option(help="split to evaluate on afterwards  [default: test, if there is one]")
     ] = None,
+    also: Also = None,
     report: Report = None,
     json_file: JsonFile = None,
     cache: Cache = None,
@@ -54,9 +56,10 @@ def tune(
     settings = TuneSettings.of(**given)
     check_read(settings, given)
     from retrieval_prompts.data.beir_folder import load
+    from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.training.training_data import TrainingData
 
-    dataset = load(data)
+    dataset, others = load(data), load_others(also or [])
     learned = TrainingData.of(dataset)
     say = console.printer(json_file)
     split = split or ("test" if "test" in dataset.qrels else None)
@@ -76,8 +79,9 @@ def tune(
     bench = Workbench(biencoder.tower, dataset, cache)
     with Progress("nDCG@10", "frozen") as on_step:
         found = retrieval.tune(biencoder, bench, settings, split=split, out=out, overwrite=overwrite, on_step=on_step)
+    lost = elsewhere(biencoder, others, cache)
     if json_file is not None:
-        console.write_result(json_file, found.to_json())
+        console.write_result(json_file, found.to_json() | also_json(lost))
     if report is not None:
         from retrieval_prompts.report.assemble import experiment_report
         from retrieval_prompts.report.page import write_report
@@ -86,6 +90,8 @@ def tune(
         write_report(report, page, overwrite=overwrite)
         say(f"report: {report}")
     say_results(say, found)
+    for each in lost:
+        say(each.sentence())
     _say_training(say, found, biencoder)
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.documents_reencoded:,}")
