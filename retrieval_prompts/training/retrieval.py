@@ -230,9 +230,7 @@ class Task(BaseTask):
             return [Batch(order(epoch)[place], step) for step, epoch, place in places]
 
         rate = settings.document_learning_rate if fresh else settings.learning_rate
-        loop = LoopSettings(
-            rounds, rate, settings.warmup, settings.weight_decay, settings.clip, settings.patience, GIVE_UP
-        )
+        loop = LoopSettings(rounds, rate, settings.warmup, settings.weight_decay, settings.clip, settings.patience)
         return Plan(fresh, rounds, steps, batches, loop)
 
     def loss(self, fresh: bool) -> Callable[[Batch], Tensor]:
