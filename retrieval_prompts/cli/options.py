@@ -24,6 +24,10 @@ Cache = Annotated[Path | None, typer.Option(help="folder of computed vectors  [d
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps  [default: the best there is]")]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="run code that a model brings along")]
 Strength = Annotated[float | None, typer.Option(help="0 is the frozen model, 1 the whole prompt  [default: as saved]")]
+Also = Annotated[
+    list[Path] | None,
+    typer.Option("--also", help="what the prompts lose elsewhere: on the test split of this BEIR folder"),
+]
 TopK = Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")]
 Factory = Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")]
 Nprobe = Annotated[int | None, typer.Option(help="lists that an IVF index visits")]
@@ -34,6 +38,12 @@ def check_strength(strength: float | None, prompts: object) -> None:
     """Raises UserError for a strength without prompts."""
     if strength is not None and not prompts:
         raise UserError("--strength is that of a prompt; pass --prompts as well")
+
+
+def check_also(also: object, prompts: object) -> None:
+    """Raises UserError for other data without prompts."""
+    if also and not prompts:
+        raise UserError("--also shows what prompts lose elsewhere; pass --prompts as well")
 
 
 def with_settings(settings: type[Values], *names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

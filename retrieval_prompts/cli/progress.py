@@ -16,11 +16,13 @@ class Progress:
     As a context it closes the bar, so that what is printed next, an error too, stands on a line of its own.
 
     Args:
-        dev: what the dev scores of the records are called; None: they are not printed.
+        dev: what the dev scores of the records are called; None: they are not printed. A star stands behind those
+            that beat the one before training, and all since.
+        before: whose dev score the one before training is.
     """
 
-    def __init__(self, dev: str | None = None) -> None:
-        self.dev = dev
+    def __init__(self, dev: str | None = None, before: str = "before training") -> None:
+        self.dev, self.before = dev, before
         self.steps: list[Step] = []
         self._bar: Any = None
 
@@ -37,7 +39,8 @@ class Progress:
         if not math.isnan(step.loss):  # the record of a dev score before training has none
             bar.set_postfix_str(f"loss {step.loss:.3f}", refresh=False)
         if self.dev is not None and step.dev is not None:
-            name = f"step {step.step}" if step.step else "before training"
+            at = f"step {step.step}"
+            name = at if not math.isnan(step.loss) else f"{at}, {self.before}" if step.step else self.before
             bar.write(f"{name}: dev {self.dev} {step.dev:.4f}{' *' if step.best else ''}", file=sys.stderr)
         if step.step == total:
             bar.close()

@@ -121,7 +121,7 @@ def tune(
         "train_queries": len(learned.train),
         "dev_queries": len(learned.dev),
         "dev_held_out_of_train": learned.held_out,
-        **{name: record.get(name) for name in ("dev", "document_prompt_on_dev")},
+        **{name: record.get(name) for name in ("dev", "document_prompt_on_dev", "given_up", "stages")},
         "sides": sorted(biencoder.prompts),
         "strength": biencoder.strength,
         "bm25_weight": biencoder.bm25_weight,

@@ -34,6 +34,9 @@ class LoopSettings:
         weight_decay: of AdamW.
         clip: the largest norm of the gradient.
         patience: stop after this many epochs without a better dev score; None: never.
+        give_up: end when no dev score beat the one before training after this share of the epochs, one epoch at least;
+            None: never.
+        to_beat: that dev score, where it is not the initial weights' own. Which weights are kept does not depend on it.
         advice: what to do when training diverges; ends the message.
     """
 
@@ -43,12 +46,19 @@ class LoopSettings:
     weight_decay: float = 0.0
     clip: float = 1.0
     patience: int | None = None
+    give_up: float | None = None
+    to_beat: float | None = None
     advice: str = "try a smaller --lr or a larger --temperature"
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step did. `dev` is the dev score where one was taken after this step."""
+    """What one training step did.
+
+    Args:
+        dev: the dev score where one was taken after this step; that of step 0 is the one to beat.
+        best: `dev` beats the one before training, and all since.
+    """
 
     step: int
     epoch: int
@@ -61,9 +71,12 @@ class Step:
 
 @dataclass
 class _State:
-    """What is neither a tensor nor a setting."""
+    """What is neither a tensor nor a setting. `helped`: a dev score was better than the one to beat."""
 
     step: int = 0
+    to_beat: float = -math.inf
+    helped: bool = False
+    given_up: bool = False
     best_step: int = 0
     best_score: float = -math.inf
     best_epoch: int = 0
@@ -78,8 +91,13 @@ class Training(Iterator[Step]):
         total: the number of steps, if nothing stops it early.
     """
 
-    def __init__(self, records: Iterator[Step], steps: list[Step], total: int) -> None:
-        self._records, self.steps, self.total = records, steps, total
+    def __init__(self, records: Iterator[Step], steps: list[Step], total: int, state: _State | None = None) -> None:
+        self._records, self.steps, self.total, self._state = records, steps, total, state or _State()
+
+    @property
+    def given_up(self) -> bool:
+        """It has ended early, for no dev score beat the one before training (see `LoopSettings`)."""
+        return self._state.given_up
 
     def __next__(self) -> Step:
         return next(self._records)
@@ -115,7 +133,8 @@ def fit(
     run = _Run(module, settings, identity, settings.epochs * len(batches(0)))
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint)
-    return Training(_records(run, batches, loss, evaluate, epoch_end, checkpoint), run.steps, run.total)
+    records = _records(run, batches, loss, evaluate, epoch_end, checkpoint)
+    return Training(records, run.steps, run.total, run.state)
 
 
 def _records(
@@ -128,9 +147,7 @@ def _records(
 ) -> Iterator[Step]:
     steps_per_epoch = len(batches(0))
     if evaluate is not None and not run.steps:
-        run.state.best_score = evaluate()
-        run.steps.append(Step(0, 0, math.nan, 0.0, 0.0, dev=run.state.best_score, best=True))
-        yield run.steps[-1]
+        yield run.start(evaluate)
     while not run.ended():
         epoch, position = divmod(run.state.step, steps_per_epoch)
         for batch in batches(epoch)[position:]:
@@ -167,6 +184,14 @@ class _Run:
     def ended(self) -> bool:
         return self.state.finished or self.state.step >= self.total
 
+    def start(self, evaluate: Callable[[], float]) -> Step:
+        """Score the initial weights; the record has the score to beat."""
+        state, given = self.state, self.settings.to_beat
+        state.best_score = evaluate()
+        state.to_beat = state.best_score if given is None else given
+        self.steps.append(Step(0, 0, math.nan, 0.0, 0.0, dev=state.to_beat))
+        return self.steps[-1]
+
     def update(self, epoch: int, value: Tensor) -> Step:
         """One step down the gradient of the loss."""
         rate = learning_rate(self.state.step, self.total, self.settings)
@@ -195,9 +220,14 @@ class _Run:
         if better:
             state.best_score, state.best_step, state.best_epoch = score, state.step, record.epoch + 1
             self.best = _copy(self.module)
-        waited = record.epoch + 1 - state.best_epoch
-        state.finished = self.settings.patience is not None and waited >= self.settings.patience
-        return replace(record, dev=score, best=better)
+        helps = score > state.to_beat
+        state.helped = state.helped or helps
+        epochs, settings = record.epoch + 1, self.settings
+        if settings.give_up is not None and epochs >= max(1, round(settings.give_up * settings.epochs)):
+            state.given_up = not state.helped
+        waited = epochs - state.best_epoch
+        state.finished = state.given_up or (settings.patience is not None and waited >= settings.patience)
+        return replace(record, dev=score, best=better and helps)
 
     def _stop(self, reason: str) -> Diverged:
         self.module.load_state_dict(self.best)

@@ -25,6 +25,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import HEADLINE, balanced, drop_identical, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
+from retrieval_prompts.training.keep import distance, frozen_vectors
 from retrieval_prompts.training.loop import LoopSettings, Step, Training, fit
 from retrieval_prompts.training.losses import info_nce, symmetric_info_nce
 from retrieval_prompts.training.settings import TuneSettings
@@ -35,6 +36,7 @@ from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
 ROUNDS = 10  # dev evaluations of a training; half as many where each one encodes documents
+GIVE_UP = 1 / 3  # of a training: without a dev score above the frozen model's by then, it ends
 MINED = 50  # wrong answers a query that hard negatives are drawn from
 RANDOM = 2048  # random documents a step where the corpus is beyond the memory budget
 DEV_POOL_TOKENS = 60_000  # documents that a dev evaluation encodes anew, in tokens
@@ -66,6 +68,9 @@ def train(
     encoding of the whole corpus: it is dropped unless dev is significantly better with it than with the query prompt
     of the first stage.
 
+    A training is given up when no dev score beats the frozen model's in its first third. With two stages that is asked
+    of the first alone: the second is short, and may help where the first did not.
+
     Args:
         documents: the corpus's frozen vectors.
         checkpoint: a file; a second stage keeps its own beside it (see `checkpoints`).
@@ -83,6 +88,7 @@ class _Stages(Training):
         # A common part would change the documents while the query side is trained alone
         alone_first = {"query", "document"} <= set(prompts) and not task.settings.common
         self.task, self.checkpoint = task, checkpoint
+        self.stages: list[Training] = []
         self.plans = [task.plan(fresh) for fresh in ([False, True] if alone_first else ["document" in prompts])]
         super().__init__(self._run(), [], sum(plan.epochs * plan.steps for plan in self.plans))
 
@@ -101,16 +107,24 @@ class _Stages(Training):
                 plan.batches,
                 task.loss(plan.fresh),
                 partial(task.dev_mean, biencoder, plan.fresh) if task.data.dev else None,
-                plan.loop,
+                task.loop(plan, give_up=None if number else GIVE_UP),
                 checkpoint=checkpoints(self.checkpoint)[number] if self.checkpoint is not None else None,
                 identity=[identity, number],
             )
+            self.stages.append(stage)
             self.steps += [replace(step, step=step.step + before) for step in stage.steps]
             for step in stage:
                 self.steps.append(replace(step, step=step.step + before))
                 yield self.steps[-1]
             before += plan.epochs * plan.steps
         self._choose(identity, alone)
+        ended = [{"step": stage.steps[-1].step, "of": stage.total} for stage in self.stages]
+        biencoder.training_record |= {"given_up": self.given_up, "stages": ended}
+
+    @property
+    def given_up(self) -> bool:
+        """The first stage was."""
+        return bool(self.stages) and self.stages[0].given_up
 
     def _choose(self, identity: str, alone: BiEncoder | None) -> None:
         """Keep what has earned it on dev. `alone`: the query prompt of the first of two stages."""
@@ -202,6 +216,7 @@ class Task(BaseTask):
         self.negatives = settings.negatives or "corpus"
         self.temperature = settings.temperature or (0.05 if biencoder.tower.similarity == "cosine" else 1.0)
         self._ids: dict[tuple[str, int], list[int]] = {}
+        self._frozen_dev: dict[bool, float] = {}
 
     def plan(self, fresh: bool) -> Plan:
         """How long a stage is: with `fresh` documents, which cost more, it is shorter and scores dev less often."""
@@ -242,7 +257,7 @@ class Task(BaseTask):
                 )
             return objective(scores, self.positive(positives, candidates), self.temperature)
 
-        def loss(batch: Batch) -> Tensor:
+        def contrastive(batch: Batch) -> Tensor:
             draw = np.random.default_rng([settings.seed, batch.step])
             anchors = self.query_vectors(batch.queries)
             positives = [self.relevant[query] for query in batch.queries]
@@ -257,7 +272,21 @@ class Task(BaseTask):
             chosen = np.unique(np.concatenate(candidates))
             return contrast(batch, anchors, self.document_vectors(chosen, fresh), positives, chosen)
 
-        return loss
+        return self.keeping(contrastive, fresh) if settings.keep else contrastive
+
+    def keeping(self, loss: Callable[[Batch], Tensor], fresh: bool) -> Callable[[Batch], Tensor]:
+        """A loss, and `keep` times how far the trained sides have moved general texts (see `keep.distance`)."""
+        sides = [side for side in self.biencoder.prompts if fresh or side == "query"]
+        frozen = {side: self.general[side] for side in sides}
+        weight, size = self.settings.keep, math.ceil(self.settings.batch_size / 2)
+        moved = distance(self.biencoder, frozen, size, self.seed)
+
+        def kept(batch: Batch) -> Tensor:
+            with self.autocast():
+                far = moved(batch.step)
+            return loss(batch) + weight * far
+
+        return kept
 
     def query_vectors(self, positions: Positions) -> Tensor:
         """Training queries -> vectors (queries, dimension), with gradients where the side has a prompt."""
@@ -290,9 +319,19 @@ class Task(BaseTask):
             mined.append(positions[~np.isin(positions, [*positives, own])][:MINED])
         return mined
 
+    def loop(self, plan: Plan, give_up: float | None) -> LoopSettings:
+        """The loop of a stage, which knows the score to beat where there is a dev query."""
+        if not self.data.dev:
+            return plan.loop
+        return replace(plan.loop, to_beat=self.dev_mean(self.frozen, plan.fresh), give_up=give_up)
+
     def dev_mean(self, biencoder: BiEncoder, fresh: bool) -> float:
-        """Dev nDCG@10 of a bi-encoder; queries whose documents training has not seen count as much as the others."""
-        return balanced(self.dev_scores(biencoder, fresh), self.unseen)
+        """Dev nDCG@10 of a bi-encoder; queries whose documents training has not seen count as much as the others. That
+        of the frozen model is computed once."""
+        known = self._frozen_dev if biencoder is self.frozen else {}
+        if fresh not in known:
+            known[fresh] = balanced(self.dev_scores(biencoder, fresh), self.unseen)
+        return known[fresh]
 
     @torch.no_grad()
     def dev_scores(self, biencoder: BiEncoder, fresh: bool) -> dict[str, float]:
@@ -323,6 +362,11 @@ class Task(BaseTask):
     def frozen_queries(self) -> Tensor:
         """The frozen vectors of the training queries (queries, dimension)."""
         return torch.from_numpy(self.frozen.query_vectors(self.texts)).to(self.device)
+
+    @cached_property
+    def general(self) -> dict[str, Tensor]:
+        """The frozen vectors of the general texts, of each side with a prompt."""
+        return frozen_vectors(self.frozen, self.biencoder.prompts)
 
     @cached_property
     def pool(self) -> list[int]:

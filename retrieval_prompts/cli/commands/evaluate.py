@@ -9,6 +9,7 @@ import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import (
+    Also,
     Cache,
     DataFolder,
     Device,
@@ -19,6 +20,7 @@ from retrieval_prompts.cli.options import (
     Report,
     Strength,
     Trust,
+    check_also,
     check_strength,
 )
 from retrieval_prompts.cli.results import say_results, write_runs
@@ -30,6 +32,7 @@ def evaluate(
     prompts: Prompts = None,
     split: Annotated[str, typer.Option(help="the split to evaluate on")] = "test",
     strength: Strength = None,
+    also: Also = None,
     report: Report = None,
     json_file: JsonFile = None,
     run: Annotated[
@@ -50,10 +53,12 @@ def evaluate(
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load, with_test
     from retrieval_prompts.experiments import retrieval
+    from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.experiments.workbench import Workbench
 
     check_strength(strength, prompts)
-    dataset, held_out = with_test(load(data))
+    check_also(also, prompts)
+    (dataset, held_out), others = with_test(load(data)), load_others(also or [])
     queries, _ = dataset.split(split)
     say = console.printer(json_file)
     say(
@@ -63,8 +68,9 @@ def evaluate(
     biencoder = BiEncoder.load(model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code)
     bench = Workbench(biencoder.tower, dataset, cache)
     found = retrieval.evaluate(biencoder, bench, split, bm25=bm25)
+    lost = elsewhere(biencoder, others, cache)
     if json_file is not None:
-        console.write_result(json_file, found.to_json())
+        console.write_result(json_file, found.to_json() | also_json(lost))
     if report is not None:
         from retrieval_prompts.report.assemble import experiment_report
         from retrieval_prompts.report.page import write_report
@@ -76,3 +82,5 @@ def evaluate(
         write_runs(run, found, dataset.qrels[split], overwrite=overwrite)
         say(f"runs: {run}")
     say_results(say, found)
+    for each in lost:
+        say(each.sentence())

@@ -9,6 +9,7 @@ import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import (
+    Also,
     Cache,
     DataFolder,
     Device,
@@ -39,6 +40,7 @@ def tune(
     split: Annotated[
         str | None, typer.Option(help="split to evaluate on afterwards  [default: test, if there is one]")
     ] = None,
+    also: Also = None,
     report: Report = None,
     json_file: JsonFile = None,
     cache: Cache = None,
@@ -54,9 +56,10 @@ def tune(
     settings = TuneSettings.of(**given)
     check_read(settings, given)
     from retrieval_prompts.data.beir_folder import load, with_test
+    from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.training.training_data import TrainingData
 
-    dataset, test_held_out = with_test(load(data))
+    (dataset, test_held_out), others = with_test(load(data)), load_others(also or [])
     learned = TrainingData.of(dataset)
     say = console.printer(json_file)
     split = split or ("test" if "test" in dataset.qrels else None)
@@ -75,10 +78,11 @@ def tune(
 
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
     bench = Workbench(biencoder.tower, dataset, cache)
-    with Progress("nDCG@10") as on_step:
+    with Progress("nDCG@10", "frozen") as on_step:
         found = retrieval.tune(biencoder, bench, settings, split=split, out=out, overwrite=overwrite, on_step=on_step)
+    lost = elsewhere(biencoder, others, cache)
     if json_file is not None:
-        console.write_result(json_file, found.to_json())
+        console.write_result(json_file, found.to_json() | also_json(lost))
     if report is not None:
         from retrieval_prompts.report.assemble import experiment_report
         from retrieval_prompts.report.page import write_report
@@ -88,6 +92,8 @@ def tune(
         say(f"report: {report}")
     _say_training(say, found, biencoder)
     say_results(say, found)
+    for each in lost:
+        say(each.sentence())
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.documents_reencoded:,}")
     say(_next(data, out, model, found, biencoder))
@@ -112,6 +118,13 @@ def _say_training(say: Any, found: RetrievalResult, biencoder: BiEncoder) -> Non
     unseen = f", {choice.unseen:,} ask for unseen documents" if choice.unseen else ""
     asked = f"{choice.queries:,} queries, {choice.how}{unseen}"
     means = ", ".join(f"{system_name(name)} {100 * values['all']:.1f}" for name, values in choice.systems.items())
+    if found.settings["given_up"]:
+        first = found.settings["stages"][0]
+        say(
+            "no dev score beat the frozen model in the first third of training: "
+            f"ended at step {first['step']} of {first['of']}"
+            + (", on the query side alone" if len(found.settings["stages"]) > 1 else "")
+        )
     say(f"nDCG@10 on dev ({asked}): {means}")
     earned = found.settings["document_prompt_on_dev"]
     if earned and "document" not in biencoder.prompts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,9 @@ def test_the_loss_falls_and_there_is_a_record_a_step() -> None:
     records = list(run(point))
     assert [record.step for record in records] == list(range(EPOCHS * STEPS + 1))
     assert [record.epoch for record in records[1:]] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    # The first record is the module as it came: no loss, no learning rate
+    # The first record is the module as it came: no loss, no learning rate, nothing that is better
     assert math.isnan(records[0].loss)
-    assert (records[0].learning_rate, records[0].gradient_norm, records[0].best) == (0, 0, True)
+    assert (records[0].learning_rate, records[0].gradient_norm, records[0].best) == (0, 0, False)
     assert records[0].dev == pytest.approx(-5)  # (0, 0) is as far as 1 + 4 from (1, -2)
     assert [record.step for record in records if record.dev is not None] == [0, 3, 6, 9, 12]
     assert records[1].loss == pytest.approx(float((targets(0)[0] ** 2).sum()))
@@ -145,7 +146,7 @@ def test_the_initial_weights_are_kept_where_no_epoch_is_better() -> None:
     point = Point(5, 5)
     records = list(fit(point, targets, distance(point), scores(0.5, 0.5, 0.4, 0.1, 0.2), SETTINGS))
     assert point.place.tolist() == [5, 5]
-    assert [record.best for record in records if record.dev is not None] == [True, False, False, False, False]
+    assert [record.best for record in records if record.dev is not None] == [False] * 5
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,88 @@ def test_early_stopping(patience: int | None, values: tuple[float, ...], epochs:
     seen = states(point, fit(point, targets, distance(point), scores(*values), settings))
     assert len(seen) == 1 + epochs * STEPS
     assert point.place.tolist() == seen[STEPS * values.index(max(values))]
+
+
+# --- a training that goes nowhere ---------------------------------------------------------------------------------
+
+NINE = LoopSettings(epochs=9, learning_rate=0.1, give_up=1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "epochs"),
+    [
+        (NINE, (0.5, 0.5, 0.4, 0.3), 3),
+        (NINE, (0.5, 0.4, 0.3, 0.5, 0.9), 3),  # what would have come later is not waited for
+        (NINE, (0.5, 0.4, 0.3, 0.6, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2), 9),  # one good score is enough, and goes on counting
+        (NINE, (0.5, 0.6, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2), 9),
+        (replace(NINE, epochs=1), (0.5, 0.4), 1),
+        (replace(NINE, epochs=5), (0.5, 0.4, 0.4), 2),  # 5 / 3 is nearer to 2
+        (replace(NINE, give_up=0), (0.5, 0.4), 1),  # one epoch at least
+        (replace(NINE, give_up=1), (0.5, *[0.4] * 9), 9),
+        (replace(NINE, give_up=None), (0.5, *[0.4] * 9), 9),
+    ],
+)
+def test_a_training_that_does_not_help_is_given_up(
+    settings: LoopSettings, values: tuple[float, ...], epochs: int
+) -> None:
+    point = Point()
+    steps = fit(point, targets, distance(point), scores(*values), settings)
+    seen = states(point, steps)
+    assert len(seen) == 1 + epochs * STEPS
+    helped = max(values[1 : epochs + 1]) > values[0]
+    assert steps.given_up == (not helped and settings.give_up is not None)
+    assert point.place.tolist() == seen[STEPS * values.index(max(values[: epochs + 1]))]
+
+
+def test_a_score_of_something_else_is_to_be_beaten() -> None:
+    """Untrained prompts may be worse than the frozen model: to be better than they were is not enough."""
+    point = Point()
+    steps = fit(point, targets, distance(point), scores(0.1, 0.2, 0.3, 0.3), replace(NINE, to_beat=0.5))
+    records = list(steps)
+    assert [(record.dev, record.best) for record in records if record.dev is not None] == [
+        (0.5, False),
+        (0.2, False),
+        (0.3, False),
+        (0.3, False),
+    ]
+    assert steps.given_up
+    assert point.place.tolist() != [0, 0], "what is kept is still the best of what there was"
+    point = Point()
+    more = scores(0.1, 0.2, 0.6, 0.6, 0.5, 0.7, *[0.1] * 4)
+    records = list(fit(point, targets, distance(point), more, replace(NINE, to_beat=0.5)))
+    assert [record.step for record in records if record.best] == [2 * STEPS, 5 * STEPS]
+
+
+def test_weights_that_start_above_the_score_to_beat_are_kept_until_there_are_better_ones() -> None:
+    point = Point(5, 5)
+    steps = fit(point, targets, distance(point), scores(0.6, 0.55, *[0.1] * 8), replace(NINE, to_beat=0.5))
+    records = list(steps)
+    assert (len(records), steps.given_up) == (1 + 9 * STEPS, False), "0.55 beats 0.5"
+    assert not any(record.best for record in records)
+    assert point.place.tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("every", [1, 2, 50])
+def test_a_run_that_is_given_up_is_given_up_after_a_cut_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", every)
+    falling = lambda point: lambda: -float(point.place.detach().abs().sum())  # noqa: E731
+    for reference, given_up in ((1.0, True), (-9.0, False)):
+        settings = replace(NINE, to_beat=reference)
+        whole = Point()
+        done = fit(whole, targets, distance(whole), falling(whole), settings)
+        expected = list(done)
+        assert done.given_up == given_up == (len(expected) < 1 + 9 * STEPS)
+        for cut in range(2, len(expected) + 1):
+            path = tmp_path / f"{given_up}-{cut}"
+            first, again = Point(), Point()
+            list(islice(fit(first, targets, distance(first), falling(first), settings, checkpoint=path), cut))
+            rest = fit(again, targets, distance(again), falling(again), settings, checkpoint=path)
+            list(rest)
+            assert str(rest.steps) == str(expected)  # as text: a loss before training is NaN
+            assert rest.given_up == given_up
+            assert torch.equal(again.place, whole.place)
 
 
 # --- without a dev split, and what happens between epochs -----------------------------------------------------------

@@ -43,6 +43,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load(tiny.write_data(tmp_path_factory.mktemp("data"), dev=True))
 
 
+@pytest.fixture(autouse=True)
+def never(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few steps on few queries seldom beat the frozen model; most tests ask what the steps do."""
+    monkeypatch.setattr(tuning, "GIVE_UP", None)
+
+
 def settings(**given: Any) -> TuneSettings:
     """Three steps of ten queries an epoch."""
     rate = given.get("learning_rate", 0.05)
@@ -323,6 +329,41 @@ def test_where_no_prompt_beats_the_frozen_model_it_is_the_frozen_model(
     again = BiEncoder.load(model, tmp_path / "prompts", device="cpu")
     assert again.strength == 0
     assert np.array_equal(again.encode_query(texts), biencoder.encode_query(texts))
+
+
+@pytest.mark.parametrize("side", ["query", "document", "both"])
+def test_a_training_that_does_not_beat_the_frozen_model_is_given_up(
+    model: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    monkeypatch.setattr(tuning, "GIVE_UP", 1 / 3)
+    chosen = settings(side=side)
+    biencoder = attached(model, chosen)
+    dev = best_documents(BiEncoder(biencoder.tower), dataset, [f"q{number}" for number in tiny.DEV])
+    training = tuning.train(biencoder, training_data(dataset, dev=dev), chosen, documents=frozen(biencoder, dataset))
+    records = list(training)
+    assert training.given_up
+    assert records[0].dev == 1, "the frozen model's, and not that of the untrained prompt"
+    assert not any(step.best for step in records)
+    record = biencoder.training_record
+    # 6 steps with a dev score each end after 2; the second stage is short, and is not given up
+    ended = [{"step": 2, "of": 6}, {"step": 6, "of": 6}]
+    assert (record["given_up"], record["stages"]) == (True, ended[: 2 if side == "both" else 1])
+    assert biencoder.strength == 0
+
+
+def test_a_training_that_beats_the_frozen_model_is_not_given_up(
+    model: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "GIVE_UP", 1 / 3)
+    chosen = settings()
+    biencoder = attached(model, chosen)
+    rising = iter(range(100))
+    monkeypatch.setattr(Task, "dev_mean", lambda *_: float(next(rising)))
+    train(biencoder, dataset, chosen)
+    assert (biencoder.training_record["given_up"], biencoder.training_record["stages"]) == (
+        False,
+        [{"step": 6, "of": 6}],
+    )
 
 
 def test_a_prompt_that_is_as_good_as_the_frozen_model_is_not_used(model: Path, dataset: Dataset) -> None:

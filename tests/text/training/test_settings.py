@@ -32,6 +32,7 @@ from retrieval_prompts.training.settings import TuneSettings
         ({"temperature": -1.0}, "--temperature must be above 0, got -1.0"),
         ({"patience": 0}, "--patience must be 1 or more, got 0"),
         ({"seed": -1}, "--seed must be from 0 to 4294967295, got -1"),
+        ({"keep": -1.0}, "--keep must be 0 or more, got -1.0"),
         ({"warmup": 1.5}, "--warmup must be from 0 to 1, got 1.5"),
         ({"common": True}, "--common is read with --side both, not with --side query"),
     ],
