@@ -26,7 +26,7 @@ def test_the_first_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(file.name for file in Path("scifact-prompts").iterdir()) == ["prompt.json", "prompt.safetensors"]
     (ids,) = names["ids"]
     assert len(ids) == 3
-    assert set(names["found"].systems) == {"frozen", "tuned", "bm25"}
+    assert set(names["found"].systems) == {"frozen", "tuned", "bm25", "frozen+bm25", "tuned+bm25"}
     question = "Does vitamin D prevent fractures?"
     trained, again = (names[name].encode_query(question) for name in ("biencoder", "again"))
     assert (trained == again).all()

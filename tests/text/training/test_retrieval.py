@@ -406,11 +406,30 @@ def test_a_learning_rate_without_measure_is_a_user_error(model: Path, dataset: D
         assert all(tensor.isfinite().all() for tensor in biencoder.prompts.state_dict().values())
 
 
-@pytest.mark.parametrize("empty", [{"dev": {}}, {"train": {}}, {"train": {"q0": {"d0": 0}}}])
-def test_there_must_be_queries(model: Path, dataset: Dataset, empty: dict[str, Any]) -> None:
+@pytest.mark.parametrize("empty", [{"train": {}}, {"train": {"q0": {"d0": 0}}}, {"train": {}, "dev": {}}])
+def test_there_must_be_training_queries(model: Path, dataset: Dataset, empty: dict[str, Any]) -> None:
     chosen = settings()
-    with pytest.raises(UserError, match=r"^tuning needs at least one training and one dev query with a relevant doc"):
+    with pytest.raises(UserError, match=r"^tuning needs at least one training query with a relevant document$"):
         train(attached(model, chosen), dataset, chosen, **empty)
+
+
+def test_without_dev_queries_the_last_query_prompt_is_kept(model: Path, dataset: Dataset) -> None:
+    chosen = settings(epochs=2)
+    biencoder = attached(model, chosen)
+    before = biencoder.prompts["query"]().detach().clone()
+    found = train(biencoder, dataset, chosen, dev={})
+    assert [step.step for step in found] == [1, 2, 3, 4, 5, 6]
+    assert all(step.dev is None for step in found)
+    assert biencoder.strength == 1
+    assert biencoder.training_record["dev"] is None
+    assert not torch.equal(biencoder.prompts["query"]().detach(), before)
+
+
+@pytest.mark.parametrize("side", ["document", "both"])
+def test_documents_are_not_tuned_without_dev_queries(model: Path, dataset: Dataset, side: str) -> None:
+    chosen = settings(side=side)
+    with pytest.raises(UserError, match=r"^tuning documents needs at least one dev query"):
+        train(attached(model, chosen), dataset, chosen, dev={})
 
 
 # --- what a run costs and leaves ----------------------------------------------------------------------------------
