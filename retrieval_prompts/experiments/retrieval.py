@@ -157,6 +157,8 @@ def _evaluate(
     biencoder: BiEncoder, bench: Workbench, split: str, bm25: bool, choice: Choice | None = None
 ) -> RetrievalResult:
     queries, qrels = bench.dataset.split(split)
+    if choice is None and (recorded := Choice.recorded(biencoder.training_record, bench.dataset.name)) is not None:
+        choice = recorded if recorded.strength == biencoder.strength else None
     result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name)
     result.documents_encoded = bench.documents.encoded  # before the search, whose time is its own
     indexes = {"frozen": bench.index}

@@ -22,6 +22,7 @@ from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.vectors.index import Index
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+TESTS = ("tuned_vs_frozen", "best_vs_untuned", "gain")  # fields of a choice
 PART = 10  # queries from which on a part of them has a say of its own
 
 Scores = dict[str, float]  # query -> nDCG@10
@@ -62,9 +63,20 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         """Every field by its name; a test as `Comparison.as_dict` has it."""
-        tests = ("tuned_vs_frozen", "best_vs_untuned", "gain")
-        found = {name: getattr(self, name) for name in tests}
+        found = {name: getattr(self, name) for name in TESTS}
         return {**vars(self), **{name: test.as_dict() if test else None for name, test in found.items()}}
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any], dataset: str) -> Choice | None:
+        """The choice in the record of prompts that were tuned on this data set; None where there is none."""
+        found = record.get("choice")
+        if record.get("dataset") != dataset or not isinstance(found, Mapping):
+            return None
+        try:
+            tests = {name: Comparison.from_dict(found[name]) if found[name] else None for name in TESTS}
+            return cls(**{**found, **tests})
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 def frozen_weight(scores: Mapping[float, Scores]) -> float:
