@@ -31,7 +31,7 @@ def bm25_weights(biencoder: BiEncoder, bench: Workbench, split: str, choice: Cho
     else:
         queries, qrels = bench.choosing(split)
         hybrid = bench.hybrid_of(bench.index)
-        grid = frozen_grid(hybrid, bench.frozen, queries, qrels) if queries and hybrid is not None else {}
+        grid = frozen_grid(hybrid, bench, queries, qrels) if queries and hybrid is not None else {}
         frozen = frozen_weight(at(grid, 0.0))
     own = biencoder.bm25_weight
     return {"frozen": UNLABELLED if frozen is None else frozen, "tuned": UNLABELLED if own is None else own}
