@@ -54,4 +54,6 @@ class TuneSettings(PromptSettings):
         2.0, help="gigabytes of document vectors, beyond which a step compares with a part of them", above=0
     )
     precision: str = setting("auto", help="of training", choices=("auto", "float32", "bfloat16"))
-    keep: float = setting(0.0, help="how much to hold general texts at their frozen vectors", low=0)
+    keep: float = setting(
+        0.0, help="how much to hold general texts at their frozen vectors; 1 forgets next to nothing elsewhere", low=0
+    )
