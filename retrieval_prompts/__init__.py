@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import Dataset, load, load_corpus
     from retrieval_prompts.errors import DataWarning, UserError
+    from retrieval_prompts.evaluation.hybrid import HybridIndex
     from retrieval_prompts.experiments.retrieval import tune
     from retrieval_prompts.training.settings import TuneSettings
     from retrieval_prompts.vectors.index import Index
@@ -21,6 +22,7 @@ __all__ = [
     "BiEncoder",
     "DataWarning",
     "Dataset",
+    "HybridIndex",
     "Index",
     "TuneSettings",
     "UserError",
@@ -33,6 +35,7 @@ _HOMES = {
     "BiEncoder": "biencoder",
     "DataWarning": "errors",
     "Dataset": "data.beir_folder",
+    "HybridIndex": "evaluation.hybrid",
     "Index": "vectors.index",
     "TuneSettings": "training.settings",
     "UserError": "errors",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +29,24 @@ def _say_tables(say: Any, found: RetrievalResult) -> None:
     say(f"\n{found.dataset}, {found.split} (x 100)")
     header, rows = metrics_table(systems)
     say(rich_table(rows, header))
+    said = _pairs(systems)
     for test in paired_tests(found.to_json()["tests"], systems):
-        if test.test.unchanged < test.test.queries:  # prompts of strength 0 are the frozen model
+        # Prompts of strength 0 are the frozen model
+        if (test.system, test.baseline) in said and test.test.unchanged < test.test.queries:
             say(test.sentence())
+
+
+def _pairs(systems: Mapping[str, Mapping[str, float]]) -> set[tuple[str, str]]:
+    """The tests that are put into words: all are in the JSON and on the page."""
+    from retrieval_prompts.evaluation.metrics import HEADLINE
+    from retrieval_prompts.experiments.workbench import UNTUNED
+
+    def best(names: Iterable[str]) -> list[str]:
+        there = [name for name in names if name in systems]
+        return [max(there, key=lambda name: systems[name][HEADLINE])] if there else []
+
+    with_prompts, without = best(("tuned", "tuned+bm25")), best(UNTUNED)
+    return {("tuned", "frozen"), ("frozen+bm25", "frozen"), *product(with_prompts, without)}
 
 
 def write_runs(folder: Path, found: RetrievalResult, qrels: Qrels, *, overwrite: bool = False) -> None:

@@ -25,7 +25,7 @@ from retrieval_prompts.evaluation.significance import Comparison, adjust
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
 from retrieval_prompts.experiments.retrieval import tune
 from retrieval_prompts.experiments.selection.advice import bm25_weights
-from retrieval_prompts.experiments.workbench import Workbench, paired_tests, search_run
+from retrieval_prompts.experiments.workbench import Workbench, paired_tests
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.training.training_data import TrainingData
@@ -272,9 +272,9 @@ class BenchmarkDataset:
         hybrid = self.bench.hybrid_of(index) if system != name else None
         weight = self.weight(name) if hybrid is not None else 0.0
         with self.bench.watch(f"search {system}"):
+            vectors = self.bench.query_vectors(biencoder, self.queries.values())
             if hybrid is None or weight == 0:
-                return search_run(biencoder, index, self.queries, TOP, **search)
-            vectors = biencoder.query_vectors(list(self.queries.values()))
+                return index.rank(list(self.queries), vectors, TOP, **search)
             return hybrid.rank(self.queries, vectors, TOP, [weight], **search)[0]
 
     def weight(self, name: str) -> float:

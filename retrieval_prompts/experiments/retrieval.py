@@ -18,7 +18,7 @@ from retrieval_prompts.experiments.run import PromptOutput
 from retrieval_prompts.experiments.selection.advice import bm25_weights, by_dev, by_evaluation
 from retrieval_prompts.experiments.selection.choice import Choice
 from retrieval_prompts.experiments.selection.trained import Trained
-from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests, search_run
+from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.settings import TuneSettings
 
@@ -157,6 +157,8 @@ def _evaluate(
     biencoder: BiEncoder, bench: Workbench, split: str, bm25: bool, choice: Choice | None = None
 ) -> RetrievalResult:
     queries, qrels = bench.dataset.split(split)
+    if choice is None and (recorded := Choice.recorded(biencoder.training_record, bench.dataset.name)) is not None:
+        choice = recorded if recorded.strength == biencoder.strength else None
     result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name)
     result.documents_encoded = bench.documents.encoded  # before the search, whose time is its own
     indexes = {"frozen": bench.index}
@@ -167,17 +169,17 @@ def _evaluate(
         if own is not None:
             result.documents_reencoded = len(bench.dataset.corpus)
             result.documents_encoded += own.encoded
-    for system, encoder in encoders.items():
-        with bench.watch("search"):
-            result.runs[system] = search_run(encoder, indexes[system], queries)
+    with bench.watch("search"):
+        vectors = {system: bench.query_vectors(encoder, queries.values()) for system, encoder in encoders.items()}
+        for system, found in vectors.items():
+            result.runs[system] = indexes[system].rank(list(queries), found, TOP)
     if bm25:
         result.runs["bm25"] = bench.bm25(queries, TOP)
         result.weights = bm25_weights(biencoder, bench, split, choice)
-        for system, encoder in encoders.items():
+        for system, found in vectors.items():
             if (hybrid := bench.hybrid_of(indexes[system])) is not None:
                 with bench.watch("search"):
-                    vectors = encoder.query_vectors(list(queries.values()))
-                    (result.runs[f"{system}+bm25"],) = hybrid.rank(queries, vectors, TOP, [result.weights[system]])
+                    (result.runs[f"{system}+bm25"],) = hybrid.rank(queries, found, TOP, [result.weights[system]])
     scores = {system: per_query(qrels, run) for system, run in result.runs.items()}
     result.systems = {system: means(values) for system, values in scores.items()}
     headline = {system: values[HEADLINE] for system, values in scores.items()}

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Qrels, Run
@@ -19,7 +21,7 @@ from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical
 from retrieval_prompts.evaluation.significance import Comparison, compare
 from retrieval_prompts.experiments.stopwatch import Stopwatch
-from retrieval_prompts.towers.text import TextTower
+from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
@@ -48,6 +50,7 @@ class Workbench:
     factory: str = "Flat"
     scored: str | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
+    _queries: dict[str, Floats] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, tower: TextTower, data: Dataset | Workbench) -> Workbench:
@@ -57,6 +60,19 @@ class Workbench:
     @cached_property
     def frozen(self) -> BiEncoder:
         return BiEncoder(self.tower)
+
+    def frozen_queries(self, texts: Iterable[str]) -> Floats:
+        """The frozen model's vectors of queries (n, dimension), as it gives them; each text is encoded once."""
+        wanted = list(texts)
+        new = [text for text in dict.fromkeys(wanted) if text not in self._queries]
+        self._queries |= dict(zip(new, self.frozen.encode_query(new), strict=True))
+        return np.stack([self._queries[text] for text in wanted])
+
+    def query_vectors(self, biencoder: BiEncoder, texts: Iterable[str]) -> Floats:
+        """Queries ready to be compared (n, dimension); without a prompt they are the frozen ones."""
+        if "query" in biencoder.prompts and biencoder.strength > 0:
+            return biencoder.query_vectors(list(texts))
+        return self.tower.comparable(self.frozen_queries(texts))
 
     @cached_property
     def training(self) -> TrainingData:
@@ -128,20 +144,6 @@ class Workbench:
             for query, judged in self.dataset.split(split)[1].items()
             if not any(grade > 0 and doc in trained for doc, grade in judged.items())
         ]
-
-
-def search_run(
-    biencoder: BiEncoder,
-    index: Index,
-    queries: Mapping[str, str],
-    k: int = TOP,
-    *,
-    nprobe: int | None = None,
-    ef_search: int | None = None,
-) -> Run:
-    """The k best documents of each query, without a document of the query's own id (BEIR's convention)."""
-    vectors = biencoder.query_vectors(list(queries.values()))
-    return index.rank(list(queries), vectors, k, nprobe=nprobe, ef_search=ef_search)
 
 
 def strongest_untuned(scores: Mapping[str, Mapping[str, float]]) -> str:

@@ -61,4 +61,6 @@ class TuneSettings(PromptSettings):
         read_by={"side": ("query",)},
     )
     precision: str = setting("auto", help="of training", choices=("auto", "float32", "bfloat16"))
-    keep: float = setting(0.0, help="how much to hold general texts at their frozen vectors", low=0)
+    keep: float = setting(
+        0.0, help="how much to hold general texts at their frozen vectors; 1 forgets next to nothing elsewhere", low=0
+    )

@@ -26,15 +26,12 @@ def bm25_weights(biencoder: BiEncoder, bench: Workbench, split: str, choice: Cho
         split: is not chosen by.
         choice: of the training, where there was one now.
     """
-    record = biencoder.training_record
     if choice is not None:
         frozen = choice.frozen_weight
-    elif record.get("choice") and record.get("dataset") == bench.dataset.name:
-        frozen = record["choice"]["frozen_weight"]
     else:
         queries, qrels = bench.choosing(split)
         hybrid = bench.hybrid_of(bench.index)
-        grid = frozen_grid(hybrid, bench.frozen, queries, qrels) if queries and hybrid is not None else {}
+        grid = frozen_grid(hybrid, bench, queries, qrels) if queries and hybrid is not None else {}
         frozen = frozen_weight(at(grid, 0.0))
     own = biencoder.bm25_weight
     return {"frozen": UNLABELLED if frozen is None else frozen, "tuned": UNLABELLED if own is None else own}
@@ -64,8 +61,7 @@ def by_evaluation(
 ) -> Recommendation:
     """What dev chose, with what it gains on a split: on queries with unseen documents, where there are enough.
 
-    Without a choice by dev it is the prompts where they are better than the strongest of what needs no training, and
-    that where they are not.
+    Without a choice by dev, see `_best`.
 
     Args:
         scores: system -> query -> nDCG@10.
@@ -95,7 +91,12 @@ def by_evaluation(
 
 
 def _best(scores: Mapping[str, Mapping[str, float]]) -> tuple[str, Comparison | None]:
+    """The prompts where they are surely better than all that needs no training; else BM25 beside the frozen model,
+    where nothing simpler is surely better than that."""
     untuned = strongest_untuned(scores)
+    if untuned != "frozen+bm25" and "frozen+bm25" in scores:
+        simpler = compare(scores["frozen+bm25"], scores[untuned], HEADLINE)
+        untuned = untuned if simpler.p_value < ALPHA else "frozen+bm25"
     with_prompts = [system for system in ("tuned", "tuned+bm25") if system in scores]
     if not with_prompts:
         return untuned, None

@@ -18,10 +18,12 @@ from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, WEIGHTS, HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, balanced, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, Comparison, compare
+from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.vectors.index import Index
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+TESTS = ("tuned_vs_frozen", "best_vs_untuned", "gain")  # fields of a choice
 PART = 10  # queries from which on a part of them has a say of its own
 
 Scores = dict[str, float]  # query -> nDCG@10
@@ -62,9 +64,20 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         """Every field by its name; a test as `Comparison.as_dict` has it."""
-        tests = ("tuned_vs_frozen", "best_vs_untuned", "gain")
-        found = {name: getattr(self, name) for name in tests}
+        found = {name: getattr(self, name) for name in TESTS}
         return {**vars(self), **{name: test.as_dict() if test else None for name, test in found.items()}}
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, Any], dataset: str) -> Choice | None:
+        """The choice in the record of prompts that were tuned on this data set; None where there is none."""
+        found = record.get("choice")
+        if record.get("dataset") != dataset or not isinstance(found, Mapping):
+            return None
+        try:
+            tests = {name: Comparison.from_dict(found[name]) if found[name] else None for name in TESTS}
+            return cls(**{**found, **tests})
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 def frozen_weight(scores: Mapping[float, Scores]) -> float:
@@ -119,22 +132,25 @@ def decide(grid: Grid, unseen: Sequence[str], **about: Any) -> Choice:
     return Choice(**{**sure, **found, **about, "queries": len(queries), "unseen": len(unseen), "systems": means})
 
 
-def frozen_grid(hybrid: HybridIndex | Index, frozen: BiEncoder, queries: dict[str, str], qrels: Qrels) -> Grid:
+def frozen_grid(hybrid: HybridIndex | Index, bench: Workbench, queries: dict[str, str], qrels: Qrels) -> Grid:
     """The frozen model's scores with every weight of BM25; with weight 0 alone where the index holds no words."""
-    return _scores(hybrid, 0.0, frozen.query_vectors(list(queries.values())), queries, qrels)
+    vectors = bench.tower.comparable(bench.frozen_queries(queries.values()))
+    return _scores(hybrid, 0.0, vectors, queries, qrels)
 
 
-def tuned_grid(hybrid: HybridIndex | Index, biencoder: BiEncoder, queries: dict[str, str], qrels: Qrels) -> Grid:
+def tuned_grid(
+    hybrid: HybridIndex | Index, bench: Workbench, biencoder: BiEncoder, queries: dict[str, str], qrels: Qrels
+) -> Grid:
     """The scores of the prompts with every strength and weight; a document prompt is whole or not at all.
 
     Args:
         hybrid: over the documents of this bi-encoder.
     """
-    texts, tower = list(queries.values()), biencoder.tower
-    whole = BiEncoder(tower, biencoder.kind, dict(biencoder.prompts)).encode_query(texts)
+    tower = biencoder.tower
+    whole = BiEncoder(tower, biencoder.kind, dict(biencoder.prompts)).encode_query(list(queries.values()))
     if "document" in biencoder.prompts:
         return _scores(hybrid, 1.0, tower.comparable(whole), queries, qrels)
-    frozen, grid = BiEncoder(tower).encode_query(texts), Grid()
+    frozen, grid = bench.frozen_queries(queries.values()), Grid()
     for strength in STRENGTHS:
         point = whole if strength == 1 else between(frozen, whole, strength, unit=tower.unit_length)
         grid |= _scores(hybrid, strength, tower.comparable(point), queries, qrels)

@@ -15,11 +15,10 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import balanced
 from retrieval_prompts.experiments.selection.choice import Grid, tuned_grid
+from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.retrieval import train
 from retrieval_prompts.training.settings import TuneSettings
-from retrieval_prompts.training.training_data import TrainingData
-from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
 TRIED = 2  # folds after which prompts that have not helped with any strength or weight are given up
@@ -43,10 +42,8 @@ class Judged:
 
 
 def cross_validate(
-    tower_of: BiEncoder,
-    data: TrainingData,
+    bench: Workbench,
     settings: TuneSettings,
-    documents: VectorBlocks,
     hybrid: HybridIndex | Index,
     frozen: Grid,
     *,
@@ -56,24 +53,24 @@ def cross_validate(
     """Train once for each fold, and judge the fold's queries.
 
     Args:
-        tower_of: whose frozen model is used.
-        documents, hybrid: the corpus's frozen vectors, and the index over them.
+        hybrid: over the frozen documents.
         frozen: the frozen model's scores of the same queries.
         checkpoint: each fold keeps its state in a file of its own beside it, so that it goes on where it was.
         on_step: called with steps that are counted through all folds, and their number.
     """
+    data = bench.training
     judged, folds = Judged(), list(data.folds(settings.folds))
     for number, fold in enumerate(folds):
-        biencoder = BiEncoder(tower_of.tower).attach(settings)
+        biencoder = BiEncoder(bench.tower).attach(settings)
         place = checkpoint.with_name(f"{checkpoint.name}.fold{number}") if checkpoint is not None else None
-        training = train(biencoder, replace(fold, dev={}), settings, documents=documents, checkpoint=place)
+        training = train(biencoder, replace(fold, dev={}), settings, documents=bench.documents, checkpoint=place)
         judged.steps += len(training.steps)
         for step in training:
             judged.steps += 1
             if on_step is not None:
                 on_step(replace(step, step=judged.steps), training.total * len(folds))
         queries = {query: data.queries[query] for query in fold.dev}
-        for key, scores in tuned_grid(hybrid, biencoder, queries, fold.dev).items():
+        for key, scores in tuned_grid(hybrid, bench, biencoder, queries, fold.dev).items():
             judged.grid.setdefault(key, {}).update(scores)
         judged.unseen += fold.unseen()
         if number + 1 == TRIED < len(folds) and not _helped(judged, frozen):

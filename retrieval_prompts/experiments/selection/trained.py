@@ -68,7 +68,7 @@ class _Training:
 
     def run(self) -> Trained:
         index = self._searched(self.bench.index)
-        frozen = frozen_grid(index, self.bench.frozen, self.queries, self.qrels)
+        frozen = frozen_grid(index, self.bench, self.queries, self.qrels)
         found = doubts(self.data, frozen[0.0, 0.0], _deviation(frozen))
         for remark in found.remarks:
             warnings.warn(f"{self.bench.dataset.name}: {remark}", DataWarning, stacklevel=5)
@@ -80,10 +80,8 @@ class _Training:
                 steps = self._train(checkpoint, 0)
                 return Trained(self._by_dev(frozen, found), steps)
             judged = cross_validate(
-                self.biencoder,
-                self.data,
+                self.bench,
                 self.settings,
-                self.bench.documents,
                 index,
                 frozen,
                 checkpoint=checkpoint,
@@ -111,10 +109,10 @@ class _Training:
         """With a document prompt, its documents are encoded where a sample of them gave hope."""
         biencoder, grid = self.biencoder, dict(frozen)
         if "document" not in biencoder.prompts:
-            grid |= tuned_grid(self._searched(self.bench.index), biencoder, self.queries, self.qrels)
+            grid |= tuned_grid(self._searched(self.bench.index), self.bench, biencoder, self.queries, self.qrels)
         elif biencoder.strength > 0 and (own := self.bench.own_documents(biencoder)) is not None:
             index = self._searched(self.bench.index_of(own, biencoder))
-            grid |= tuned_grid(index, biencoder, self.queries, self.qrels)
+            grid |= tuned_grid(index, self.bench, biencoder, self.queries, self.qrels)
         return decide(grid, self.data.unseen(), how=self._how, remarks=found.remarks)
 
     def _searched(self, index: Index) -> HybridIndex | Index:

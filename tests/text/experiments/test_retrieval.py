@@ -21,7 +21,7 @@ from retrieval_prompts.evaluation.metrics import METRICS, means, per_query
 from retrieval_prompts.experiments import retrieval as experiment
 from retrieval_prompts.experiments.retrieval import RetrievalResult, curve
 from retrieval_prompts.experiments.selection import choice
-from retrieval_prompts.experiments.workbench import Workbench, search_run
+from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.training import loop as training
 from retrieval_prompts.training import retrieval as tuning
 from retrieval_prompts.training.loop import Step
@@ -151,7 +151,7 @@ def test_a_query_does_not_find_the_document_of_its_own_id(model: Path) -> None:
     documents = [f"{word} copper" for word in tiny.WORDS] * 2
     names = [f"d{number}" for number in range(len(documents))]
     index = Index.build(biencoder.encode_document(documents), None, names, encoder={})
-    run = search_run(biencoder, index, {"d5": documents[5], "other": documents[5]})
+    run = index.rank(["d5", "other"], biencoder.query_vectors([documents[5]] * 2), 100)
     assert "d5" not in run["d5"]
     assert next(iter(run["other"])) in ("d5", f"d{5 + len(tiny.WORDS)}")
     assert {query: len(hits) for query, hits in run.items()} == {"d5": 100, "other": 100}
