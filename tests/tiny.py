@@ -55,11 +55,12 @@ def write_model(folder: Path, seed: int = 0) -> Path:
     return folder / "model"
 
 
-def write_data(folder: Path, *, dev: bool = False, titles: bool = True, seed: int = 0) -> Path:
+def write_data(folder: Path, *, dev: bool = False, titles: bool = True, seed: int = 0, accents: bool = False) -> Path:
     """40 documents, 30 train and 10 test queries, with `dev` 8 dev queries.
 
     Query qN is about document dN (of the dev queries: d0, d5, d10 ...). Documents d38 and d39 bear the titles of d0
-    and d1, and are relevant to q0 and q1 too; q2 has a judgement of grade 0, d30.
+    and d1, and are relevant to q0 and q1 too; q2 has a judgement of grade 0, d30. With `accents` each word of a
+    document has one, which the model strips: nothing changes but that BM25 finds no word of a query.
     """
     random = np.random.default_rng(seed)
     names = [" ".join(random.choice(WORDS, 2, replace=False)) for _ in range(38)]
@@ -77,11 +78,14 @@ def write_data(folder: Path, *, dev: bool = False, titles: bool = True, seed: in
     }
     if dev:
         judged["dev"] = [(number, about[number], 1) for number in DEV]
+    def written(text: str) -> str:
+        return " ".join(f"{word[0]}\u0301{word[1:]}" for word in text.split()) if accents else text
+
     (folder / "qrels").mkdir(parents=True)
     write_lines(
         folder / "corpus.jsonl",
         [
-            json.dumps({"_id": f"d{number}", "title": name if titles else "", "text": text})
+            json.dumps({"_id": f"d{number}", "title": written(name) if titles else "", "text": written(text)})
             for number, (name, text) in enumerate(zip(names, texts, strict=True))
         ],
     )

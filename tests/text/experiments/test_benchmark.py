@@ -21,7 +21,7 @@ from retrieval_prompts.experiments.benchmark_dataset import CUTOFFS, METRICS, Be
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.training.settings import TuneSettings
 
-TUNE = TuneSettings(kind="input", length=2, epochs=1, batch_size=8)
+TUNE = TuneSettings(kind="input", length=2, epochs=1, batch_size=8, folds=1)
 
 
 def run(*given: Any, **options: Any) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def run(*given: Any, **options: Any) -> dict[str, Any]:
     return benchmark.run(*given, **options).to_json()
 
 
-ALL = ("bm25", "frozen", "tuned", "linear", "nudge", "rrf", "rrf-tuned")
+ALL = ("bm25", "frozen", "frozen+bm25", "tuned", "tuned+bm25", "linear", "nudge", "rrf", "rrf-tuned")
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,7 @@ def test_mistakes_are_one_line(task: Task) -> None:
     for gamma in (-0.1, 2.5, np.nan):
         with pytest.raises(UserError, match=rf"^the steps of NUDGE must be from 0 to 2, got {gamma}$"):
             nudge.fit(task, steps=[0.1, gamma])
-    with pytest.raises(UserError, match=r"^tuning needs at least one training and one dev query"):
+    with pytest.raises(UserError, match=r"^tuning needs at least one training query with a relevant document$"):
         nudge.fit(with_data(task, train={}))
 
 
