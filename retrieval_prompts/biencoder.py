@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.data.plain_texts import one_or_many
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import default_cache
 from retrieval_prompts.prompts.encoders import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
@@ -175,15 +176,18 @@ class BiEncoder(nn.Module):
         """Token ids of each text, cut to the room that the prompt leaves."""
         return self.tower.tokenize(texts, side, prompt=injection.prompt_room(self.kind, self.prompt(side)))
 
-    def encode_query(self, texts: str | Sequence[str]) -> Floats:
-        """Queries -> vectors (queries, dimension) in float32; one string -> (dimension,)."""
+    def encode_query(self, texts: str | Iterable[str]) -> Floats:
+        """Queries -> vectors (queries, dimension) in float32; one string -> (dimension,).
+
+        Raises UserError for what is no text, such as None, with its position; so do the other ways to encode.
+        """
         return self._encode(texts, "query")
 
-    def query_vectors(self, texts: Sequence[str]) -> Floats:
+    def query_vectors(self, texts: Iterable[str]) -> Floats:
         """Queries -> vectors (queries, dimension) in float32, ready to be compared by inner product."""
         return self.tower.comparable(self.encode_query(texts))
 
-    def encode_document(self, texts: str | Sequence[str]) -> Floats:
+    def encode_document(self, texts: str | Iterable[str]) -> Floats:
         """Documents -> vectors (documents, dimension) in float32; one string -> (dimension,)."""
         return self._encode(texts, "document")
 
@@ -271,7 +275,8 @@ class BiEncoder(nn.Module):
 
         return as_sentence_transformer(self)
 
-    def _encode(self, texts: str | Sequence[str], side: str) -> Floats:
+    def _encode(self, texts: str | Iterable[str], side: str) -> Floats:
+        texts = one_or_many(texts)
         if isinstance(texts, str):
             return self._encode([texts], side)[0]
         prompt = self.prompt(side)

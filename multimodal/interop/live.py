@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from multimodal.data.pictures import Picture, rgb
 from multimodal.vectors.texts import Texts, text_prompts, warn_of_cut
+from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Towers(InputModule):
             return {"pixels": torch.stack([self.clip.preprocess(picture) for picture in pictures])}
         if any(picture is not None for picture in pictures):
             raise UserError("expected texts or pictures in one call, got both; encode them one after the other")
-        texts = [_text(each) for each in inputs]
+        texts = as_texts(_text(each) for each in inputs)
         if prompt in SENTINELS.values():
             query, words = prompt == SENTINELS["query"], ""
         else:

@@ -22,6 +22,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerModelC
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
 
+from retrieval_prompts.data.plain_texts import as_texts, one_or_many
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import write_bytes
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable, fingerprint
@@ -100,6 +101,13 @@ class LiveModel(SentenceTransformer):
     @model_card_data.setter
     def model_card_data(self, value: SentenceTransformerModelCardData) -> None:
         self._card = value
+
+    def encode(self, *given: Any, **options: Any) -> Any:
+        """As in any SentenceTransformer. Raises UserError for what is no text, with its position."""
+        if given:
+            given = (one_or_many(given[0]), *given[1:])
+        options |= {name: one_or_many(options[name]) for name in ("inputs", "sentences") if name in options}
+        return super().encode(*given, **options)
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Raises UserError in training mode where no prompt can be trained: see `_check_training`."""
@@ -199,7 +207,7 @@ class PromptedTower(InputModule):
         side = next((side for side, sentinel in SENTINELS.items() if prompt == sentinel), None)
         if side is None and not prompt and arguments.get("task") in SENTINELS:
             side = arguments["task"]
-        texts = [str(text) for text in inputs]
+        texts = as_texts(inputs)
         if side is None:
             # Words of the caller's own take the place of a prompt, as in any other model
             features = dict(self.biencoder.tower.transformer.preprocess(texts, prompt=prompt, **arguments))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import new_folder, read_json, write_bytes, write_json
 from retrieval_prompts.interop.hub import hub_name
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable
@@ -59,7 +59,8 @@ def read_adapter(folder: Path | str, tower: TextTower, side: str = "query") -> P
     """A PEFT adapter as prompts of one side, for the model that it was trained on.
 
     An adapter only names its model, so of the model no more than its shape can be checked. Warns where the model
-    gives other embeddings with these vectors than in PEFT (see the module's docstring).
+    gives other embeddings with these vectors than in PEFT (see the module's docstring), and where the adapter holds
+    other weights too, such as a classifier's head: they are left out.
 
     Raises UserError for other adapters, weights that are no safetensors, and shapes that do not fit the model.
     """
@@ -76,8 +77,8 @@ def read_adapter(folder: Path | str, tower: TextTower, side: str = "query") -> P
         tensors = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path / WEIGHTS} cannot be read as safetensors ({error})") from error
-    if set(tensors) != {VECTORS} or tensors[VECTORS].ndim != 2:
-        raise UserError(f"{path / WEIGHTS}: expected one matrix {VECTORS!r}, got {', '.join(sorted(tensors))}")
+    if VECTORS not in tensors or tensors[VECTORS].ndim != 2:
+        raise UserError(f"{path / WEIGHTS}: expected one matrix {VECTORS!r}, got {few(sorted(tensors)) or 'nothing'}")
     flat, kind = tensors[VECTORS].float(), TYPES[config["peft_type"]]
     shape = prompt_shape(tower, kind, len(flat))
     layers, length, width = shape
@@ -89,6 +90,13 @@ def read_adapter(folder: Path | str, tower: TextTower, side: str = "query") -> P
     vectors = flat.view(length, layers, width).transpose(0, 1).contiguous()
     if kind == "input":
         vectors = vectors / _scale(tower)
+    if others := sorted(set(tensors) - {VECTORS}):
+        warnings.warn(
+            f"{path / WEIGHTS}: the prompt is taken, and what was trained beside it is left out, such as the head of a "
+            f"classifier: {few(others)}",
+            UserWarning,
+            stacklevel=2,
+        )
     _warn(tower, kind, length)
     made = BiEncoder(tower, kind, {side: PromptTable(vectors.to(tower.device))})
     made.training_record = {"imported": f"PEFT {config.get('peft_version') or ''} {config['peft_type']}"}

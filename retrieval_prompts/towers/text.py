@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.errors import UserError, first_line
 from retrieval_prompts.towers.fingerprint import digest
 
@@ -111,7 +112,7 @@ class TextTower:
         options = {"truncation": "longest_first", **self.transformer.processing_kwargs.get("text", {})}
         options.pop("padding", None)
         encoded = self.tokenizer(
-            [words + text for text in texts],
+            [words + text for text in as_texts(texts)],
             **{**options, "max_length": self.total_length(side, prompt) - prompt},
             return_attention_mask=False,
             return_token_type_ids=False,

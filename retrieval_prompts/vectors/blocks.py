@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.files import write_bytes
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.vectors.encode import BLOCK, encode_texts
@@ -107,6 +108,7 @@ def encode_blocks(
         if found is None:
             if bar is None:
                 bar = tqdm(total=count, initial=start, desc="encode documents", unit="text", delay=1, mininterval=0.5)
+            texts = as_texts(texts, first=start)
             found = encode_texts(tower, texts, "document", kind, vectors, precision=precision, progress=bar.update)
             encoded += len(texts)
             if path is not None:

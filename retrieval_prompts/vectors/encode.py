@@ -6,7 +6,7 @@ prompt never finds a stale one, an interrupted run goes on where it stopped, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.injection import embed, prompt_room
 from retrieval_prompts.towers.text import Floats, TextTower
@@ -61,7 +62,7 @@ def embed_texts(
 @torch.no_grad()
 def encode_texts(
     tower: TextTower,
-    texts: Sequence[str],
+    texts: Iterable[str],
     side: str,
     kind: str = "input",
     vectors: Tensor | None = None,
@@ -76,15 +77,16 @@ def encode_texts(
             latter a vector's cosine to its exact one is 0.9999 for MiniLM, and batch mates may move it as little.
         progress: called with the number of texts done since the last call.
 
-    Raises UserError for another precision.
+    Raises UserError for another precision, and for what is no text, with its position (see `as_texts`).
     """
+    texts = as_texts(texts)
     if precision not in PRECISIONS:
         raise UserError(f"--precision must be {' or '.join(PRECISIONS)}, got {precision!r}")
     room = prompt_room(kind, vectors)
     result = np.empty((len(texts), tower.dimension), dtype=np.float32)
     # Long texts first, so that a memory shortage shows at once; windows bound the memory of token ids
     for start in range(0, len(texts), BLOCK):
-        window = list(texts[start : start + BLOCK])
+        window = texts[start : start + BLOCK]
         ids = tower.tokenize(window, side, prompt=room)
         lengths = [len(row) + room for row in ids]
         order = sorted(range(len(ids)), key=lengths.__getitem__, reverse=True)

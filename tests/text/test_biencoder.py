@@ -116,6 +116,39 @@ def test_one_text_and_many(bert: BiEncoder) -> None:
         assert encode_side([]).shape == (0, WIDTH)
 
 
+def test_texts_in_any_form(bert: BiEncoder) -> None:
+    model = bert.attach("query", length=3)
+    for encode in (model.encode_query, model.encode_document, model.as_sentence_transformer().encode_query):
+        expected = encode(list(TEXTS))
+        for given in (np.array(TEXTS), np.array(TEXTS, dtype=object), iter(TEXTS), dict(enumerate(TEXTS)).values()):
+            assert np.array_equal(encode(given), expected)
+        assert np.array_equal(encode(np.array("fox")), encode("fox"))
+    assert model.encode_query(iter(())).shape == (0, WIDTH)
+    model.strength = 0.5
+    assert np.array_equal(model.encode_query(iter(TEXTS)), model.encode_query(list(TEXTS))), "an iterator is read once"
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), 3, b"fox", "smile \ud83d"])
+def test_what_is_no_text_is_one_line_with_its_position(bad: Any, bert: BiEncoder) -> None:
+    model = bert.attach("query", length=3)
+    live = model.as_sentence_transformer()
+    texts = ["search the corpus for evidence", "fox", bad]  # sorted by length, it would have another position
+    ways = (model.encode_query, model.encode_document, model.query_vectors)
+    for encode in (*ways, live.encode, live.encode_query, live.encode_document):
+        with pytest.raises(UserError, match=r"^[^\n]* at position 2 \(counted from 0\)[^\n]*$"):
+            encode(texts)
+        with pytest.raises(UserError, match="position 0"):
+            encode([bad])
+    with pytest.raises(UserError, match="position 2"):
+        live.encode(inputs=texts)
+    with pytest.raises(UserError, match="position 2"):
+        live.preprocess(texts, task="query")
+    with pytest.raises(UserError, match="position 2"):
+        model.tokenize(texts, "query")
+    with pytest.raises(UserError):
+        model.encode_query(bad)
+
+
 # --- what is trained ------------------------------------------------------------------------------------------------
 
 

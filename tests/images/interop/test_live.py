@@ -157,6 +157,8 @@ def test_what_is_neither(clip: Clip) -> None:
     with pytest.raises(UserError) as error:
         as_sentence_transformer(clip).encode([3])
     assert str(error.value) == "expected texts, or pictures as PIL images or paths, got int"
+    with pytest.raises(UserError, match=r"at position 0 \(counted from 0\) has half a surrogate pair"):
+        as_sentence_transformer(clip).encode_query(["smile \ud83d"])
 
 
 def test_prompts_that_serve_no_search(clip: Clip) -> None:

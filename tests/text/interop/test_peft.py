@@ -200,6 +200,30 @@ def test_the_command_converts_in_both_directions(toy: Toy, tmp_path: Path, capsy
     ]
 
 
+@pytest.mark.parametrize("config", ["PromptTuningConfig", "PromptEncoderConfig", "PrefixTuningConfig"])
+def test_the_prompt_of_a_classifier_is_taken_without_its_head(
+    config: str, toy: Toy, toy_tower: ToyTower, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    network = AutoModelForSequenceClassification.from_pretrained(toy("qwen3"), num_labels=2)
+    theirs = peft.get_peft_model(network, getattr(peft, config)(num_virtual_tokens=P, task_type="SEQ_CLS")).eval()
+    theirs.save_pretrained(tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    head = [name for name in load_file(weights) if name != "prompt_embeddings"]
+    assert len(head) == 1 and "score" in head[0]
+    with pytest.warns(UserWarning) as said:
+        ours = read_adapter(tmp_path / "adapter", toy_tower("qwen3"))
+    assert str(said[0].message) == (
+        f"{weights}: the prompt is taken, and what was trained beside it is left out, such as the head of a "
+        f"classifier: {head[0]}"
+    )
+    prefix = config == "PrefixTuningConfig"
+    expected = peft_layers(theirs) if prefix else theirs.get_prompt(1).detach()
+    assert torch.equal(ours.vectors["query"], expected)
+    assert set(ours.vectors) == {"query"} and len(said) == 1 + prefix
+
+
 @pytest.fixture
 def folder(toy: Toy, tmp_path: Path) -> Path:
     adapter(tmp_path / "adapter", toy("bert"), "prompt tuning")
@@ -244,10 +268,12 @@ def test_the_model_of_an_adapter(folder: Path, tmp_path: Path) -> None:
 
 def test_weights_that_are_not_read(folder: Path, toy_tower: ToyTower) -> None:
     tower, weights = toy_tower("bert"), folder / "adapter_model.safetensors"
-    save_file({"prompt_embeddings": torch.zeros(P, 32), "classifier.weight": torch.zeros(2, 32)}, weights)
+    save_file({"classifier.bias": torch.zeros(2), "classifier.weight": torch.zeros(2, 32)}, weights)
     assert refusal(folder, tower) == (
-        f"{weights}: expected one matrix 'prompt_embeddings', got classifier.weight, prompt_embeddings"
+        f"{weights}: expected one matrix 'prompt_embeddings', got classifier.bias, classifier.weight"
     )
+    save_file({"prompt_embeddings": torch.zeros(32)}, weights)
+    assert refusal(folder, tower) == f"{weights}: expected one matrix 'prompt_embeddings', got prompt_embeddings"
     save_file({"prompt_embeddings": torch.zeros(P, 31)}, weights)
     assert refusal(folder, tower) == (
         f"{weights}: its vectors have 31 numbers, and model {tower.name} takes 32; give the model that it was trained "
