@@ -78,6 +78,7 @@ def write_data(folder: Path, *, dev: bool = False, titles: bool = True, seed: in
     }
     if dev:
         judged["dev"] = [(number, about[number], 1) for number in DEV]
+
     def written(text: str) -> str:
         return " ".join(f"{word[0]}\u0301{word[1:]}" for word in text.split()) if accents else text
 

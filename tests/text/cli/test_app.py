@@ -770,7 +770,13 @@ def test_outputs_are_replaced_on_request(
     ):
         assert command(*arguments, "--overwrite").code == 0
     after = tree(tmp_path)
-    for name in ("out/prompt.safetensors", "result", "run/results.json", "index/index.faiss", "checkpoint/modules.json"):
+    for name in (
+        "out/prompt.safetensors",
+        "result",
+        "run/results.json",
+        "index/index.faiss",
+        "checkpoint/modules.json",
+    ):
         assert before[name] != after[name]
     assert sorted(path.name for path in tmp_path.iterdir()) == names  # nothing lies beside them
 
