@@ -142,6 +142,8 @@ class QueryTraining(retrieval.Task):
     """The task of `training.retrieval`, with the query vectors made by `embed`; None: nothing but the frozen model."""
 
     def __init__(self, task: Task, settings: TuneSettings, embed: Callable[[list[str]], Tensor] | None = None) -> None:
+        if not task.data.dev:
+            raise UserError("a baseline needs at least one dev query with a relevant document")
         super().__init__(task.biencoder, task.data, settings, task.documents, task.index)
         self.embed = embed
 

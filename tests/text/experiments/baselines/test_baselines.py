@@ -137,6 +137,8 @@ def test_there_must_be_queries(task: Task, fit: Fit) -> None:
     for empty in (with_data(task, train={}), with_data(task, train={"q0": {"d0": 0}})):
         with pytest.raises(UserError, match=r"^tuning needs at least one training query with a relevant document$"):
             fit(empty)
+    with pytest.raises(UserError, match=r"^a baseline needs at least one dev query"):
+        fit(with_data(task, dev={}))
 
 
 def test_divergence_is_a_user_error(task: Task, fit: Fit) -> None:

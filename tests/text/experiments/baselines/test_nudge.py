@@ -158,6 +158,8 @@ def test_mistakes_are_one_line(task: Task) -> None:
             nudge.fit(task, steps=[0.1, gamma])
     with pytest.raises(UserError, match=r"^tuning needs at least one training query with a relevant document$"):
         nudge.fit(with_data(task, train={}))
+    with pytest.raises(UserError, match=r"^a baseline needs at least one dev query"):
+        nudge.fit(with_data(task, dev={}))
 
 
 def test_blocks_are_cut_at_any_place() -> None:
