@@ -77,7 +77,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     header = ["keep", f"{rows[0]['dataset']} dev", f"{rows[0]['dataset']} test", *names, "mean elsewhere"]
     cells = []
     for row in rows:
-        dev = row["settings"]["dev"]["tuned"] - row["settings"]["dev"]["frozen"]
+        chosen_by = row["choice"]["systems"]
+        dev = chosen_by.get("tuned", chosen_by["frozen"])["all"] - chosen_by["frozen"]["all"]
         lost = [each["test"]["difference"] for each in row["also"]]
         gains = [dev, row["tests"]["tuned_vs_frozen"]["difference"], *lost, sum(lost) / len(lost)]
         cells.append([f"{row['keep']:g}", *(f"{100 * gain:+.2f}" for gain in gains)])

@@ -23,6 +23,7 @@ def test_a_row_a_value_of_keep(
     model = tiny.write_model(tmp_path / "model")
     data, other = (tiny.write_data(tmp_path / name, dev=True, seed=seed) for seed, name in enumerate(("here", "there")))
     monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("retrieval_prompts.experiments.selection.folds.TRIED", 5)  # no fold is left out
     result = tmp_path / "result.json"
     line = ["forgetting.py", data, "--also", other, "--model", model, "--keep", "0", "5", "--json", result]
     monkeypatch.setattr(sys, "argv", [str(part) for part in line])
@@ -32,9 +33,14 @@ def test_a_row_a_value_of_keep(
     assert [[each["dataset"] for each in row["also"]] for row in rows] == [["there"]] * 2
     *_, last = (line for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
     gains = [float(cell) for cell in last.strip("|").split("|")]
-    dev, lost = rows[1]["settings"]["dev"], rows[1]["also"][0]["test"]["difference"]
+    dev, lost = rows[1]["choice"]["systems"], rows[1]["also"][0]["test"]["difference"]
     here = rows[1]["tests"]["tuned_vs_frozen"]["difference"]
-    expected = [5, *(100 * gain for gain in (dev["tuned"] - dev["frozen"], here, lost, lost))]
+    expected = [5, *(100 * gain for gain in (dev["tuned"]["all"] - dev["frozen"]["all"], here, lost, lost))]
     assert gains == pytest.approx(expected, abs=0.006)
+    assert dev["tuned"] != dev["frozen"]
+    for row in rows:  # as where every fold was given up
+        del row["choice"]["systems"]["tuned"]
+    *_, last = module.table(rows).splitlines()
+    assert last.split("|")[2].strip() == "+0.00"
     with pytest.raises(SystemExit, match=r"^error: .*result\.json"):
         module.main()
