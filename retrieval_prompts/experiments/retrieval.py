@@ -103,6 +103,7 @@ def tune(
     choice = trained.choice
     biencoder.strength, biencoder.bm25_weight = choice.strength, choice.weight
     record = biencoder.training_record
+    record.setdefault("settings", asdict(settings))  # where nothing was trained to the end
     record |= {"curve": curve(trained.steps), "dataset": bench.dataset.name}
     record |= {"dev_held_out_of_train": learned.held_out, "choice": choice.to_json()}
     result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
