@@ -64,11 +64,10 @@ def cross_validate(
         biencoder = BiEncoder(bench.tower).attach(settings)
         place = checkpoint.with_name(f"{checkpoint.name}.fold{number}") if checkpoint is not None else None
         training = train(biencoder, replace(fold, dev={}), settings, documents=bench.documents, checkpoint=place)
-        judged.steps += len(training.steps)
         for step in training:
-            judged.steps += 1
             if on_step is not None:
-                on_step(replace(step, step=judged.steps), training.total * len(folds))
+                on_step(replace(step, step=judged.steps + step.step), training.total * len(folds))
+        judged.steps += training.total  # also those of a run before this one
         queries = {query: data.queries[query] for query in fold.dev}
         for key, scores in tuned_grid(hybrid, bench, biencoder, queries, fold.dev).items():
             judged.grid.setdefault(key, {}).update(scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import tiny
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.hybrid import WEIGHTS
 from retrieval_prompts.evaluation.metrics import per_query
 from retrieval_prompts.evaluation.trec_runs import read_run
 from retrieval_prompts.experiments import benchmark
 from retrieval_prompts.experiments.benchmark_dataset import CUTOFFS, METRICS, BenchmarkDataset, BenchmarkSettings
+from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.training.settings import TuneSettings
 
@@ -141,6 +144,63 @@ def test_what_is_finished_is_not_run_again_and_more_systems_are_added(
     result = run(frozen, ["one", "two"], data_dir, tmp_path / "out", more, cache=cache)
     assert made[1:] == [("one", "bm25"), ("one", "rrf"), ("two", "bm25"), ("two", "frozen"), ("two", "rrf")]
     assert set(result["datasets"]["one"]["tests"]) == {"bm25_vs_frozen", "rrf_vs_frozen"}
+
+
+def test_rows_with_bm25_are_made_with_the_weights_that_are_recorded(
+    finished: tuple[Path, dict[str, Any]], data_dir: Path, frozen: BiEncoder
+) -> None:
+    out, result = finished
+    for name in ("one", "two"):
+        weights = result["datasets"][name]["weights"]
+        assert list(weights) == ["frozen", "tuned"]
+        assert set(weights.values()) <= set(WEIGHTS)
+        bench = Workbench(frozen.tower, load(data_dir / name))
+        hybrid = bench.hybrid_of(bench.index)
+        assert hybrid is not None
+        queries, _ = bench.dataset.split("test")
+        tuned = BiEncoder.with_prompts(frozen.tower, load_prompts(out / "prompts" / name))
+        assert weights["tuned"] == tuned.bm25_weight
+        for system, encoder in (("frozen", frozen), ("tuned", tuned)):
+            vectors = encoder.query_vectors(list(queries.values()))
+            (by_hand,) = hybrid.rank(queries, vectors, 1000, [weights[system]])
+            kept = read_run(out / f"{name}.{system}+bm25.trec")
+            for query, hits in by_hand.items():
+                assert kept[query] == pytest.approx(hits, abs=1e-5)
+
+
+def test_rows_with_bm25_can_be_added_and_their_weights_stay(
+    frozen: BiEncoder, data_dir: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompted = BiEncoder(frozen.tower).attach("query", kind="input", length=2)
+    prompted.bm25_weight = 0.3
+    prompted.save(tmp_path / "prompts")
+    out, given = tmp_path / "out", str(tmp_path / "prompts")
+    first = BenchmarkSettings(systems=("bm25", "frozen", "frozen+bm25", "tuned"), prompts=given)
+    found = run(frozen, ["one"], data_dir, out, first, cache=cache)["datasets"]["one"]
+    assert list(found["weights"]) == ["frozen"]
+    monkeypatch.setattr(BenchmarkDataset, "weight", weigh := Weighing(BenchmarkDataset.weight))
+    more = BenchmarkSettings(systems=(*first.systems, "tuned+bm25"), prompts=given)
+    found = run(frozen, ["one"], data_dir, out, more, cache=cache)["datasets"]["one"]
+    assert found["weights"]["tuned"] == 0.3
+    assert {"tuned+bm25_vs_frozen", "frozen+bm25_vs_frozen"} <= found["tests"].keys()
+    assert weigh.asked == ["tuned"]
+    again = run(frozen, ["one"], data_dir, out, more, cache=cache)["datasets"]["one"]
+    assert weigh.asked == ["tuned"]
+    assert again == found
+
+
+class Weighing:
+    """BenchmarkDataset.weight, which keeps what it was asked for."""
+
+    def __init__(self, real: Callable[[BenchmarkDataset, str], float]) -> None:
+        self.real, self.asked = real, list[str]()
+
+    def __get__(self, data: BenchmarkDataset, _: object) -> Callable[[str], float]:
+        def weight(name: str) -> float:
+            self.asked.append(name)
+            return self.real(data, name)
+
+        return weight
 
 
 def test_overwrite_begins_anew(frozen: BiEncoder, data_dir: Path, cache: Path, tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ def test_beir_prints_a_table_writes_everything_and_goes_on(
     for test in paired_tests(found["tests"], found["systems"]):
         assert f"one: {test.sentence()}" in done.out
     assert "Adjusted values of p are for the number of systems." in done.out
+    assert list(found["systems"]) == ["bm25", "frozen", "frozen+bm25", "tuned", "tuned+bm25", "rrf", "rrf-tuned"]
+    assert list(found["weights"]) == ["frozen", "tuned"]
+    for title in ("frozen model + BM25", "soft prompts + BM25"):
+        assert any(title in line for line in done.out.splitlines())
     names = {f"{data}.{system}.trec" for data in ("one", "two") for system in result["datasets"]["one"]["systems"]}
     assert {path.name for path in out.iterdir()} == names | {
         "results.json",
@@ -147,6 +151,8 @@ def test_a_page_of_the_frozen_model_alone(command: Command, model: Path, data_di
 def test_tune_refuses_a_page_that_would_be_empty(command: Command, model: Path, tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data", dev=True)
     (data / "qrels" / "test.tsv").unlink()
+    train = data / "qrels" / "train.tsv"  # with fewer than 25 queries no test split is held out
+    tiny.write_lines(train, train.read_text().splitlines()[:21])
     done = command("tune", data, "--out", tmp_path / "p", "--model", model, "--report", tmp_path / "r.html")
     assert done.code == 2
     assert "--report shows an evaluation" in done.err
@@ -161,7 +167,7 @@ def test_json_goes_to_standard_output_alone(command: Command, model: Path, data_
 
 
 def test_tune_and_evaluate_write_a_page(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
-    quick = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--device", "cpu"]
+    quick = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--folds", "1", "--device", "cpu"]
     out, first, second = tmp_path / "prompts", tmp_path / "tune.html", tmp_path / "evaluate.html"
     done = command("tune", data_dir / "one", "--out", out, "--model", model, "--report", first, *quick)
     assert done.code == 0, done.err
