@@ -45,7 +45,8 @@ class Recommendation:
 
     def without_times(self) -> Recommendation:
         """What does not differ from run to run."""
-        return replace(self, milliseconds={}, cost="", sentence=self.sentence.replace(f"; {self.cost}", "", 1))
+        sentence = self.sentence.replace(f"; {self.cost}", "", 1) if self.cost else self.sentence
+        return replace(self, milliseconds={}, cost="", sentence=sentence)
 
     def to_json(self) -> dict[str, Any]:
         """Every field by its name; the gain as `Comparison.as_dict` has it."""

@@ -151,8 +151,8 @@ def test_a_page_of_the_frozen_model_alone(command: Command, model: Path, data_di
 def test_tune_refuses_a_page_that_would_be_empty(command: Command, model: Path, tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data", dev=True)
     (data / "qrels" / "test.tsv").unlink()
-    train = data / "qrels" / "train.tsv"  # with fewer than 25 queries no test split is held out
-    tiny.write_lines(train, train.read_text().splitlines()[:21])
+    train = data / "qrels" / "train.tsv"
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:11]))  # too few to hold test queries out
     done = command("tune", data, "--out", tmp_path / "p", "--model", model, "--report", tmp_path / "r.html")
     assert done.code == 2
     assert "--report shows an evaluation" in done.err
@@ -167,7 +167,7 @@ def test_json_goes_to_standard_output_alone(command: Command, model: Path, data_
 
 
 def test_tune_and_evaluate_write_a_page(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
-    quick = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--folds", "1", "--device", "cpu"]
+    quick = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--device", "cpu", "--folds", "1"]
     out, first, second = tmp_path / "prompts", tmp_path / "tune.html", tmp_path / "evaluate.html"
     done = command("tune", data_dir / "one", "--out", out, "--model", model, "--report", first, *quick)
     assert done.code == 0, done.err

@@ -151,6 +151,14 @@ def test_few_queries_are_judged_by_prompts_that_never_saw_them(
     assert [step.step for step in found.steps] == list(range(1, 11))
 
 
+def test_few_queries_are_cross_validated_without_bm25(model: Path, dataset: Dataset, cache: Path) -> None:
+    found = tune(loaded(model), dataset, replace(SETTINGS, folds=3), cache=cache, split=None, bm25=False)
+    assert found.choice is not None
+    assert (found.choice.how, found.choice.queries) == ("cross-validation", 38)
+    assert found.choice.system in ("frozen", "tuned")
+    assert (found.choice.weight, found.weights) == (None, {})
+
+
 @pytest.mark.parametrize("after", [1, 5, 6, 9, 12, 13, 17, 22])
 def test_an_interruption_in_a_fold_or_after_them_changes_nothing(
     model: Path, dataset: Dataset, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
