@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError, first_line
@@ -48,7 +49,8 @@ class BM25Index:
         import bm25s
 
         vocabulary: dict[str, int] = {}
-        tokens = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
+        with tqdm(texts, total=len(ids), desc="words for BM25", unit="text", delay=1, mininterval=0.5) as bar:
+            tokens = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in bar]
         if len(tokens) != len(ids):
             raise UserError(f"expected one id for each text, got {len(tokens)} texts and {len(ids)} ids")
         if not vocabulary:

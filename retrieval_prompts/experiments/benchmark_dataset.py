@@ -24,7 +24,7 @@ from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.significance import Comparison, adjust
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
 from retrieval_prompts.experiments.retrieval import tune
-from retrieval_prompts.experiments.selection.advice import bm25_weights
+from retrieval_prompts.experiments.selection.advice import frozen_bm25_weight, tuned_bm25_weight
 from retrieval_prompts.experiments.workbench import Workbench, paired_tests
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.settings import TuneSettings
@@ -241,7 +241,8 @@ class BenchmarkDataset:
 
         kind = self.tuned.kind
         prints = {side: fingerprint(kind, module().detach()) for side, module in self.tuned.prompts.items()}
-        return {"kind": kind, "strength": self.tuned.strength, **prints}
+        weight = {} if self.tuned.bm25_weight is None else {"bm25_weight": self.tuned.bm25_weight}
+        return {"kind": kind, "strength": self.tuned.strength, **weight, **prints}
 
     def run(self, system: str) -> Run:
         """A system's ranking, from memory, its file, or its making."""
@@ -266,9 +267,8 @@ class BenchmarkDataset:
             with self.bench.watch(system):
                 return fitted.run(self.queries, TOP, **search)
         name = system.removesuffix("+bm25")
-        biencoder, index = (self.tuned if name == "tuned" else self.bench.frozen), self.index
-        if (own := self.bench.own_documents(biencoder)) is not None:
-            index = self.bench.index_of(own, biencoder)
+        biencoder = self.tuned if name == "tuned" else self.bench.frozen
+        index = self.bench.index_for(biencoder) if name == "tuned" else self.index
         hybrid = self.bench.hybrid_of(index) if system != name else None
         weight = self.weight(name) if hybrid is not None else 0.0
         with self.bench.watch(f"search {system}"):
@@ -281,7 +281,8 @@ class BenchmarkDataset:
         """Of BM25 beside the frozen model, or beside the prompts."""
         weights = self.record.weights
         if name not in weights:
-            weights |= bm25_weights(self.tuned if name == "tuned" else self.bench.frozen, self.bench, self.split)
+            tuned = name == "tuned"
+            weights[name] = tuned_bm25_weight(self.tuned) if tuned else frozen_bm25_weight(self.bench, self.split)
         return weights[name]
 
     def _baseline(self, system: str) -> Retriever:

@@ -15,7 +15,7 @@ from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.recommendation import Recommendation
 from retrieval_prompts.evaluation.significance import Comparison
 from retrieval_prompts.experiments.run import PromptOutput
-from retrieval_prompts.experiments.selection.advice import bm25_weights, by_dev, by_evaluation
+from retrieval_prompts.experiments.selection.advice import by_dev, by_evaluation, frozen_bm25_weight, tuned_bm25_weight
 from retrieval_prompts.experiments.selection.choice import Choice
 from retrieval_prompts.experiments.selection.trained import Trained
 from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests
@@ -166,7 +166,7 @@ def _evaluate(
     encoders = {"frozen": bench.frozen} | ({"tuned": biencoder} if biencoder.prompts else {})
     if biencoder.prompts:
         own = bench.own_documents(biencoder)
-        indexes["tuned"] = bench.index_of(own, biencoder) if own is not None else bench.index
+        indexes["tuned"] = bench.index_for(biencoder)
         if own is not None:
             result.documents_reencoded = len(bench.dataset.corpus)
             result.documents_encoded += own.encoded
@@ -176,7 +176,8 @@ def _evaluate(
             result.runs[system] = indexes[system].rank(list(queries), found, TOP)
     if bm25:
         result.runs["bm25"] = bench.bm25(queries, TOP)
-        result.weights = bm25_weights(biencoder, bench, split, choice)
+        result.weights = {"frozen": frozen_bm25_weight(bench, split, choice)}
+        result.weights |= {"tuned": tuned_bm25_weight(biencoder)} if biencoder.prompts else {}
         for system, found in vectors.items():
             if (hybrid := bench.hybrid_of(indexes[system])) is not None:
                 with bench.watch("search"):

@@ -15,13 +15,16 @@ import numpy as np
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Qrels, Run
-from retrieval_prompts.errors import DataWarning, UserError
-from retrieval_prompts.evaluation.bm25 import BM25Index
+from retrieval_prompts.errors import DataWarning
+from retrieval_prompts.evaluation.bm25 import BM25Index, NoWords
 from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical
 from retrieval_prompts.evaluation.significance import Comparison, compare
 from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.towers.text import Floats, TextTower
+from retrieval_prompts.training.loop import Training
+from retrieval_prompts.training.retrieval import train
+from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
@@ -50,7 +53,9 @@ class Workbench:
     factory: str = "Flat"
     scored: str | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
-    _queries: dict[str, Floats] = field(default_factory=dict, repr=False)
+    _queries: dict[str, Floats] = field(default_factory=dict, repr=False)  # frozen, by text
+    _documents: dict[str, VectorBlocks] = field(default_factory=dict, repr=False)  # by the identity of their prompt
+    _indexes: dict[str, Index] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, tower: TextTower, data: Dataset | Workbench) -> Workbench:
@@ -92,10 +97,22 @@ class Workbench:
 
     def own_documents(self, biencoder: BiEncoder) -> VectorBlocks | None:
         """The documents encoded with a document prompt; None where the bi-encoder's are the frozen ones."""
-        if biencoder.identity() == self.frozen.identity():
+        if (prompt := biencoder.identity()["document_prompt"]) is None:
             return None
-        with self.watch("re-encode documents"):
-            return biencoder.encode_corpus(self.dataset.corpus, self.cache, precision=self.precision)
+        if prompt not in self._documents:
+            with self.watch("re-encode documents"):
+                found = biencoder.encode_corpus(self.dataset.corpus, self.cache, precision=self.precision)
+                self._documents[prompt] = found
+        return self._documents[prompt]
+
+    def index_for(self, biencoder: BiEncoder) -> Index:
+        """Over the documents as this bi-encoder encodes them."""
+        if (own := self.own_documents(biencoder)) is None:
+            return self.index
+        prompt = biencoder.identity()["document_prompt"]
+        if prompt not in self._indexes:
+            self._indexes[prompt] = self.index_of(own, biencoder)
+        return self._indexes[prompt]
 
     def index_of(self, documents: VectorBlocks, biencoder: BiEncoder) -> Index:
         ids = self.dataset.corpus.ids
@@ -108,7 +125,7 @@ class Workbench:
             texts = (document.content for document in self.dataset.corpus)
             try:
                 return BM25Index.build(texts, self.dataset.corpus.ids)
-            except UserError as error:
+            except NoWords as error:
                 warnings.warn(f"{self.dataset.name}: {error}; there is no BM25 here", DataWarning, stacklevel=2)
                 return None
 
@@ -126,11 +143,19 @@ class Workbench:
         """The queries to choose by, and their judgements: dev, or train and dev where dev is small; none where the data
         have neither. Those of `split` are not among them."""
         if "train" in self.dataset.qrels and split != "train":
-            learned = self.training
-            qrels = learned.judged if learned.few else learned.dev
+            qrels = self.training.judged if self.training.few else self.training.dev
         else:
-            qrels = self.dataset.split("dev")[1] if "dev" in self.dataset.qrels and split != "dev" else {}
+            qrels = self.dataset.split("dev")[1] if "dev" in self.dataset.qrels else {}
+        scored = self.dataset.qrels.get(split, {}) if split is not None else {}
+        qrels = {query: judged for query, judged in qrels.items() if query not in scored}
         return {query: self.dataset.queries[query] for query in qrels}, qrels
+
+    def train(
+        self, biencoder: BiEncoder, data: TrainingData, settings: TuneSettings, checkpoint: Path | None
+    ) -> Training:
+        """Train prompts on a part of these data; see `training.retrieval.train`. Dev is scored with an exact index."""
+        index = self.index if self.factory == "Flat" else None
+        return train(biencoder, data, settings, documents=self.documents, index=index, checkpoint=checkpoint)
 
     def unseen_queries(self, split: str) -> list[str]:
         """Queries of a split none of whose relevant documents is relevant to a training query.

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from retrieval_prompts.prompts.encoders import PromptTable
 from retrieval_prompts.training.keep import distance, frozen_vectors
 from retrieval_prompts.training.loop import LoopSettings, Step, Training, fit
 from retrieval_prompts.training.losses import info_nce, symmetric_info_nce
+from retrieval_prompts.training.plan import Batch, Plan, learnable, length
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.training.task import Positions, fast_bfloat16, parts
 from retrieval_prompts.training.task import Task as BaseTask
@@ -35,7 +36,6 @@ from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
-ROUNDS = 10  # dev evaluations of a training; half as many where each one encodes documents
 GIVE_UP = 1 / 3  # of a training: without a dev score above the frozen model's by then, it ends
 MINED = 50  # wrong answers a query that hard negatives are drawn from
 RANDOM = 2048  # random documents a step where the corpus is beyond the memory budget
@@ -44,20 +44,13 @@ LEFT_OUT = -1e4  # the score of a document that does not count; finite, so that 
 SAVING_TOKENS = 20_000  # above this many tokens a step, activations are recomputed instead of kept
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Queries by their number in training, and the step, which seeds whatever is drawn for them."""
-
-    queries: Positions
-    step: int
-
-
 def train(
     biencoder: BiEncoder,
     data: TrainingData,
     settings: TuneSettings,
     *,
     documents: VectorBlocks,
+    index: Index | None = None,
     checkpoint: Path | None = None,
 ) -> Training:
     """Train the prompts that are attached to `biencoder`, as the result is iterated (see `loop.Training`).
@@ -72,12 +65,12 @@ def train(
     of the first alone: the second is short, and may help where the first did not.
 
     Args:
-        documents: the corpus's frozen vectors.
+        documents: the corpus's frozen vectors; `index`: over them, where there is one already.
         checkpoint: a file; a second stage keeps its own beside it (see `checkpoints`).
 
     Raises UserError when there is no query to train on, or training diverges.
     """
-    return _Stages(Task(biencoder, data, settings, documents), checkpoint)
+    return _Stages(Task(biencoder, data, settings, documents, index), checkpoint)
 
 
 class _Stages(Training):
@@ -162,20 +155,6 @@ def run_identity(biencoder: BiEncoder, data: TrainingData, settings: TuneSetting
     return hashlib.sha256(json.dumps([*parts, machine]).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A stage of training: its batches, round by round, and its loop. One round ends with a dev evaluation.
-
-    With `fresh`, documents are encoded with their prompt; else their frozen vectors are looked up.
-    """
-
-    fresh: bool
-    epochs: int
-    steps: int
-    batches: Callable[[int], list[Batch]]
-    loop: LoopSettings
-
-
 class Task(BaseTask):
     """A data set to tune on: the vectors that do not change, and functions that make those that do."""
 
@@ -189,12 +168,8 @@ class Task(BaseTask):
     ) -> None:
         """`index`: over `documents`, where there is one already."""
         super().__init__(biencoder.tower.device, settings.precision, settings.seed)
-        # A document of the query's own id is neither relevant nor a negative: BEIR leaves it out of every ranking
-        relevant = {
-            query: [doc for doc, grade in judged.items() if grade > 0 and doc != query]
-            for query, judged in data.train.items()
-        }
-        ids = [query for query, found in relevant.items() if found]
+        relevant = learnable(data.train)
+        ids = list(relevant)
         if not ids:
             raise UserError("tuning needs at least one training query with a relevant document")
         if not data.dev and "document" in biencoder.prompts:
@@ -219,12 +194,10 @@ class Task(BaseTask):
         self._frozen_dev: dict[bool, float] = {}
 
     def plan(self, fresh: bool) -> Plan:
-        """How long a stage is: with `fresh` documents, which cost more, it is shorter and scores dev less often."""
+        """The batches and the loop of a stage; see `plan.length`."""
         settings, count = self.settings, len(self.texts)
         per_epoch = math.ceil(count / settings.batch_size)
-        most = min(settings.epochs * per_epoch, settings.document_steps if fresh else settings.max_steps)
-        steps = math.ceil(most / (ROUNDS // 2 if fresh else ROUNDS))
-        rounds = most // steps
+        rounds, steps = length(settings, count, fresh)
 
         @lru_cache(maxsize=1)
         def order(epoch: int) -> list[Positions]:

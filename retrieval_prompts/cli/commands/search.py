@@ -66,9 +66,9 @@ def search(
         scores = found.tolist()
     else:
         scores, ids = hybrid.search([query], vectors, top_k, weight=weight, **parameters)
-    if hybrid is None and bm25_weight is None and _own_weight(biencoder):
+    if hybrid is None and bm25_weight is None and biencoder.bm25_weight:
         warnings.warn(
-            f"{prompts} asks for BM25 of weight {_own_weight(biencoder):g}, and {index} holds no words: the ranking is "
+            f"{prompts} asks for BM25 of weight {biencoder.bm25_weight:g}, and {index} holds no words: the ranking is "
             "dense; index again without --no-bm25",
             stacklevel=2,
         )
@@ -96,11 +96,7 @@ def _weight(given: float | None, biencoder: BiEncoder) -> float:
     """Of BM25: what was given, else the prompts' own, else that of an index whose queries nobody judged."""
     from retrieval_prompts.evaluation.hybrid import UNLABELLED
 
-    return next(weight for weight in (given, _own_weight(biencoder), UNLABELLED) if weight is not None)
-
-
-def _own_weight(biencoder: BiEncoder) -> float | None:
-    return getattr(biencoder, "bm25_weight", None)
+    return next(weight for weight in (given, biencoder.bm25_weight, UNLABELLED) if weight is not None)
 
 
 def _snippet(text: str, width: int = 160) -> str:

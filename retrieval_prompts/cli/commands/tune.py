@@ -76,6 +76,8 @@ def tune(
     from retrieval_prompts.experiments import retrieval
     from retrieval_prompts.experiments.workbench import Workbench
 
+    if learned.few and settings.side == "query" and settings.folds > 1:
+        say(f"so few queries cannot choose: prompts are judged by cross-validation, {settings.folds} trainings more")
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
     bench = Workbench(biencoder.tower, dataset, cache)
     with Progress("nDCG@10", "frozen") as on_step:

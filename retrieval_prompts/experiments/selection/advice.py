@@ -19,22 +19,24 @@ from retrieval_prompts.vectors.index import Index
 TIMED = 20  # queries whose time is taken, one after another
 
 
-def bm25_weights(biencoder: BiEncoder, bench: Workbench, split: str, choice: Choice | None = None) -> dict[str, float]:
-    """The weight of BM25 beside the frozen model and beside the prompts: what dev chose, or the safe one.
+def frozen_bm25_weight(bench: Workbench, split: str, choice: Choice | None = None) -> float:
+    """The weight of BM25 beside the frozen model: what dev chose, or the safe one.
 
     Args:
         split: is not chosen by.
-        choice: of the training, where there was one now.
+        choice: of the training, where there was one.
     """
     if choice is not None:
-        frozen = choice.frozen_weight
-    else:
-        queries, qrels = bench.choosing(split)
-        hybrid = bench.hybrid_of(bench.index)
-        grid = frozen_grid(hybrid, bench, queries, qrels) if queries and hybrid is not None else {}
-        frozen = frozen_weight(at(grid, 0.0))
-    own = biencoder.bm25_weight
-    return {"frozen": UNLABELLED if frozen is None else frozen, "tuned": UNLABELLED if own is None else own}
+        return UNLABELLED if choice.frozen_weight is None else choice.frozen_weight
+    queries, qrels = bench.choosing(split)
+    hybrid = bench.hybrid_of(bench.index)
+    grid = frozen_grid(hybrid, bench, queries, qrels) if queries and hybrid is not None else {}
+    return frozen_weight(at(grid, 0.0))
+
+
+def tuned_bm25_weight(biencoder: BiEncoder) -> float:
+    """The weight of BM25 beside prompts: their own, or the safe one."""
+    return UNLABELLED if biencoder.bm25_weight is None else biencoder.bm25_weight
 
 
 def by_dev(choice: Choice) -> Recommendation:
@@ -86,7 +88,7 @@ def by_evaluation(
         basis=basis,
         milliseconds=_milliseconds(biencoder, bench, split, system, weights),
         prompts=prompts,
-        prompts_on=_why(choice) if choice is not None else split,
+        prompts_on=_why(choice) if choice is not None else split if prompts is not None else "",
     )
 
 
@@ -123,8 +125,7 @@ def _milliseconds(
     texts = list(islice(bench.dataset.split(split)[0].values(), TIMED))
     found = {"frozen": _timed(bench.frozen, bench.index, texts, None)}
     encoder, name = (biencoder, "tuned") if "tuned" in system else (bench.frozen, "frozen")
-    own = bench.own_documents(encoder)
-    index = bench.index if own is None else bench.index_of(own, encoder)
+    index = bench.index_for(encoder)
     if system not in ("frozen", "bm25"):
         hybrid = bench.hybrid_of(index) if "bm25" in system else None
         weight = weights.get(name, 0.0)

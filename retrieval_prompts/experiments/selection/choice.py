@@ -37,7 +37,8 @@ class Choice:
     Args:
         system: what to use: "frozen", "frozen+bm25", "tuned" or "tuned+bm25".
         strength: of the prompts; 0 where they are not better than the frozen model.
-        weight, frozen_weight: of BM25 beside the prompts, and beside the frozen model; None where it was left out.
+        weight, frozen_weight: of BM25 in a search with these prompts, and with the frozen model; 0 where it is better
+            left out, None where there was none.
         how: "dev split", "held out of train" or "cross-validation".
         queries, unseen: how many there are, and how many of them ask for documents that training has not seen.
         systems: system -> mean nDCG@10 over all of them, and "unseen": over those.
@@ -121,7 +122,8 @@ def decide(grid: Grid, unseen: Sequence[str], **about: Any) -> Choice:
         strength = found["strength"] or alone
         systems |= {"tuned": (strength, 0.0)} | ({"tuned+bm25": (strength, weight)} if lexical else {})
         found |= {"curve": [(each, _mean(grid[each, 0.0])) for each in (0.0, *strengths)]}
-        found |= {"weight": weight if found["strength"] > 0 else base} if lexical else {}
+        beside = {"tuned": 0.0, "tuned+bm25": weight}.get(found["system"], weight if found["strength"] else base)
+        found |= {"weight": beside} if lexical else {}
     means = {
         system: {"all": _mean(grid[key])} | ({"unseen": _mean(grid[key], unseen)} if unseen else {})
         for system, key in systems.items()

@@ -17,7 +17,6 @@ from retrieval_prompts.evaluation.metrics import balanced
 from retrieval_prompts.experiments.selection.choice import Grid, tuned_grid
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.training.loop import Step
-from retrieval_prompts.training.retrieval import train
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.index import Index
 
@@ -48,7 +47,7 @@ def cross_validate(
     frozen: Grid,
     *,
     checkpoint: Path | None = None,
-    on_step: Callable[[Step, int], object] | None = None,
+    on_step: Callable[[Step], object] | None = None,
 ) -> Judged:
     """Train once for each fold, and judge the fold's queries.
 
@@ -56,17 +55,17 @@ def cross_validate(
         hybrid: over the frozen documents.
         frozen: the frozen model's scores of the same queries.
         checkpoint: each fold keeps its state in a file of its own beside it, so that it goes on where it was.
-        on_step: called with steps that are counted through all folds, and their number.
+        on_step: called with steps that are counted through all folds.
     """
     data = bench.training
     judged, folds = Judged(), list(data.folds(settings.folds))
     for number, fold in enumerate(folds):
         biencoder = BiEncoder(bench.tower).attach(settings)
         place = checkpoint.with_name(f"{checkpoint.name}.fold{number}") if checkpoint is not None else None
-        training = train(biencoder, replace(fold, dev={}), settings, documents=bench.documents, checkpoint=place)
+        training = bench.train(biencoder, replace(fold, dev={}), settings, place)
         for step in training:
             if on_step is not None:
-                on_step(replace(step, step=judged.steps + step.step), training.total * len(folds))
+                on_step(replace(step, step=judged.steps + step.step))
         judged.steps += training.total  # also those of a run before this one
         queries = {query: data.queries[query] for query in fold.dev}
         for key, scores in tuned_grid(hybrid, bench, biencoder, queries, fold.dev).items():

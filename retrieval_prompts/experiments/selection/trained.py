@@ -17,7 +17,8 @@ from retrieval_prompts.experiments.selection.folds import cross_validate
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.training.doubts import Doubts, doubts
 from retrieval_prompts.training.loop import Step
-from retrieval_prompts.training.retrieval import run_identity, train
+from retrieval_prompts.training.plan import query_steps
+from retrieval_prompts.training.retrieval import run_identity
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.index import Index
 
@@ -65,6 +66,8 @@ class _Training:
         self.folded = self.data.few and settings.folds > 1 and "document" not in biencoder.prompts
         self.qrels = self.data.judged if self.folded else self.data.dev
         self.queries = {query: self.data.queries[query] for query in self.qrels}
+        trainings = [*self.data.folds(settings.folds), self.data.whole()] if self.folded else []
+        self.total = sum(query_steps(settings, each.train) for each in trainings)  # without folds: the training knows
 
     def run(self) -> Trained:
         index = self._searched(self.bench.index)
@@ -75,7 +78,8 @@ class _Training:
         if found.hopeless:
             return Trained(decide(frozen, [], how=self._how, remarks=found.remarks))
         identity = run_identity(self.biencoder, self.data, self.settings) if self.output.folder is not None else ""
-        with self.output.checkpoint(identity, good=self.biencoder.save) as checkpoint:
+        # What a fold has learned is nobody's prompt, so there is none to keep where one diverges
+        with self.output.checkpoint(identity, good=None if self.folded else self.biencoder.save) as checkpoint:
             if not self.folded:
                 steps = self._train(checkpoint, 0)
                 return Trained(self._by_dev(frozen, found), steps)
@@ -85,7 +89,7 @@ class _Training:
                 index,
                 frozen,
                 checkpoint=checkpoint,
-                on_step=self.on_step,
+                on_step=self._report,
             )
             if judged.given_up is not None:
                 remarks = (*found.remarks, NOTHING)
@@ -99,19 +103,23 @@ class _Training:
 
     def _train(self, checkpoint: Any, before: int) -> list[Step]:
         data = self.data.whole() if self.folded else self.data
-        training = train(self.biencoder, data, self.settings, documents=self.bench.documents, checkpoint=checkpoint)
+        training = self.bench.train(self.biencoder, data, self.settings, checkpoint)
+        self.total = self.total or training.total
         for step in training:
-            if self.on_step is not None:
-                self.on_step(replace(step, step=step.step + before), training.total + before)
+            self._report(replace(step, step=step.step + before))
         return training.steps
+
+    def _report(self, step: Step) -> None:
+        if self.on_step is not None:
+            self.on_step(step, self.total)
 
     def _by_dev(self, frozen: Grid, found: Doubts) -> Choice:
         """With a document prompt, its documents are encoded where a sample of them gave hope."""
         biencoder, grid = self.biencoder, dict(frozen)
         if "document" not in biencoder.prompts:
             grid |= tuned_grid(self._searched(self.bench.index), self.bench, biencoder, self.queries, self.qrels)
-        elif biencoder.strength > 0 and (own := self.bench.own_documents(biencoder)) is not None:
-            index = self._searched(self.bench.index_of(own, biencoder))
+        elif biencoder.strength > 0:
+            index = self._searched(self.bench.index_for(biencoder))
             grid |= tuned_grid(index, self.bench, biencoder, self.queries, self.qrels)
         return decide(grid, self.data.unseen(), how=self._how, remarks=found.remarks)
 

@@ -187,6 +187,10 @@ def test_rows_with_bm25_can_be_added_and_their_weights_stay(
     again = run(frozen, ["one"], data_dir, out, more, cache=cache)["datasets"]["one"]
     assert weigh.asked == ["tuned"]
     assert again == found
+    prompted.bm25_weight = 0.5
+    prompted.save(tmp_path / "prompts", overwrite=True)
+    with pytest.raises(UserError, match="made with other prompts for one"):
+        run(frozen, ["one"], data_dir, out, more, cache=cache)
 
 
 class Weighing:

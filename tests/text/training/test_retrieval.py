@@ -25,6 +25,7 @@ from retrieval_prompts.prompts.encoders import PromptSum
 from retrieval_prompts.towers import injection as attach
 from retrieval_prompts.training import retrieval as tuning
 from retrieval_prompts.training.loop import Step
+from retrieval_prompts.training.plan import Batch
 from retrieval_prompts.training.retrieval import Task
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.training.training_data import TrainingData
@@ -512,7 +513,7 @@ def test_a_document_of_the_querys_own_id_is_no_negative(model: Path, dataset: Da
     own = [corpus.position(query) for query in train_qrels]
     assert task.own.tolist() == own
     assert all(position not in mined for position, mined in zip(own, task.mine(), strict=True))
-    batch = tuning.Batch(np.array([0]), 0)
+    batch = Batch(np.array([0]), 0)
     loss = task.loss(fresh=False)
     before = loss(batch).item()
     with torch.no_grad():
@@ -535,7 +536,7 @@ def test_a_document_of_the_querys_own_id_is_no_positive_whatever_the_judgements_
     task = Task(biencoder, data, chosen, frozen(biencoder, dataset))
     assert task.texts == ["river copper"], "the other has nothing else to find"
     assert [found.tolist() for found in task.relevant] == [[1]]
-    assert task.loss(fresh=False)(tuning.Batch(np.array([0]), 0)).item() < 100
+    assert task.loss(fresh=False)(Batch(np.array([0]), 0)).item() < 100
 
 
 # --- a document prompt has to earn the encoding of the corpus -------------------------------------------------------

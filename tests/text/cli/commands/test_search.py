@@ -14,7 +14,6 @@ from command_line import Command, Done, command_line
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli import app as cli
-from retrieval_prompts.cli.commands import search as searching
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
 from retrieval_prompts.vectors.index import Index
 
@@ -146,27 +145,34 @@ def test_people_read_what_ranked(command: Command, index: Path, wordless: Path, 
 
 
 def test_the_weight_of_the_prompts(
-    command: Command, index: Path, wordless: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, index: Path, wordless: Path, prompts: Path, tmp_path: Path
 ) -> None:
-    def found(*arguments: object) -> Any:
+    def weighing(own: float) -> Path:
+        folder = tmp_path / f"weight-{own}"
+        shutil.copytree(prompts, folder)
+        about = json.loads((folder / "prompt.json").read_text())
+        (folder / "prompt.json").write_text(json.dumps({**about, "bm25_weight": own}))
+        return folder
+
+    def found(prompts: Path, *arguments: object) -> Any:
         return hits(command("search", index, QUESTION, "--json", "-", "--prompts", prompts, *arguments))
 
-    given = {weight: found("--bm25-weight", weight) for weight in (0, 0.2, 0.4)}
-    for own in (0.4, 0.0):
-        monkeypatch.setattr(searching, "_own_weight", lambda biencoder, own=own: own if biencoder.prompts else None)
-        assert found() == given[own]
-        assert found("--bm25-weight", 0.2) == given[0.2]
-        assert command("search", index, QUESTION).out.startswith("dense + BM25, weight 0.75\n")
-    assert command("search", wordless, QUESTION, "--prompts", prompts).err == ""
+    given = {weight: found(prompts, "--bm25-weight", weight) for weight in (0, 0.2, 0.4)}
+    folders = {own: weighing(own) for own in (0.4, 0.0)}
+    for own, folder in folders.items():
+        assert found(folder) == given[own]
+        assert found(folder, "--bm25-weight", 0.2) == given[0.2]
+        assert command("search", wordless, QUESTION, "--prompts", folder, "--bm25-weight", "0").err == ""
+    assert command("search", index, QUESTION).out.startswith("dense + BM25, weight 0.75\n")
+    for silent in (prompts, folders[0.0]):
+        assert command("search", wordless, QUESTION, "--prompts", silent).err == ""
 
-    monkeypatch.setattr(searching, "_own_weight", lambda biencoder: 0.4)
-    done = command("search", wordless, QUESTION, "--prompts", prompts)
+    done = command("search", wordless, QUESTION, "--prompts", folders[0.4])
     assert (done.code, done.out.splitlines()[0]) == (0, "dense")
     assert done.err == (
-        f"warning: {prompts} asks for BM25 of weight 0.4, and {wordless} holds no words: the ranking is dense; index "
-        "again without --no-bm25\n"
+        f"warning: {folders[0.4]} asks for BM25 of weight 0.4, and {wordless} holds no words: the ranking is dense; "
+        "index again without --no-bm25\n"
     )
-    assert command("search", wordless, QUESTION, "--prompts", prompts, "--bm25-weight", "0").err == ""
 
 
 def test_a_weight_without_words_is_refused(command: Command, wordless: Path) -> None:

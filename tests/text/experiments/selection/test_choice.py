@@ -29,6 +29,7 @@ def grid(count: int, tuned: float, fused: float, both: float, noise: float = 0.0
 def test_prompts_that_are_surely_better_are_used() -> None:
     choice = decide(grid(60, tuned=0.1, fused=0.02, both=0.05), [], how="dev split")
     assert (choice.system, choice.strength, choice.how, choice.queries) == ("tuned", 1.0, "dev split", 60)
+    assert choice.weight == 0  # so that a search with these prompts leaves BM25 out, as is advised
     assert choice.best_vs_untuned is not None
     assert choice.best_vs_untuned.difference == pytest.approx(0.08)
     choice = decide(grid(60, tuned=0.1, fused=0.02, both=0.15), [], how="dev split")
