@@ -104,7 +104,7 @@ def tune(
     biencoder.strength, biencoder.bm25_weight = choice.strength, choice.weight
     record = biencoder.training_record
     record.setdefault("settings", asdict(settings))  # where nothing was trained to the end
-    record |= {"curve": curve(trained.steps), "dataset": bench.dataset.name}
+    record |= {"curve": curve(trained.steps), "dataset": bench.dataset.name, "corpus": bench.dataset.corpus.fingerprint}
     record |= {"dev_held_out_of_train": learned.held_out, "choice": choice.to_json()}
     result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
     if split is not None and split in bench.dataset.qrels:
@@ -158,7 +158,7 @@ def _evaluate(
     biencoder: BiEncoder, bench: Workbench, split: str, bm25: bool, choice: Choice | None = None
 ) -> RetrievalResult:
     queries, qrels = bench.dataset.split(split)
-    if choice is None and (recorded := Choice.recorded(biencoder.training_record, bench.dataset.name)) is not None:
+    if choice is None and (recorded := Choice.recorded(biencoder.training_record, bench.dataset.corpus.fingerprint)):
         choice = recorded if recorded.strength == biencoder.strength else None
     result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name)
     result.documents_encoded = bench.documents.encoded  # before the search, whose time is its own

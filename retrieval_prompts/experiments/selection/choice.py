@@ -69,10 +69,11 @@ class Choice:
         return {**vars(self), **{name: test.as_dict() if test else None for name, test in found.items()}}
 
     @classmethod
-    def recorded(cls, record: Mapping[str, Any], dataset: str) -> Choice | None:
-        """The choice in the record of prompts that were tuned on this data set; None where there is none."""
+    def recorded(cls, record: Mapping[str, Any], corpus: str) -> Choice | None:
+        """The choice in the record of prompts that were tuned on this corpus (its fingerprint); None where there is
+        none."""
         found = record.get("choice")
-        if record.get("dataset") != dataset or not isinstance(found, Mapping):
+        if record.get("corpus") != corpus or not isinstance(found, Mapping):
             return None
         try:
             tests = {name: Comparison.from_dict(found[name]) if found[name] else None for name in TESTS}
