@@ -29,7 +29,7 @@ def beir(
     tune: Annotated[
         bool, typer.Option("--tune", help="tune query prompts on each data set's training queries")
     ] = False,
-    baselines: Annotated[str, typer.Option(help=BASELINES)] = "bm25",
+    baselines: Annotated[str, typer.Option(help=f"{BASELINES}; bm25 stands alone and beside dense rows")] = "bm25",
     factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
     nprobe: Annotated[int | None, typer.Option(help="lists that an IVF index visits")] = None,
     ef_search: Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")] = None,

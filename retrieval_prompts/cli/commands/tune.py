@@ -77,7 +77,10 @@ def tune(
     from retrieval_prompts.experiments.workbench import Workbench
 
     if learned.few and settings.side == "query" and settings.folds > 1:
-        say(f"so few queries cannot choose: prompts are judged by cross-validation, {settings.folds} trainings more")
+        idle = "; --patience has no part in it" if settings.patience is not None else ""
+        say(
+            f"so few queries cannot choose: prompts are judged by cross-validation, {settings.folds} trainings more{idle}"
+        )
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
     bench = Workbench(biencoder.tower, dataset, cache)
     with Progress("nDCG@10", "frozen") as on_step:
