@@ -78,9 +78,7 @@ def tune(
 
     if learned.few and settings.side == "query" and settings.folds > 1:
         idle = "; --patience has no part in it" if settings.patience is not None else ""
-        say(
-            f"so few queries cannot choose: prompts are judged by cross-validation, {settings.folds} trainings more{idle}"
-        )
+        say(f"too few dev queries to choose by: cross-validation judges, {settings.folds} trainings more{idle}")
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
     bench = Workbench(biencoder.tower, dataset, cache)
     with Progress("nDCG@10", "frozen") as on_step:
