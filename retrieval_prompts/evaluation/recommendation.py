@@ -16,6 +16,7 @@ ADVICE = {
     "tuned+bm25": "Use the prompts with BM25",
     "bm25": "Use BM25 alone",
 }
+RIVALS = {"frozen": "the frozen model", "frozen+bm25": "the frozen model with BM25", "bm25": "BM25"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Recommendation:
         strength, bm25_weight: with which it is used; the weight is None where BM25 has no part.
         gain: it against the frozen model, on the queries of `basis`; None for the frozen model itself.
         basis: the queries that the gain was measured on: "test", "test, unseen documents", "cross-validation" ...
-        harmful: the gain is significantly below zero: it must not be used.
+        harmful: the gain is significantly below zero, be it that against `rival`: it must not be used.
         milliseconds: system -> of a query, its encoding included, one after another; of it and of the frozen model.
         cost: the words for it.
     """
@@ -63,11 +64,12 @@ def recommend(
     milliseconds: Mapping[str, float],
     prompts: Comparison | None = None,
     prompts_on: str = "",
+    rival: str = "frozen",
 ) -> Recommendation:
     """Put the choice of a system into words.
 
     Args:
-        gain: the system against the frozen model; `basis`: on which queries.
+        gain: the system against the frozen model, or where it loses, against the `rival`; `basis`: on which queries.
         prompts: the better row with prompts against the better row without, on the queries that chose between them;
             `prompts_on` says which these are.
     """
@@ -90,14 +92,15 @@ def recommend(
     sentence = f"{parts[0]}: {'; '.join(parts[1:])}." if parts[1:] else f"{parts[0]}."
     if harmful:
         assert gain is not None
-        sentence = f"Do not use {'these prompts' if 'tuned' in system else 'BM25 here'}: {_gained(gain, basis)}."
+        what = "these prompts" if "tuned" in system else "BM25 here"
+        sentence = f"Do not use {what}: {_gained(gain, basis, RIVALS[rival])}."
     return Recommendation(system, sentence, strength, weight, gain, basis, harmful, dict(milliseconds), cost)
 
 
-def _gained(gain: Comparison, basis: str) -> str:
+def _gained(gain: Comparison, basis: str, rival: str = RIVALS["frozen"]) -> str:
     sure = f"{interval(gain)}, {p_text(gain.p_value)}"
     on = f"on {count(gain.queries, 'query', 'queries')} ({basis})"
-    text = f"{points(gain.difference, signed=True)} points of {metric_name(gain.metric)} against the frozen model {on}"
+    text = f"{points(gain.difference, signed=True)} points of {metric_name(gain.metric)} against {rival} {on}"
     return f"{text}, {sure}" if gain.p_value < ALPHA else f"{text}, which may be noise ({sure})"
 
 

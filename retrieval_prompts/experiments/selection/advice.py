@@ -77,9 +77,12 @@ def by_evaluation(
     basis = split if len(part) == len(scores["frozen"]) else f"{split}, unseen documents"
     before, after = ({query: scores[each][query] for query in part} for each in ("frozen", system))
     gain = compare(before, after, HEADLINE) if system != "frozen" else None
-    if gain is not None and not _harmful(gain):  # a loss on all queries is one as well
-        whole = compare(scores["frozen"], scores[system], HEADLINE)
-        gain, basis = (whole, split) if _harmful(whole) else (gain, basis)
+    rival, rivals = "frozen", ["frozen"] + [strongest_untuned(scores)] * ("tuned" in system)
+    for other in rivals if gain is not None and not _harmful(gain) else ():
+        # A loss on all queries is one as well, and so is that of prompts against what needs no training
+        whole = compare(scores[other], scores[system], HEADLINE)
+        if _harmful(whole):
+            gain, basis, rival = whole, split, other
     return recommend(
         system,
         strength=biencoder.strength if "tuned" in system else 0.0,
@@ -89,6 +92,7 @@ def by_evaluation(
         milliseconds=_milliseconds(biencoder, bench, split, system, weights),
         prompts=prompts,
         prompts_on=_why(choice) if choice is not None else split if prompts is not None else "",
+        rival=rival,
     )
 
 

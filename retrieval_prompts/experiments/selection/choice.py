@@ -111,8 +111,7 @@ def decide(grid: Grid, unseen: Sequence[str], **about: Any) -> Choice:
     if strengths:
         alone = _surely({strength: grid[strength, 0.0] for strength in strengths}, 1.0)
         weight = _surely(at(grid, alone), base)
-        fused = weight > 0 and balanced(grid[alone, weight], unseen) > balanced(grid[alone, 0.0], unseen)
-        best = (alone, weight if fused else 0.0)
+        best, fused = (alone, weight), weight > 0
         test = compare(grid[0.0, untuned], grid[best], HEADLINE)
         dense = compare(grid[0.0, 0.0], grid[alone, 0.0], HEADLINE)
         found |= {"best_vs_untuned": test, "tuned_vs_frozen": dense}

@@ -347,6 +347,19 @@ def test_what_dev_chose_and_test_surely_refutes_is_harmful(prompted: BiEncoder, 
     assert " ms a query" not in good.without_times().sentence
 
 
+def test_prompts_that_lose_against_what_needs_no_training_are_harmful(prompted: BiEncoder, bench: Workbench) -> None:
+    found = advised(
+        prompted, bench, scores(frozen=0.4, tuned=0.4, bm25=0.3, frozen_bm25=0.7, tuned_bm25=0.5), chosen("tuned+bm25")
+    )
+    assert found.harmful
+    assert found.sentence.startswith(
+        "Do not use these prompts: -20.0 points of nDCG@10 against the frozen model with BM25 on 10 queries (test)"
+    )
+    # Words that lose against words alone are no harm: the frozen model is what they stand beside
+    found = advised(prompted, bench, scores(frozen=0.4, bm25=0.8, frozen_bm25=0.7), chosen("frozen+bm25"))
+    assert not found.harmful
+
+
 def test_without_a_choice_prompts_must_be_surely_better_than_what_needs_no_training(
     prompted: BiEncoder, bench: Workbench
 ) -> None:
