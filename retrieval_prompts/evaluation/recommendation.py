@@ -20,6 +20,21 @@ RIVALS = {"frozen": "the frozen model", "frozen+bm25": "the frozen model with BM
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """A paired test of a system, and what it was made on.
+
+    Args:
+        test: of the system against the rival; None where nothing was compared.
+        on: the queries: "test", "test, unseen documents", "cross-validation" ..., or why there are none.
+        rival: the system without prompts that it is tested against.
+    """
+
+    test: Comparison | None = None
+    on: str = ""
+    rival: str = "frozen"
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """What to use.
 
@@ -59,19 +74,15 @@ def recommend(
     *,
     strength: float,
     bm25_weight: float | None,
-    gain: Comparison | None,
-    basis: str,
+    gain: Evidence,
     milliseconds: Mapping[str, float],
-    prompts: Comparison | None = None,
-    prompts_on: str = "",
-    rival: str = "frozen",
+    prompts: Evidence = Evidence(),
 ) -> Recommendation:
     """Put the choice of a system into words.
 
     Args:
-        gain: the system against the frozen model, or where it loses, against the `rival`; `basis`: on which queries.
-        prompts: the better row with prompts against the better row without, on the queries that chose between them;
-            `prompts_on` says which these are.
+        gain: the system against the frozen model, or where it loses, against what it loses to.
+        prompts: the better row with prompts against the better row without, on the queries that chose between them.
     """
     with_words = "bm25" in system
     weight = bm25_weight if with_words else None
@@ -79,29 +90,25 @@ def recommend(
     if weight is not None and system != "bm25":
         shown.append(f"weight {weight:g}")
     how = ", ".join(shown)
-    harmful = gain is not None and gain.difference < 0 and gain.p_value < ALPHA
-    parts = [f"{ADVICE[system]}{f' ({how})' if how else ''}"]
-    if gain is not None:
-        parts.append(_gained(gain, basis))
-    if cost := "" if harmful else _cost(system, milliseconds):
-        parts.append(cost)
-    if prompts is not None:
-        parts.append(_prompts(prompts, prompts_on))
-    elif prompts_on:
-        parts.append(prompts_on)
-    sentence = f"{parts[0]}: {'; '.join(parts[1:])}." if parts[1:] else f"{parts[0]}."
+    harmful = gain.test is not None and gain.test.difference < 0 and gain.test.p_value < ALPHA
+    cost = "" if harmful else _cost(system, milliseconds)
     if harmful:
-        assert gain is not None
-        what = "these prompts" if "tuned" in system else "BM25 here"
-        sentence = f"Do not use {what}: {_gained(gain, basis, RIVALS[rival])}."
-    return Recommendation(system, sentence, strength, weight, gain, basis, harmful, dict(milliseconds), cost)
+        sentence = f"Do not use {'these prompts' if 'tuned' in system else 'BM25 here'}: {_gained(gain)}."
+    else:
+        reasons = "; ".join(part for part in (_gained(gain), cost, _added(prompts)) if part)
+        sentence = f"{ADVICE[system]}{f' ({how})' if how else ''}{f': {reasons}' if reasons else ''}."
+    return Recommendation(system, sentence, strength, weight, gain.test, gain.on, harmful, dict(milliseconds), cost)
 
 
-def _gained(gain: Comparison, basis: str, rival: str = RIVALS["frozen"]) -> str:
-    sure = f"{interval(gain)}, {p_text(gain.p_value)}"
-    on = f"on {count(gain.queries, 'query', 'queries')} ({basis})"
-    text = f"{points(gain.difference, signed=True)} points of {metric_name(gain.metric)} against {rival} {on}"
-    return f"{text}, {sure}" if gain.p_value < ALPHA else f"{text}, which may be noise ({sure})"
+def _gained(gain: Evidence) -> str:
+    test = gain.test
+    if test is None:
+        return ""
+    sure = f"{interval(test)}, {p_text(test.p_value)}"
+    on = f"on {count(test.queries, 'query', 'queries')} ({gain.on})"
+    against = RIVALS[gain.rival]
+    text = f"{points(test.difference, signed=True)} points of {metric_name(test.metric)} against {against} {on}"
+    return f"{text}, {sure}" if test.p_value < ALPHA else f"{text}, which may be noise ({sure})"
 
 
 def _cost(system: str, milliseconds: Mapping[str, float]) -> str:
@@ -110,10 +117,13 @@ def _cost(system: str, milliseconds: Mapping[str, float]) -> str:
     return f"{milliseconds[system]:.1f} ms a query instead of {milliseconds['frozen']:.1f}"
 
 
-def _prompts(test: Comparison, on: str) -> str:
-    text = (
-        f"{points(test.difference, signed=True)} points for prompts on {count(test.queries, 'query', 'queries')} ({on})"
-    )
+def _added(prompts: Evidence) -> str:
+    """What prompts add, where it was tested; else why it was not."""
+    test = prompts.test
+    if test is None:
+        return prompts.on
+    on = f"on {count(test.queries, 'query', 'queries')} ({prompts.on})"
+    text = f"{points(test.difference, signed=True)} points for prompts {on}"
     sure = f"{interval(test)}, {p_text(test.p_value)}"
     if test.difference > 0 and test.p_value < ALPHA:
         return f"{text}, {sure}"

@@ -10,7 +10,7 @@ from statistics import fmean, median
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE
-from retrieval_prompts.evaluation.recommendation import Recommendation, recommend
+from retrieval_prompts.evaluation.recommendation import Evidence, Recommendation, recommend
 from retrieval_prompts.evaluation.significance import ALPHA, Comparison, compare
 from retrieval_prompts.experiments.selection.choice import PART, Choice, at, frozen_grid, frozen_weight
 from retrieval_prompts.experiments.workbench import Workbench, strongest_untuned
@@ -45,11 +45,9 @@ def by_dev(choice: Choice) -> Recommendation:
         choice.system,
         strength=choice.strength,
         bm25_weight=choice.weight,
-        gain=choice.gain,
-        basis=choice.how,
+        gain=Evidence(choice.gain, choice.how),
         milliseconds={},
-        prompts=choice.best_vs_untuned,
-        prompts_on=_why(choice),
+        prompts=Evidence(choice.best_vs_untuned, _why(choice)),
     )
 
 
@@ -76,23 +74,19 @@ def by_evaluation(
     part = unseen if PART <= len(unseen) < len(scores["frozen"]) else list(scores["frozen"])
     basis = split if len(part) == len(scores["frozen"]) else f"{split}, unseen documents"
     before, after = ({query: scores[each][query] for query in part} for each in ("frozen", system))
-    gain = compare(before, after, HEADLINE) if system != "frozen" else None
-    rival, rivals = "frozen", ["frozen"] + [strongest_untuned(scores)] * ("tuned" in system)
-    for other in rivals if gain is not None and not _harmful(gain) else ():
+    gain = Evidence(compare(before, after, HEADLINE) if system != "frozen" else None, basis)
+    for other in ["frozen"] + [strongest_untuned(scores)] * ("tuned" in system):
         # A loss on all queries is one as well, and so is that of prompts against what needs no training
-        whole = compare(scores[other], scores[system], HEADLINE)
-        if _harmful(whole):
-            gain, basis, rival = whole, split, other
+        if gain.test is not None and not _harmful(gain.test):
+            whole = compare(scores[other], scores[system], HEADLINE)
+            gain = Evidence(whole, split, other) if _harmful(whole) else gain
     return recommend(
         system,
         strength=biencoder.strength if "tuned" in system else 0.0,
         bm25_weight=weights.get("tuned" if "tuned" in system else "frozen"),
         gain=gain,
-        basis=basis,
         milliseconds=_milliseconds(biencoder, bench, split, system, weights),
-        prompts=prompts,
-        prompts_on=_why(choice) if choice is not None else split if prompts is not None else "",
-        rival=rival,
+        prompts=Evidence(prompts, _why(choice) if choice is not None else split if prompts is not None else ""),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from retrieval_prompts.evaluation.recommendation import ADVICE, Recommendation, recommend
+from retrieval_prompts.evaluation.recommendation import ADVICE, Evidence, Recommendation, recommend
 from retrieval_prompts.evaluation.significance import Comparison
 
 SURE = Comparison("ndcg@10", 0.052, (0.031, 0.074), 0.0004, 40, 12, 48)
@@ -19,8 +19,7 @@ def advice(system: str, **given: Any) -> Recommendation:
     usual: dict[str, Any] = {
         "strength": 1.0 if "tuned" in system else 0.0,
         "bm25_weight": 0.75,
-        "gain": SURE,
-        "basis": "test",
+        "gain": Evidence(SURE, "test"),
         "milliseconds": {},
     }
     return recommend(system, **{**usual, **given})
@@ -45,22 +44,22 @@ def test_what_is_surely_better(system: str, strength: float, sentence: str) -> N
 
 
 def test_the_frozen_model_gains_nothing_and_costs_nothing() -> None:
-    found = advice("frozen", gain=None, milliseconds={"frozen": 3.0})
+    found = advice("frozen", gain=Evidence(), milliseconds={"frozen": 3.0})
     assert found.sentence == "Use the frozen model as it is."
     assert (found.gain, found.bm25_weight, found.cost) == (None, None, "")
     assert set(ADVICE) == {"frozen", "tuned", "bm25", "frozen+bm25", "tuned+bm25"}
 
 
 def test_a_gain_that_may_be_noise_is_called_that() -> None:
-    found = advice("tuned", gain=NOISE, basis="test, unseen documents")
+    found = advice("tuned", gain=Evidence(NOISE, "test, unseen documents"))
     assert found.sentence == (
         "Use the prompts, without BM25: +0.4 points of nDCG@10 against the frozen model on 100 queries "
         "(test, unseen documents), which may be noise (95 % interval -1.1 to +1.9, p = 0.6100)."
     )
     assert not found.harmful
     unsure = Comparison("ndcg@10", -0.052, (-0.11, 0.01), 0.08, 12, 40, 48)
-    assert not advice("tuned", gain=unsure).harmful
-    assert advice("tuned", gain=unsure).sentence.startswith("Use the prompts")
+    assert not advice("tuned", gain=Evidence(unsure, "test")).harmful
+    assert advice("tuned", gain=Evidence(unsure, "test")).sentence.startswith("Use the prompts")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +67,12 @@ def test_a_gain_that_may_be_noise_is_called_that() -> None:
     [("tuned", "these prompts"), ("tuned+bm25", "these prompts"), ("frozen+bm25", "BM25 here"), ("bm25", "BM25 here")],
 )
 def test_what_is_surely_worse_must_not_be_used(system: str, what: str) -> None:
-    found = advice(system, gain=LOSS, milliseconds={"frozen": 3.0, system: 4.0}, prompts=SURE, prompts_on="dev split")
+    found = advice(
+        system,
+        gain=Evidence(LOSS, "test"),
+        milliseconds={"frozen": 3.0, system: 4.0},
+        prompts=Evidence(SURE, "dev split"),
+    )
     assert found.harmful
     assert found.sentence == (
         f"Do not use {what}: -5.2 points of nDCG@10 against the frozen model on 100 queries (test), "
@@ -77,31 +81,31 @@ def test_what_is_surely_worse_must_not_be_used(system: str, what: str) -> None:
 
 
 def test_what_prompts_add_is_said_or_that_they_were_not_shown_to() -> None:
-    found = advice("tuned+bm25", prompts=SURE, prompts_on="cross-validation")
+    found = advice("tuned+bm25", prompts=Evidence(SURE, "cross-validation"))
     assert found.sentence.endswith(
         "; +5.2 points for prompts on 100 queries (cross-validation), 95 % interval +3.1 to +7.4, p = 0.0004."
     )
-    found = advice("frozen+bm25", prompts=NOISE, prompts_on="dev split")
+    found = advice("frozen+bm25", prompts=Evidence(NOISE, "dev split"))
     assert found.sentence.endswith(
         "; prompts were not shown to add to it: +0.4 points for prompts on 100 queries (dev split), "
         "95 % interval -1.1 to +1.9, p = 0.6100."
     )
-    assert "not shown" in advice("frozen+bm25", prompts=LOSS, prompts_on="dev split").sentence
-    assert advice("frozen", gain=None, prompts_on="nothing to gain").sentence == (
+    assert "not shown" in advice("frozen+bm25", prompts=Evidence(LOSS, "dev split")).sentence
+    assert advice("frozen", gain=Evidence(), prompts=Evidence(on="nothing to gain")).sentence == (
         "Use the frozen model as it is: nothing to gain."
     )
 
 
 def test_the_cost_of_a_query_is_said_and_can_be_left_out() -> None:
     times = {"frozen": 3.04, "tuned": 4.56}
-    found = advice("tuned", milliseconds=times, prompts=SURE, prompts_on="dev split")
+    found = advice("tuned", milliseconds=times, prompts=Evidence(SURE, "dev split"))
     assert found.cost == "4.6 ms a query instead of 3.0"
     assert f"p = 0.0004; {found.cost}; +5.2 points for prompts" in found.sentence
     assert found.milliseconds == times
     quiet = found.without_times()
-    assert quiet == advice("tuned", prompts=SURE, prompts_on="dev split")
+    assert quiet == advice("tuned", prompts=Evidence(SURE, "dev split"))
     assert quiet.without_times() == quiet
-    other = advice("tuned", milliseconds={"frozen": 9.0, "tuned": 11.0}, prompts=SURE, prompts_on="dev split")
+    other = advice("tuned", milliseconds={"frozen": 9.0, "tuned": 11.0}, prompts=Evidence(SURE, "dev split"))
     assert other.without_times() == quiet
     assert advice("bm25", milliseconds={"frozen": 3.0}).cost == ""
 
@@ -110,4 +114,4 @@ def test_a_recommendation_as_json() -> None:
     found = advice("tuned+bm25").to_json()
     assert found["gain"] == {**SURE.as_dict(), "ci95": [0.031, 0.074]}
     assert set(found) == set(vars(advice("tuned+bm25")))
-    assert advice("frozen", gain=None).to_json()["gain"] is None
+    assert advice("frozen", gain=Evidence()).to_json()["gain"] is None
