@@ -96,7 +96,7 @@ def tune(
     bench = Workbench.of(biencoder.tower, data)
     learned = bench.training
     with bench.watch("tune"):
-        biencoder.attach(settings)
+        bench.attach(biencoder, settings)
     documents = bench.documents
     with bench.watch("tune"):
         trained = Trained.of(biencoder, bench, settings, output, bm25=bm25, on_step=on_step)

@@ -46,11 +46,12 @@ def embed_texts(
     parts: list[Tensor] = []
     for batch in _batches(order, lengths, token_budget(tower.device)):
         rows = [ids[index] for index in batch]
-        if saving and vectors is not None:
+        own = vectors[batch] if vectors is not None and vectors.dim() == 4 else vectors
+        if saving and own is not None:
             run = partial(embed, tower, rows, side, kind)
-            part = torch.utils.checkpoint.checkpoint(run, vectors, use_reentrant=False)
+            part = torch.utils.checkpoint.checkpoint(run, own, use_reentrant=False)
         else:
-            part = embed(tower, rows, side, kind, vectors)
+            part = embed(tower, rows, side, kind, own)
         parts.append(part)
     if not parts:
         return torch.zeros(0, tower.dimension, device=tower.device)
@@ -92,8 +93,10 @@ def encode_texts(
         order = sorted(range(len(ids)), key=lengths.__getitem__, reverse=True)
         for batch in _batches(order, lengths, token_budget(tower.device, precision)):
             with torch.autocast(tower.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                part = embed(tower, [ids[index] for index in batch], side, kind, vectors)
-            result[[start + index for index in batch]] = part.float().cpu().numpy()
+                places = [start + index for index in batch]
+                own = vectors[places] if vectors is not None and vectors.dim() == 4 else vectors
+                part = embed(tower, [ids[index] for index in batch], side, kind, own)
+            result[places] = part.float().cpu().numpy()
             if progress is not None:
                 progress(len(batch))
     return result

@@ -149,7 +149,7 @@ def tuned_grid(
         hybrid: over the documents of this bi-encoder.
     """
     tower = biencoder.tower
-    whole = BiEncoder(tower, biencoder.kind, dict(biencoder.prompts)).encode_query(list(queries.values()))
+    whole = bench.bind(biencoder).whole().encode_query(list(queries.values()))
     if "document" in biencoder.prompts:
         return _scores(hybrid, 1.0, tower.comparable(whole), queries, qrels)
     frozen, grid = bench.frozen_queries(queries.values()), Grid()
