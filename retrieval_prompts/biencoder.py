@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from retrieval_prompts.evaluation.first_pass import FirstPass
 from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.files import default_cache
 from retrieval_prompts.prompts.encoders import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
-from retrieval_prompts.prompts.feedback import UNBOUND, FeedbackPrompt, Start, shape_of
+from retrieval_prompts.prompts.feedback import UNBOUND, FeedbackPrompt, Start, maker, modules_of, shape_of
 from retrieval_prompts.prompts.folder import Feedback, PromptFolder, load_prompts, save_prompts
 from retrieval_prompts.prompts.initialize import initial_vectors
 from retrieval_prompts.prompts.settings import PromptSettings
@@ -137,17 +137,7 @@ class BiEncoder(nn.Module):
             expected = injection.prompt_shape(tower, folder.kind, value.shape[1])
             if tuple(value.shape) != expected:
                 raise UserError(f"{source}: the {side} prompt has shape {tuple(value.shape)}, expected {expected}")
-        modules: dict[str, nn.Module] = {
-            side: PromptTable(value.to(tower.device)) for side, value in folder.vectors.items()
-        }
-        if (reads := folder.feedback) is not None:
-            if reads.parts["map"].shape[0] != tower.dimension:
-                raise UserError(
-                    f"{source} read document vectors of dimension {reads.parts['map'].shape[0]}, expected "
-                    f"{tower.dimension}; restore or train them again"
-                )
-            made = FeedbackPrompt.of(folder.vectors["query"], reads.parts, reads.bm25_weight)
-            modules["query"] = made.to(tower.device)
+        modules = modules_of(folder, tower, source)
         biencoder = cls(tower, folder.kind, modules, folder.strength if strength is None else strength)
         biencoder.training_record, biencoder.bm25_weight = folder.training, folder.bm25_weight
         return biencoder
@@ -165,7 +155,7 @@ class BiEncoder(nn.Module):
         """
         wanted = replace(side, **given) if isinstance(side, PromptSettings) else PromptSettings.of(side=side, **given)
         kind, length, init, seed = wanted.kind, wanted.length, wanted.init, wanted.seed
-        encoder = _feedback(wanted, start) if wanted.encoder == "feedback" else ENCODERS[wanted.encoder]
+        encoder = maker(wanted, start) if wanted.encoder == "feedback" else ENCODERS[wanted.encoder]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made: dict[str, nn.Module] = {
@@ -400,13 +390,3 @@ class BiEncoder(nn.Module):
                     stacklevel=3,
                 )
         verify(self.tower, kind)
-
-
-def _feedback(wanted: PromptSettings, start: Start | None) -> Callable[[Tensor], nn.Module]:
-    """What makes a feedback prompt of its static vectors. Raises UserError."""
-    if wanted.side != "query":
-        raise UserError(f"feedback prompts are for the query side, got --side {wanted.side}")
-    if start is None:
-        raise UserError("a feedback prompt starts from the documents that it will read: train it with tune")
-    gate = torch.ones(wanted.feedback)
-    return lambda initial: FeedbackPrompt(initial, start, gate.to(initial.device), wanted.feedback_bm25)

@@ -10,14 +10,16 @@ vector instead of the model's input: vector PRF (Li et al. 2021, arXiv 2108.1104
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.prompts.folder import PARTS
+from retrieval_prompts.prompts.encoders import PromptTable
+from retrieval_prompts.prompts.folder import PARTS, PromptFolder
+from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.towers.injection import record_prefix
 from retrieval_prompts.towers.text import TextTower
 
@@ -49,6 +51,9 @@ class FeedbackPrompt(nn.Module):
         gate: (documents,) what the vector of each rank is multiplied with; its length says how many documents are read.
         bm25_weight: of BM25 in the first search.
     """
+
+    start_map: Tensor
+    start_bias: Tensor
 
     def __init__(self, initial: Tensor, start: Start, gate: Tensor, bm25_weight: float) -> None:
         super().__init__()
@@ -106,6 +111,29 @@ class FeedbackPrompt(nn.Module):
     @property
     def _bias(self) -> Tensor:
         return self.start_bias + MAP_RATE * self.bias_change
+
+
+def maker(settings: PromptSettings, start: Start | None) -> Callable[[Tensor], nn.Module]:
+    """What makes a feedback prompt of its static vectors. Raises UserError."""
+    if settings.side != "query":
+        raise UserError(f"feedback prompts are for the query side, got --side {settings.side}")
+    if start is None:
+        raise UserError("a feedback prompt starts from the documents that it will read: train it with tune")
+    gate = torch.ones(settings.feedback)
+    return lambda initial: FeedbackPrompt(initial, start, gate.to(initial.device), settings.feedback_bm25)
+
+
+def modules_of(folder: PromptFolder, tower: TextTower, source: str) -> dict[str, nn.Module]:
+    """The prompts of a folder, side by side. Raises UserError where a map is not of this tower's document vectors."""
+    made: dict[str, nn.Module] = {side: PromptTable(value) for side, value in folder.vectors.items()}
+    if (reads := folder.feedback) is not None:
+        if (came := reads.parts["map"].shape[0]) != tower.dimension:
+            raise UserError(
+                f"{source} read document vectors of dimension {came}, expected {tower.dimension}; restore or train "
+                "them again"
+            )
+        made["query"] = FeedbackPrompt.of(folder.vectors["query"], reads.parts, reads.bm25_weight)
+    return {side: module.to(tower.device) for side, module in made.items()}
 
 
 def shape_of(encoder: nn.Module) -> tuple[int, int, int]:
