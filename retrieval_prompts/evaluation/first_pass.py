@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval_prompts.data.beir_folder import Document
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.bm25 import NoWords
 from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.towers.text import Floats
 from retrieval_prompts.vectors.index import Index
+
+
+def with_words(index: Index, documents: Iterable[Document]) -> Index | HybridIndex:
+    """The index with the words of its documents beside it; alone where they have none."""
+    try:
+        return HybridIndex.build(index, documents)
+    except NoWords:
+        return index
 
 
 class FirstPass:

@@ -26,8 +26,10 @@ from retrieval_prompts.data.plain_texts import as_texts, one_or_many
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import write_bytes
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable, fingerprint
+from retrieval_prompts.prompts.feedback import NEEDS_INDEX
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, load_prompts, save_prompts
 from retrieval_prompts.prompts.strength import between
+from retrieval_prompts.towers.fingerprint import digest
 from retrieval_prompts.towers.injection import embed
 from retrieval_prompts.towers.text import padded
 
@@ -55,6 +57,8 @@ def as_sentence_transformer(biencoder: BiEncoder) -> SentenceTransformer:
 
     Prompt names of the model's own other than "query" and "document" keep their words, without a soft prompt.
     """
+    if biencoder.feedback is not None:
+        raise UserError(NEEDS_INDEX.format("a SentenceTransformer"))
     tower = biencoder.tower
     model = LiveModel(
         modules=[PromptedTower(biencoder)],
@@ -70,7 +74,11 @@ def name_and_revision(biencoder: BiEncoder) -> tuple[str, str]:
     """A name in a hub's form, and 40 hexadecimal digits over what the vectors depend on."""
     tower = biencoder.tower
     parts = [tower.fingerprint, str(biencoder.strength)]
-    parts += [f"{side} {fingerprint(biencoder.kind, make())}" for side, make in sorted(biencoder.prompts.items())]
+    if (reads := biencoder.feedback) is not None:
+        tensors = {"vectors": reads.vectors.detach(), **reads.parts()}
+        parts += [f"query {digest(tensors, before=f'{biencoder.kind} {reads.bm25_weight}')}"]
+    else:
+        parts += [f"{side} {fingerprint(biencoder.kind, make())}" for side, make in sorted(biencoder.prompts.items())]
     name = re.sub(r"[^\w.-]+", "-", Path(tower.name).name) or "model"
     return f"retrieval-prompts/{name}", hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
 

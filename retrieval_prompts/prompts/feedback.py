@@ -28,6 +28,10 @@ RIDGE = 0.1  # the penalty of the regression, in variances of a document vector'
 SAMPLE = 2000  # documents that the regression reads
 RECORDED = 500  # the same where each document runs through the model
 TOKENS = 64  # of such a document
+NEEDS_INDEX = (
+    "feedback prompts are made for each query from what an index returns, and {} has none: use BiEncoder with bind, or "
+    "retrieval-prompts search; prompts of --encoder table need no index"
+)
 UNBOUND = (
     "these prompts are made from the documents that a first search finds, and there is no index to search; give one "
     "with BiEncoder.bind"

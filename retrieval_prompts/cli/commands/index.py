@@ -155,6 +155,7 @@ def _compare(
     biencoder = BiEncoder.load(model, prompts, device=device, trust_remote_code=trust_remote_code)
     bench = Workbench(biencoder.tower, dataset, cache)
     frozen = bench.frozen
+    bench.bind(biencoder)
     if biencoder.identity() != frozen.identity():
         raise UserError(f"{prompts} has a document prompt; --compare searches an index of frozen documents")
     factories = parse_factories(texts, biencoder.tower.dimension)
