@@ -95,10 +95,9 @@ def tune(
     settings = settings or TuneSettings()
     bench = Workbench.of(biencoder.tower, data)
     learned = bench.training
-    with bench.watch("tune"):
-        bench.attach(biencoder, settings)
     documents = bench.documents
     with bench.watch("tune"):
+        bench.attach(biencoder, settings)
         trained = Trained.of(biencoder, bench, settings, output, bm25=bm25, on_step=on_step)
     choice = trained.choice
     biencoder.strength, biencoder.bm25_weight = choice.strength, choice.weight

@@ -183,13 +183,12 @@ class Workbench:
     def start(self, kind: str) -> Start:
         """Where the map of a feedback prompt starts, by a sample of the documents."""
         if kind not in self._starts:
-            with self.watch("feedback map"):
-                most = SAMPLE if kind == "input" else RECORDED
-                count = len(self.dataset.corpus)
-                chosen = np.sort(np.random.default_rng(0).permutation(count)[:most]).astype(np.int64)
-                texts = [self.dataset.corpus[int(position)].content for position in chosen]
-                vectors = torch.from_numpy(self.documents.rows(chosen)).to(self.tower.device)
-                self._starts[kind] = regress(self.tower, kind, vectors, texts)
+            most = SAMPLE if kind == "input" else RECORDED
+            count = len(self.dataset.corpus)
+            chosen = np.sort(np.random.default_rng(0).permutation(count)[:most]).astype(np.int64)
+            texts = [self.dataset.corpus[int(position)].content for position in chosen]
+            vectors = torch.from_numpy(self.documents.rows(chosen)).to(self.tower.device)
+            self._starts[kind] = regress(self.tower, kind, vectors, texts)
         return self._starts[kind]
 
     def unseen_queries(self, split: str) -> list[str]:

@@ -121,7 +121,7 @@ def test_queries_are_encoded_with_what_the_frozen_model_finds(tower: TextTower, 
 
 def test_strength_0_is_the_frozen_model_and_needs_no_index(tower: TextTower, kind: str) -> None:
     model = attached(tower, kind)
-    with pytest.raises(UserError, match="no index to search; give one with BiEncoder.bind"):
+    with pytest.raises(UserError, match=r"no index to search; give one with BiEncoder\.bind"):
         model.encode_query(QUERIES)
     model.strength = 0
     assert np.array_equal(model.encode_query(QUERIES), BiEncoder(tower).encode_query(QUERIES))
@@ -152,7 +152,7 @@ def test_a_folder_keeps_the_map_and_the_first_search(toy_tower: ToyTower, kind: 
     about = json.loads(file.read_text())
     about["feedback"]["bm25_weight"] = 2
     file.write_text(json.dumps(about))
-    with pytest.raises(UserError, match="prompt.json"):
+    with pytest.raises(UserError, match=r"prompt\.json: expected a bm25_weight of feedback"):
         BiEncoder.load(tower.name, tmp_path / "prompts", device="cpu")
 
 
