@@ -188,6 +188,12 @@ class BiEncoder(nn.Module):
         found = dict(self.prompts.items()).get("query")
         return found if isinstance(found, FeedbackPrompt) else None
 
+    def take(self, other: BiEncoder) -> None:
+        """Have the prompts of another bi-encoder over the same tower, and all that is known of them."""
+        self.kind, self.prompts, self.strength = other.kind, other.prompts, other.strength
+        self.training_record, self.bm25_weight = other.training_record, other.bm25_weight
+        self.first_pass = other.first_pass
+
     def whole(self) -> BiEncoder:
         """The same prompts at strength 1, with the same index to read."""
         made = BiEncoder(self.tower, self.kind, dict(self.prompts.items()))

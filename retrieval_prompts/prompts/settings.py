@@ -145,7 +145,7 @@ def _read(option: str, values: Sequence[Any]) -> str:
     return f"with {option} {said}" if option else f"with {said}"
 
 
-FEEDBACK = {"encoder": ("feedback",)}
+FEEDBACK = {"encoder": ("feedback", "auto")}
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class PromptSettings(Values):
 
     side: str = setting("query", help="what gets a prompt", choices=("query", "document", "both"))
     kind: str = setting("input", help="of the prompt", choices=("input", "prefix"))
-    encoder: str = setting("table", help="what makes the vectors", choices=("table", "mlp", "lstm", "feedback"))
+    encoder: str = setting("table", help="what makes the vectors", choices=("table", "mlp", "lstm", "feedback", "auto"))
     feedback: int = setting(
         4, help="documents of a first search that a query's prompt is made from", low=1, high=100, read_by=FEEDBACK
     )

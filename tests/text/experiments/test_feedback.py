@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,12 @@ from command_line import Command, command_line
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli import app as cli
 from retrieval_prompts.data.beir_folder import Dataset, load
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.retrieval import evaluate, tune
+from retrieval_prompts.experiments.run import PromptOutput
+from retrieval_prompts.experiments.selection import encoder
+from retrieval_prompts.experiments.selection.choice import Choice
+from retrieval_prompts.experiments.selection.trained import Trained
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.settings import TuneSettings
@@ -141,7 +148,7 @@ def test_the_command_line_tunes_searches_and_refuses(command: Command, model: Pa
     assert refused.code == 2
     assert "a stock checkpoint has none" in refused.err
     refused = command("tune", data, "--model", model, "--out", tmp_path / "other", "--feedback", 3)
-    assert "--feedback is read with --encoder feedback, not with --encoder table" in refused.err
+    assert "--feedback is read with --encoder feedback or auto, not with --encoder table" in refused.err
 
 
 def test_in_beir_and_mteb(model: Path, dataset: Dataset, tmp_path: Path) -> None:
@@ -165,17 +172,89 @@ def test_in_beir_and_mteb(model: Path, dataset: Dataset, tmp_path: Path) -> None
     fresh.first_pass = None
     mteb = IndexSearch(fresh, cache=tmp_path / "cache")
     mteb.index([{"id": id, **row} for id, row in corpus.items()])
-    rows = Rows(queries)
+    rows: Any = Rows(queries)
     assert {query: list(hits) for query, hits in mteb.search(rows, top_k=5).items()} == {
         query: list(hits) for query, hits in expected.items()
     }
 
 
-class Rows(list[dict[str, str]]):
-    """Queries as mteb gives them: a list of rows, and columns by name."""
+class Rows:
+    """Queries as mteb gives them: rows, and columns by name."""
 
     def __init__(self, queries: dict[str, str]) -> None:
-        super().__init__({"id": id, "text": text} for id, text in queries.items())
+        self.rows = [{"id": id, "text": text} for id, text in queries.items()]
 
-    def __getitem__(self, key: object) -> object:  # type: ignore[override]
-        return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)  # type: ignore[index]
+    def __getitem__(self, key: str) -> list[str]:
+        return [row[key] for row in self.rows]
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        return iter(self.rows)
+
+
+STATIC, BETTER, EQUAL = ({f"q{number}": value for number in range(30)} for value in (0.2, 0.9, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("strengths", "scores", "used"),
+    [
+        ((1.0, 1.0), (STATIC, BETTER), "feedback"),
+        ((1.0, 1.0), (STATIC, EQUAL), "table"),
+        ((1.0, 1.0), (BETTER, STATIC), "table"),
+        ((0.0, 1.0), (STATIC, EQUAL), "feedback"),
+        ((0.0, 0.0), (STATIC, STATIC), "table"),
+        ((1.0, 0.0), (STATIC, BETTER), "table"),
+    ],
+)
+def test_auto_asks_dev_which_prompts_are_used(
+    model: Path,
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strengths: tuple[float, float],
+    scores: tuple[dict[str, float], dict[str, float]],
+    used: str,
+) -> None:
+    """The static prompt, unless the other is surely better, or is the only one that helps."""
+    found = dict(zip(("table", "feedback"), zip(strengths, scores, strict=True), strict=True))
+
+    def judged(biencoder: BiEncoder, bench: Workbench, way: TuneSettings, *_: object, **__: object) -> Trained:
+        strength, of = found[way.encoder]
+        systems = {"tuned": {"all": of["q0"]}}
+        choice = Choice("tuned", strength, None, None, "dev split", len(of), 0, systems)
+        biencoder.training_record = {"settings": {"encoder": way.encoder}}
+        return Trained(choice, [], of)
+
+    monkeypatch.setattr(Trained, "of", judged)
+    biencoder = BiEncoder.load(model, device="cpu")
+    bench = Workbench(biencoder.tower, dataset, tmp_path / "cache")
+    trained = encoder.train(biencoder, bench, settings(encoder="auto"), PromptOutput(None))
+    assert trained.scores is found[used][1]
+    assert (biencoder.feedback is not None) == (used == "feedback")
+    assert biencoder.training_record["settings"]["encoder"] == used
+    assert biencoder.training_record["encoders"] == {
+        "used": used,
+        "dev": {name: {"all": of["q0"]} for name, (_, of) in found.items()},
+    }
+
+
+def test_auto_trains_both_one_after_the_other(model: Path, dataset: Dataset, tmp_path: Path) -> None:
+    biencoder = BiEncoder.load(model, device="cpu")
+    bench = Workbench(biencoder.tower, dataset, tmp_path / "cache")
+    steps: list[tuple[int, int]] = []
+    found = tune(
+        biencoder,
+        bench,
+        settings(encoder="auto"),
+        out=tmp_path / "prompts",
+        split=None,
+        on_step=lambda step, total: steps.append((step.step, total)),
+    )
+    tried = found.settings["encoders"]
+    assert set(tried["dev"]) == {"table", "feedback"}
+    numbers = [number for number, _ in steps]
+    assert numbers == sorted(numbers)
+    assert steps[-1][0] == steps[-1][1]
+    again = BiEncoder.load(model, tmp_path / "prompts", device="cpu")
+    assert (again.feedback is not None) == (tried["used"] == "feedback")
+    with pytest.raises(UserError, match="for the query side, got --side both"):
+        tune(biencoder, bench, settings(encoder="auto", side="both"), split=None)

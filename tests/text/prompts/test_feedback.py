@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def start(tower: TextTower, kind: str) -> Start:
     )
 
 
-def attached(tower: TextTower, kind: str, **given: object) -> BiEncoder:
+def attached(tower: TextTower, kind: str, **given: Any) -> BiEncoder:
     return BiEncoder(tower).attach(
         kind=kind, encoder="feedback", length=2, feedback=3, start=start(tower, kind), **given
     )
@@ -67,7 +68,7 @@ def test_a_prompt_is_the_static_vectors_and_one_for_each_document() -> None:
             expected = gate * (documents[query, rank] @ begin.map + begin.bias)
             torch.testing.assert_close(made[query, :, 3 + rank].flatten(), expected)
     with torch.no_grad():
-        prompt.map_change += 1
+        prompt.map_change.add_(1)
     torch.testing.assert_close(prompt.parts()["map"], begin.map + MAP_RATE)
     again = FeedbackPrompt.of(static, prompt.parts(), 0.3)
     torch.testing.assert_close(again(documents), prompt(documents))
@@ -224,5 +225,5 @@ def test_what_has_no_index_cannot_hold_them(toy_tower: ToyTower, tmp_path: Path)
     before = name_and_revision(model)
     assert model.feedback is not None
     with torch.no_grad():
-        model.feedback.gate += 1
+        model.feedback.gate.add_(1)
     assert name_and_revision(model) != before
