@@ -12,9 +12,10 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import DataWarning
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
 from retrieval_prompts.experiments.run import PromptOutput
-from retrieval_prompts.experiments.selection.choice import Choice, Grid, Scores, decide, frozen_grid, scores_of, tuned_grid
+from retrieval_prompts.experiments.selection.choice import (
     Choice,
     Grid,
+    Scores,
     decide,
     frozen_grid,
     scores_of,
