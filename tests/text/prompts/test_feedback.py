@@ -186,10 +186,26 @@ def test_the_first_search_reads_words_with_its_weight(toy_tower: ToyTower) -> No
         assert FirstPass(hybrid.index, 3, 0.5).bm25_weight == 0
 
 
+@pytest.mark.filterwarnings("ignore:IVF1")
+@pytest.mark.parametrize("factory", ["SQ8", "HNSW8", "IVF1,Flat", "IVF1,SQ8", "PCA8,Flat", "RaBitQ", "SQ8,RFlat"])
+def test_vectors_come_back_from_an_index(toy_tower: ToyTower, factory: str, tmp_path: Path) -> None:
+    tower = toy_tower("bert")
+    frozen_index(tower, factory).save(tmp_path / "index")
+    vectors = tower.comparable(BiEncoder(tower).encode_document([document.content for document in DOCUMENTS]))
+    for index in (frozen_index(tower, factory), Index.open(tmp_path / "index")):
+        found = index.vectors_at(np.array([3, 0, 3]))
+        tolerance = 0.02 if "SQ8" in factory or factory.endswith("Flat") else 0.1
+        if factory.startswith("PCA"):
+            assert found.shape == (3, tower.dimension)
+        else:
+            np.testing.assert_allclose(found, vectors[[3, 0, 3]], atol=tolerance)
+
+
+@pytest.mark.filterwarnings("ignore:IVF1")
 def test_an_index_that_gives_no_vectors_back_is_refused(toy_tower: ToyTower) -> None:
     tower = toy_tower("bert")
-    with pytest.warns(UserWarning), pytest.raises(UserError, match=r"IVF1,Flat does not give its vectors back"):
-        attached(tower, "input").bind(frozen_index(tower, "IVF1,Flat"))
+    with pytest.raises(UserError, match=r"IVF1,RaBitQ does not give its vectors back"):
+        attached(tower, "input", feedback_bm25=0.0).bind(frozen_index(tower, "IVF1,RaBitQ"))
 
 
 @pytest.mark.parametrize(
