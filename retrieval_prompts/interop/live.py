@@ -25,11 +25,10 @@ from torch import Tensor, nn
 from retrieval_prompts.data.plain_texts import as_texts, one_or_many
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import write_bytes
-from retrieval_prompts.prompts.encoders import SIDES, PromptTable, fingerprint
-from retrieval_prompts.prompts.feedback import NEEDS_INDEX
+from retrieval_prompts.prompts.encoders import SIDES, PromptTable
+from retrieval_prompts.prompts.feedback import NEEDS_INDEX, fingerprint_of
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, load_prompts, save_prompts
 from retrieval_prompts.prompts.strength import between
-from retrieval_prompts.towers.fingerprint import digest
 from retrieval_prompts.towers.injection import embed
 from retrieval_prompts.towers.text import padded
 
@@ -74,11 +73,8 @@ def name_and_revision(biencoder: BiEncoder) -> tuple[str, str]:
     """A name in a hub's form, and 40 hexadecimal digits over what the vectors depend on."""
     tower = biencoder.tower
     parts = [tower.fingerprint, str(biencoder.strength)]
-    if (reads := biencoder.feedback) is not None:
-        tensors = {"vectors": reads.vectors.detach(), **reads.parts()}
-        parts += [f"query {digest(tensors, before=f'{biencoder.kind} {reads.bm25_weight}')}"]
-    else:
-        parts += [f"{side} {fingerprint(biencoder.kind, make())}" for side, make in sorted(biencoder.prompts.items())]
+    prompts = sorted(biencoder.prompts.items())
+    parts += [f"{side} {fingerprint_of(biencoder.kind, encoder)}" for side, encoder in prompts]
     name = re.sub(r"[^\w.-]+", "-", Path(tower.name).name) or "model"
     return f"retrieval-prompts/{name}", hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
 

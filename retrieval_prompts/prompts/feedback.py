@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.prompts.encoders import PromptTable
+from retrieval_prompts.prompts.encoders import PromptTable, fingerprint
 from retrieval_prompts.prompts.folder import PARTS, PromptFolder
 from retrieval_prompts.prompts.settings import PromptSettings
+from retrieval_prompts.towers.fingerprint import digest
 from retrieval_prompts.towers.injection import record_prefix
 from retrieval_prompts.towers.text import TextTower
 
@@ -146,6 +147,14 @@ def shape_of(encoder: nn.Module) -> tuple[int, int, int]:
         return encoder.shape
     layers, length, width = encoder().shape
     return layers, length, width
+
+
+def fingerprint_of(kind: str, encoder: nn.Module) -> str:
+    """SHA-256 of all that a prompt encoder's vectors depend on."""
+    if isinstance(encoder, FeedbackPrompt):
+        tensors = {"vectors": encoder.vectors.detach(), **encoder.parts()}
+        return digest(tensors, before=f"{kind} {encoder.bm25_weight}")
+    return fingerprint(kind, encoder().detach())
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BASELINES = "bm25, linear, lora, nudge, rrf; or none"
 
 
-@with_settings(TuneSettings, "kind", "seed")
+@with_settings(TuneSettings, "kind", "encoder", "seed")
 def beir(
     datasets: Annotated[str, typer.Option(help="names of BEIR, or of folders in --data-dir, with commas; or all")],
     out: Annotated[Path, typer.Option(help="the folder of results; what it holds already is not run again")],
@@ -49,8 +49,8 @@ def beir(
 
     say = console.printer(json_file)
     console.check_outputs(json_file, report, overwrite=overwrite)
-    if "kind" in given and not tune:
-        raise UserError("--kind is that of prompts which are tuned; pass --tune as well")
+    if not tune and (of_prompts := sorted(set(given) - {"seed"})):
+        raise UserError(f"--{of_prompts[0]} is that of prompts which are tuned; pass --tune as well")
     learned = TuneSettings.of(**given)
     settings = BenchmarkSettings(
         systems=_systems(baselines, prompts is not None or tune),

@@ -258,3 +258,15 @@ def test_auto_trains_both_one_after_the_other(model: Path, dataset: Dataset, tmp
     assert (again.feedback is not None) == (tried["used"] == "feedback")
     with pytest.raises(UserError, match="for the query side, got --side both"):
         tune(biencoder, bench, settings(encoder="auto", side="both"), split=None)
+
+
+def test_in_a_benchmark(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    beir = ["beir", "--datasets", "data", "--data-dir", data.parent, "--model", model, "--out", tmp_path / "results"]
+    beir += ["--tune", "--encoder", "feedback"]
+    assert command(*beir).code == 0
+    record = json.loads((tmp_path / "results" / "results.json").read_text())["datasets"]["data"]
+    assert {"frozen", "tuned", "bm25", "frozen+bm25", "tuned+bm25"} <= set(record["systems"])
+    assert len(record["prompts"]["query"]) == 64
+    before = (tmp_path / "results" / "results.json").read_bytes()
+    assert command(*beir).code == 0
+    assert (tmp_path / "results" / "results.json").read_bytes() == before
