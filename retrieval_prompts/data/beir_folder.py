@@ -205,14 +205,11 @@ def load(folder: Path | str) -> Dataset:
     dropped: dict[str, str] = {}
     for name in sorted(splits):
         qrels[name], why = _read_qrels(splits[name], queries.keys() | blank.keys(), corpus)
-        if why is not None and not qrels[name]:
-            dropped[name] = (
-                f"{why}; none is left. Expected ids of this folder, such as query {next(iter(queries), '')!r}"
-            )
-            dropped[name] += f" and document {corpus.ids[0]!r}"
-            why = dropped[name]
-        if why is not None and (any(qrels.values()) or len(dropped) < len(splits)):
+        if why is not None and qrels[name]:
             warnings.warn(why, DataWarning, stacklevel=2)
+        elif why is not None:
+            ids = f"query {next(iter(queries), '')!r} and document {corpus.ids[0]!r}"
+            dropped[name] = f"{why}; none is left. Expected ids of this folder, such as {ids}"
     if dropped and not any(qrels.values()):
         raise UserError(next(iter(dropped.values())))
     return Dataset(folder.resolve().name, folder, corpus, queries, qrels, blank, dropped)
