@@ -53,7 +53,7 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare zero-shot, tuned prompts and a linear probe; for captions R@1, 5 and 10 both ways."""
-    from multimodal.data.captions import is_captions
+    from multimodal.data.caption_files import is_captions
     from retrieval_prompts.files import check_output
 
     console.check_outputs(json_file, overwrite=overwrite)

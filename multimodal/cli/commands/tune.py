@@ -40,7 +40,7 @@ def tune(
     overwrite: Overwrite = False,
 ) -> None:
     """Tune prompts on a few images a class, or on captions, and compare them with zero-shot."""
-    from multimodal.data.captions import is_captions
+    from multimodal.data.caption_files import is_captions
     from retrieval_prompts.experiments.run import PromptOutput
 
     output = PromptOutput(out, overwrite=overwrite)
