@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multimodal.data.pictures import is_picture
+from multimodal.data.pictures import is_picture, walk
 from multimodal.data.splits import SPLITS, split_name
 from retrieval_prompts.data.csv_rows import csv_rows
 from retrieval_prompts.data.lines import fields, json_object, json_rows, read_lines, string
@@ -92,8 +91,8 @@ def _says_captions(path: Path) -> bool:
             return False
         if "caption" in columns or (_alias(columns, IMAGE) and _alias(columns, CAPTION)):
             return True
-    separator = _bare(line)
-    return separator is not None and (suffix(path) != ".csv" or " " in line.split(separator, 1)[1].strip())
+    bare = _bare(line)
+    return bare is not None and (suffix(path) != ".csv" or " " in line.split(bare, 1)[1].strip())
 
 
 def _columns(line: str, separator: str) -> list[str]:
@@ -224,21 +223,22 @@ def _texts(given: Any) -> list[str] | None:
     listed = [given] if isinstance(given, str) else given
     if not isinstance(listed, list):
         return None
-    texts = [each.get(_alias(each, ("raw", *CAPTION)) or "raw") if isinstance(each, dict) else each for each in listed]
-    return texts if all(isinstance(text, str) for text in texts) else None
+    given = [each.get(_alias(each, ("raw", *CAPTION)) or "raw") if isinstance(each, dict) else each for each in listed]
+    texts = [text for text in given if isinstance(text, str)]
+    return texts if len(texts) == len(given) else None
 
 
 def _table(path: Path) -> Iterator[Row]:
-    number, line = next(read_lines(path), (1, ""))
+    _, line = next(read_lines(path), (1, ""))
     for separator in SEPARATORS:
         columns = _columns(line, separator)
         image, caption = _alias(columns, IMAGE), _alias(columns, CAPTION)
         if image is not None and caption is not None:
             return _with_header(path, image, caption, last=columns[-1] == caption and len(columns) == 2)
-    separator = _bare(line)
-    if separator is None:
+    bare = _bare(line)
+    if bare is None:
         return _with_header(path, "image", "caption", last=False)  # raises
-    return _without_header(path, separator)
+    return _without_header(path, bare)
 
 
 def _with_header(path: Path, image: str, caption: str, *, last: bool) -> Iterator[Row]:
@@ -284,9 +284,7 @@ def _has_texts(folder: Path) -> bool:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if is_picture(name))
+    return (file for file in walk(folder) if is_picture(file.name))
 
 
 def _object(entry: Any, where: str) -> dict[str, Any]:
