@@ -264,6 +264,7 @@ def _classes(folder: Path, root: Path, *, required: bool) -> tuple[list[tuple[Pi
     """
     rows: list[tuple[Picture, str]] = []
     others: list[str] = []
+    nested = True
     labels = _scan(folder)[0]
     for label in labels:
         count = len(rows)
@@ -271,11 +272,12 @@ def _classes(folder: Path, root: Path, *, required: bool) -> tuple[list[tuple[Pi
             name = path.relative_to(root).as_posix()
             if is_picture(path.name):
                 rows.append((Picture(name, path), label))
+                nested = nested and path.parent != folder / label
             else:
                 others.append(name)
         if required and len(rows) == count:
             raise UserError(f"{folder / label} has no pictures; expected files that end in {extensions()}")
-    if rows and not any(path.parent.parent == folder for path in (picture.source for picture, _ in rows)):
+    if rows and nested:
         inner = few(sorted({name for label in labels for name in _scan(folder / label)[0]}))
         message = f"{folder}: all pictures are in folders of folders; {few(labels)} are the classes, not {inner}"
         if len(labels) == 1:
