@@ -26,17 +26,19 @@ Model = Annotated[
 Pretrained = Annotated[str | None, typer.Option(help="with an open_clip name: a checkpoint file or tag")]
 ImagesRoot = Annotated[Path | None, typer.Option("--images", help="folder of a caption file's images")]
 ClassFile = Annotated[
-    Path | None, typer.Option("--class-file", help="what each class is called: label, tab, name on each line")
+    Path | None,
+    typer.Option(
+        "--class-file",
+        help="what each class is called: label, tab, name on each line; CSV, JSON, CoOp's classnames.txt",
+    ),
 ]
 
 
 def load(data: str, class_file: Path | None) -> ImageData:
     """Labelled pictures, with their classes called as the class file says. Raises UserError."""
-    from multimodal.data.class_names import read_names, renamed
-    from multimodal.data.images import load_images
+    from multimodal.data.class_names import load_named
 
-    loaded = load_images(data)
-    return loaded if class_file is None else renamed(loaded, read_names(class_file))
+    return load_named(data, class_file)
 
 
 def class_list(classes: str | None, class_file: Path | None) -> list[str] | None:
@@ -44,7 +46,7 @@ def class_list(classes: str | None, class_file: Path | None) -> list[str] | None
     if classes is not None and class_file is not None:
         raise UserError("give either --classes or --class-file, not both")
     if class_file is not None:
-        from multimodal.data.class_names import read_names
+        from multimodal.data.class_files import read_names
 
         return list(read_names(class_file).values())
     if classes is None:
