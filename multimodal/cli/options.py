@@ -24,6 +24,12 @@ Model = Annotated[
     str | None, typer.Option(help="open_clip name, folder or hf-hub:NAME  [default: the small CLIP that comes along]")
 ]
 Pretrained = Annotated[str | None, typer.Option(help="with an open_clip name: a checkpoint file or tag")]
+QuickGelu = Annotated[
+    bool | None,
+    typer.Option(
+        "--quick-gelu/--no-quick-gelu", help="with a checkpoint file: was it trained with QuickGELU, as OpenAI's"
+    ),
+]
 ImagesRoot = Annotated[Path | None, typer.Option("--images", help="folder of a caption file's images")]
 ClassFile = Annotated[
     Path | None,
@@ -63,11 +69,14 @@ def load_classifier(
     pretrained: str | None = None,
     device: str | None = None,
     strength: float | None = None,
+    quick_gelu: bool | None = None,
 ) -> PromptClassifier:
     """See `PromptClassifier.load`; imported when it is needed."""
     from multimodal.classifier import PromptClassifier
 
-    return PromptClassifier.load(folder, model, pretrained=pretrained, device=device, strength=strength)
+    return PromptClassifier.load(
+        folder, model, pretrained=pretrained, device=device, strength=strength, quick_gelu=quick_gelu
+    )
 
 
 def check_kind(captions: bool, images: Path | None, labelled: dict[str, bool]) -> None:
