@@ -29,6 +29,8 @@ EXTENSIONS = frozenset(
 )
 USUAL = (".jpg", ".png", ".webp", ".gif", ".tif")
 LITTER = ("thumbs.db", "desktop.ini")  # of a file manager
+# What describes pictures and lies beside them
+COMPANIONS = (".txt", ".csv", ".tsv", ".token", ".json", ".jsonl", ".ndjson", ".md", ".xml", ".yaml", ".yml", ".gz")
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -111,8 +113,9 @@ def load_pictures(source: str | Path | Sequence[str | Path]) -> list[Picture]:
     """The pictures of a folder and of the folders in it, or the given files, or a mixture; without labels.
 
     A folder gives its files with a picture's extension, sorted by name and without hidden ones; named relative to the
-    folder if it is the only source. Others are counted in a DataWarning. A file is taken whatever its extension is, and
-    once if it is given twice. Raises UserError for what does not exist, and if there is no picture at all.
+    folder if it is the only source. Others, but texts and lists, are counted in a DataWarning. A file is taken whatever
+    its extension is, and once if it is given twice. Raises UserError for what does not exist, and if there is no
+    picture at all.
     """
     alone = isinstance(source, str | Path)
     sources = [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]
@@ -124,7 +127,7 @@ def load_pictures(source: str | Path | Sequence[str | Path]) -> list[Picture]:
                 name = (file.relative_to(path) if alone else file).as_posix()
                 if is_picture(file.name):
                     pictures.setdefault(name, Picture(name, file))
-                else:
+                elif file.suffix.lower() not in COMPANIONS:
                     others.append(name)
         elif path.is_file():
             name = path.name if alone else path.as_posix()

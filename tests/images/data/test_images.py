@@ -537,15 +537,14 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_load_pictures(tmp_path: Path) -> None:
     image_folder(tmp_path, {"b": 2, "a/deep": 1, ".hidden": 1})
     (tmp_path / "b" / "notes.txt").write_text("x")
-    with pytest.warns(
-        DataWarning, match=r"left out 1 files that are no pictures by their names, 1 .txt \(b/notes.txt\)"
-    ):
+    write(tmp_path / "b" / "x.HEIC")
+    with pytest.warns(DataWarning, match=r"left out 1 files that are no pictures by their names, 1 .heic \(b/x.HEIC\)"):
         found = load_pictures(tmp_path)
     assert [picture.name for picture in found] == ["a/deep/0.png", "b/0.png", "b/1.png"]
     assert np.array_equal(np.asarray(found[1].load()), np.asarray(noise(0)))
     odd = write(tmp_path / "odd.data")
     assert [picture.name for picture in load_pictures(odd)] == ["odd.data"], "a file that is named is taken"
-    (tmp_path / "b" / "notes.txt").unlink()
+    (tmp_path / "b" / "x.HEIC").unlink()
     mixed = load_pictures([str(odd), tmp_path / "b", odd])
     assert [picture.name for picture in mixed] == [odd.as_posix(), *(f"{tmp_path}/b/{n}.png" for n in range(2))]
     with pytest.raises(UserError, match="gone does not exist; expected a picture or a folder of pictures"):
