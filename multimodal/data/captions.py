@@ -111,4 +111,6 @@ def _find(roots: list[Path], names: Mapping[str, tuple[str, ...]], path: Path) -
 
 def splits(file: str | Path) -> set[str]:
     """The splits that a caption file names: some of "train", "val" and "test"; none where it is not split."""
-    return {row.split for row in rows(Path(file)) if row.split is not None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # said when the captions are loaded
+        return {row.split for row in rows(Path(file)) if row.split is not None}
