@@ -26,6 +26,7 @@ SEPARATORS = "\t,;|"
 # What the name of a picture and its caption are called, the usual first
 IMAGE = ("file", "image", "file_name", "filename", "image_name", "filepath", "file_path", "image_path", "path", "img")
 CAPTION = ("captions", "caption", "text", "texts", "sentences", "sentence", "title", "comment", "raw", "description")
+SHARD = re.compile(rf"\d+|images?|{'|'.join(SPLITS)}")  # a folder that says nothing about its pictures
 NUMBERED = re.compile(r"#\d+$")  # Flickr8k's picture.jpg#0
 COCO_FILES = ("{}.jpg", "{:012d}.jpg", *(f"COCO_{part}2014_{{:012d}}.jpg" for part in ("train", "val", "test")))
 COCO_FOLDERS = ("", "train2014/", "val2014/", "train2017/", "val2017/")
@@ -277,10 +278,12 @@ def _pairs(folder: Path) -> Iterator[Row]:
 
 
 def _has_texts(folder: Path) -> bool:
-    """Whether the first picture of a folder has words in a text file beside it."""
+    """Whether the first picture of a folder, which is not in that of a class, has words in a text file beside it."""
     picture = next(_pictures(folder), None)
-    text = picture.with_suffix(".txt") if picture is not None else None
-    return text is not None and text.is_file() and any(re.search(r"[^\W\d_]", line) for _, line in read_lines(text))
+    if picture is None or not all(SHARD.fullmatch(name.lower()) for name in picture.relative_to(folder).parts[:-1]):
+        return False
+    text = picture.with_suffix(".txt")
+    return text.is_file() and any(re.search(r"[^\W\d_]", line) for _, line in read_lines(text))
 
 
 def _pictures(folder: Path) -> Iterator[Path]:

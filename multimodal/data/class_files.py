@@ -6,6 +6,7 @@ ImageNet labels its classes by WordNet's ids, n01440764, and names each by its s
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import warnings
@@ -70,7 +71,7 @@ def check_names(names: Iterable[str]) -> None:
         )
 
 
-def names_of(labels: Collection[str], folder: Path) -> dict[str, str] | None:
+def names_of(labels: Collection[str], folder: Path | None) -> dict[str, str] | None:
     """The names of labels that begin with an id, all of them; None for any others.
 
     n02085620-Chihuahua and 001.ak47 (Stanford Dogs, Caltech-256) have theirs behind it; those of WordNet's ids alone
@@ -81,11 +82,11 @@ def names_of(labels: Collection[str], folder: Path) -> dict[str, str] | None:
         found = {label: match[1] for label, match in matches.items() if match}
         if len(found) == len(labels):
             return found
-    if not all(map(WORDNET.fullmatch, labels)):
+    if folder is None or not all(map(WORDNET.fullmatch, labels)):
         return None
     for place in (folder, folder.resolve().parent):
         for name in USUAL:
-            if (place / name).is_file():
+            with contextlib.suppress(UserError):  # it may hold something else
                 found = read_names(place / name, labels)
                 if len(found) == len(labels):
                     return found

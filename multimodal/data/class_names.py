@@ -20,7 +20,7 @@ def load_named(source: str, class_file: Path | None = None) -> ImageData:
     if class_file is not None:
         return renamed(loaded, read_names(class_file, loaded.classes))
     path = Path(source)
-    names = names_of(loaded.classes, path if path.is_dir() else path.parent)
+    names = names_of(loaded.classes, path if path.is_dir() else path.parent if path.is_file() else None)
     check_names(loaded.classes if names is None else names.values())
     return loaded if names is None else renamed(loaded, names)
 

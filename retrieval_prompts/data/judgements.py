@@ -103,6 +103,8 @@ def _form(line: str, where: str) -> tuple[_Form, bool]:
         if len(names) >= 3 and all(names.count(name) == 1 for name in QRELS_HEADER):
             query, document, grade = map(names.index, QRELS_HEADER)
             return _Form(separator, len(names), (query, document, grade)), True
+        if separator is None and all(column.endswith((",", ";")) for column in columns[:-1]):
+            continue  # a space behind each comma
         if len(columns) in (3, 4):
             found.append(_Form(separator, len(columns), (0, len(columns) - 2, len(columns) - 1)))
             if GRADE.fullmatch(columns[-1].strip()):
@@ -125,7 +127,8 @@ def _judgement(line: str, more: Iterator[tuple[int, str]], form: _Form, where: s
         columns = fields(line, form.separator)
     if len(columns) != form.count:
         raise UserError(f"{where}: expected {form}, got {len(columns)}: {line.strip()!r:.60}")
-    query, document, grade = (columns[place] for place in form.places)
+    spaced = form.separator in (",", ";")
+    query, document, grade = (columns[place].strip() if spaced else columns[place] for place in form.places)
     if not GRADE.fullmatch(grade.strip()):
         raise UserError(f"{where}: expected an integer grade of at most 4 digits, got {grade!r}")
     return query, document, int(float(grade))

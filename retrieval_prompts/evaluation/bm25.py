@@ -127,16 +127,19 @@ class BM25Index:
         Queries without a word are counted in a DataWarning.
         """
         run: Run = {}
-        if wordless := [query for query, text in queries.items() if not words(text)]:
-            message = (
-                f"{len(wordless)} of {len(queries)} queries have no word that BM25 could look for ({few(wordless)})"
-            )
-            warnings.warn(message, DataWarning, stacklevel=2)
+        warn_of_wordless(queries)
         for query, text in queries.items():
             scores = self.scores(text)
             best = best_positions(scores, k)
             run[query] = {self.ids[position]: float(scores[position]) for position in best if scores[position] > 0}
         return run
+
+
+def warn_of_wordless(queries: Mapping[str, str]) -> None:
+    """One DataWarning, where queries have no word that could be looked for."""
+    if wordless := [query for query, text in queries.items() if not words(text)]:
+        message = f"{len(wordless)} of {len(queries)} queries have no word that BM25 could look for ({few(wordless)})"
+        warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def bm25_run(texts: Iterable[str], ids: Sequence[str], queries: Mapping[str, str], k: int = 100) -> Run:

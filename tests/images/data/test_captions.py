@@ -175,7 +175,9 @@ def test_a_folder_of_pictures_with_texts(folder: Path) -> None:
     assert content(load_captions(folder)) == [("a.jpg", ["A dog"])]
     write(folder / "shards" / "train" / "e.png")
     (folder / "shards" / "train" / "e.txt").write_text("E")
-    assert splits(folder / "shards") == {"train"}
+    assert splits(folder / "shards") == {"train"} and is_captions(str(folder / "shards"))
+    (folder / "shards" / "train").rename(folder / "shards" / "cat")
+    assert not is_captions(str(folder / "shards")), "a class, with notes"
 
 
 def test_images_elsewhere_and_gzip(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -132,6 +132,7 @@ def test_folders_of_wordnet_ids(tmp_path: Path) -> None:
     for place in (names, names.rename(root / "synset_words.txt")):
         assert load_named(str(root)).classes == ("crane", "goldfish", "tench"), place
     write(root / "classnames.txt", "n01440764 tench\n")  # of other classes: the next is asked
+    write(root / "LOC_synset_mapping.txt", "n01440764\n")
     assert load_named(str(root)).classes == ("crane", "goldfish", "tench")
     named = write(tmp_path / "mine.txt", "".join(f"{label}\tmy {name}\n" for label, name in TENCH.items()))
     assert load_named(str(root), named).classes == ("my crane", "my goldfish", "my tench")

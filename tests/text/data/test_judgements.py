@@ -119,6 +119,7 @@ def test_odd_ids_are_written_as_they_are_read(tmp_path: Path) -> None:
         ("qid iter docno rel\nq1 0 d1 1\n", {"q1": {"d1": 1}}),
         ("Query_ID;Doc_ID;Label\nq1;d1;1\n", {"q1": {"d1": 1}}),
         ("q1,d1,1\nq1,d2,0\n", {"q1": {"d1": 1, "d2": 0}}),
+        ("q1, d1, 1\nq1, d 2, 0\n", {"q1": {"d1": 1, "d 2": 0}}),
         ("q 1\td 1\t1\n", {"q 1": {"d 1": 1}}),
     ],
 )
