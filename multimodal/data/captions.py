@@ -92,7 +92,7 @@ def _find(roots: list[Path], names: Mapping[str, tuple[str, ...]], path: Path) -
     pictures: list[Picture] = []
     missing: list[str] = []
     for name, others in names.items():
-        candidates = (root / place for root in roots for place in (name, *others))
+        candidates = (root / place for root in roots for place in (name, *others, *_elsewhere(name)))
         found = next((candidate for candidate in candidates if candidate.is_file()), None)
         if found is None:
             missing.append(name)
@@ -107,6 +107,14 @@ def _find(roots: list[Path], names: Mapping[str, tuple[str, ...]], path: Path) -
             raise UserError(message)
         warnings.warn(f"{message}; they are left out", DataWarning, stacklevel=3)
     return pictures
+
+
+def _elsewhere(name: str) -> list[str]:
+    """Where a picture that is named by its address, or as on Windows, may be below a root."""
+    if "://" in name:
+        parts = name.partition("?")[0].split("/")
+        return ["/".join(parts[-2:]), parts[-1]]
+    return [name.replace("\\", "/")] if "\\" in name else []
 
 
 def splits(file: str | Path) -> set[str]:

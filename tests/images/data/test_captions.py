@@ -154,6 +154,13 @@ def test_pictures_are_looked_for_where_coco_has_them(place: str, tmp_path: Path)
     assert content(load_captions(path)) == [("a.jpg", ["x"])]
 
 
+@pytest.mark.parametrize("name", ["http://images.org/val2017/a.jpg?x=1", "val2017\\a.jpg", "./val2017/a.jpg"])
+def test_pictures_named_from_elsewhere(name: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(lines({"image": name, "caption": "x"}))
+    (picture,) = load_captions(tmp_path / "x.jsonl", images=write(tmp_path / "val2017" / "a.jpg").parents[1]).pictures
+    assert picture.source == tmp_path / "val2017" / "a.jpg"
+
+
 def test_pictures_by_their_id(tmp_path: Path) -> None:
     path = tmp_path / "train_caption.json"
     path.write_text(json.dumps([{"image_id": "522418", "id": 1, "caption": "x"}, {"image_id": 9, "caption": "y"}]))

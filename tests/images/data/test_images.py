@@ -428,6 +428,14 @@ def test_a_plain_picture() -> None:
     assert np.array_equal(shown(encoded(noise(1))), np.asarray(noise(1)))
 
 
+@pytest.mark.parametrize("format", ["AVIF", "DDS", "ICO", "JPEG2000", "MPO", "PCX", "PPM", "QOI", "SGI", "TGA"])
+def test_what_pillow_reads_is_read(format: str) -> None:
+    image = noise(1, (32, 32))
+    content = encoded(image, format)
+    with Image.open(io.BytesIO(content)) as plainly:
+        assert np.array_equal(shown(content), np.asarray(plainly.convert("RGB")))
+
+
 def test_transparent_is_white() -> None:
     clear, half, full = (0, 0, 0, 0), (255, 0, 0, 128), (255, 0, 0, 255)
     image = Image.new("RGBA", (3, 1))
