@@ -1,7 +1,8 @@
 """The published protocol of few-shot prompt learning (CoOp, CoCoOp, MaPLe) on its 11 data sets, or on image folders.
 
-    python eval/run_classification.py --data-dir DATA --datasets caltech101,dtd,folder:PICTURES --model ViT-B-16 \\
-        --pretrained openai --method coop,kgcoop --shots 16 --seeds 1,2,3 --protocol base-to-new --out result.json
+    python eval/run_classification.py --data-dir DATA --datasets caltech101,dtd,folder:PICTURES \\
+        --model ViT-B-16-quickgelu --pretrained openai --method coop,kgcoop --shots 16 --seeds 1,2,3 \\
+        --protocol base-to-new --out result.json
 
 DATA is laid out as CoOp's DATASETS.md says (see multimodal/published.py: splits, base and new classes, draws of shots),
 templates are the published ones (multimodal/templates.py). Each run, one of (data set, method, seed), is written when

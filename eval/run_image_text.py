@@ -1,7 +1,7 @@
 """Caption retrieval both ways, zero-shot and tuned, on Karpathy's JSON (Flickr30k, COCO), JSON lines or CSV.
 
-    python eval/run_image_text.py --captions dataset_flickr30k.json --images flickr30k-images --model ViT-B-32 \\
-        --pretrained openai --prompts PROMPTS --out result.json
+    python eval/run_image_text.py --captions dataset_flickr30k.json --images flickr30k-images \\
+        --model ViT-B-32-quickgelu --pretrained openai --prompts PROMPTS --out result.json
     python eval/run_image_text.py --captions captions.csv --tune coop --seeds 1,2,3 --set epochs=10 --out result.json
 
 --prompts evaluates prompt folders; --tune trains prompts on the train split, one run a seed. Each run is written when

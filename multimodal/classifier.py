@@ -19,7 +19,7 @@ from multimodal.data.pictures import Picture
 from multimodal.prompts import folder as prompt_folder
 from multimodal.prompts.contexts import Classes, Prompts, logits
 from multimodal.prompts.methods import Method, method
-from multimodal.towers.clip import Clip, load_clip
+from multimodal.towers.clip import Clip, load_clip, reload_clip
 from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages, GivenFeatures
@@ -214,6 +214,7 @@ class PromptClassifier:
         pretrained: str | None = None,
         device: str | None = None,
         strength: float | None = None,
+        quick_gelu: bool | None = None,
     ) -> PromptClassifier:
         """Read a prompt folder.
 
@@ -221,14 +222,19 @@ class PromptClassifier:
             clip: the frozen model, or its name where it has moved; None: the one that the folder names.
             pretrained: with a name; or alone, where only the checkpoint has moved.
             strength: from 0 (the frozen model) to 1; None: as saved.
+            quick_gelu: of a checkpoint; see `load_clip`.
 
         Raises UserError for another model than the one that the prompts were tuned on, and for a damaged folder.
         """
         saved = prompt_folder.load(folder)
         if not isinstance(clip, Clip):
-            if clip is None and pretrained is None:
-                pretrained = saved.base["pretrained"]
-            clip = load_clip(clip or saved.base["name"], pretrained, device=device)
+            weights = pretrained or (saved.base["pretrained"] if clip is None else None)
+            name = clip or saved.base["name"]
+            clip = (
+                reload_clip(name, weights, device=device)
+                if quick_gelu is None
+                else load_clip(name, weights, device=device, quick_gelu=quick_gelu)
+            )
         if clip.fingerprint != saved.base["fingerprint"]:
             raise UserError(
                 f"{folder} was tuned on {saved.base['name']} (fingerprint {saved.base['fingerprint'][:8]}), "

@@ -24,19 +24,27 @@ Model = Annotated[
     str | None, typer.Option(help="open_clip name, folder or hf-hub:NAME  [default: the small CLIP that comes along]")
 ]
 Pretrained = Annotated[str | None, typer.Option(help="with an open_clip name: a checkpoint file or tag")]
+QuickGelu = Annotated[
+    bool | None,
+    typer.Option(
+        "--quick-gelu/--no-quick-gelu", help="with a checkpoint file: was it trained with QuickGELU, as OpenAI's"
+    ),
+]
 ImagesRoot = Annotated[Path | None, typer.Option("--images", help="folder of a caption file's images")]
 ClassFile = Annotated[
-    Path | None, typer.Option("--class-file", help="what each class is called: label, tab, name on each line")
+    Path | None,
+    typer.Option(
+        "--class-file",
+        help="what each class is called: label, tab, name on each line; CSV, JSON, CoOp's classnames.txt",
+    ),
 ]
 
 
 def load(data: str, class_file: Path | None) -> ImageData:
     """Labelled pictures, with their classes called as the class file says. Raises UserError."""
-    from multimodal.data.class_names import read_names, renamed
-    from multimodal.data.images import load_images
+    from multimodal.data.class_names import load_named
 
-    loaded = load_images(data)
-    return loaded if class_file is None else renamed(loaded, read_names(class_file))
+    return load_named(data, class_file)
 
 
 def class_list(classes: str | None, class_file: Path | None) -> list[str] | None:
@@ -44,7 +52,7 @@ def class_list(classes: str | None, class_file: Path | None) -> list[str] | None
     if classes is not None and class_file is not None:
         raise UserError("give either --classes or --class-file, not both")
     if class_file is not None:
-        from multimodal.data.class_names import read_names
+        from multimodal.data.class_files import read_names
 
         return list(read_names(class_file).values())
     if classes is None:
@@ -61,11 +69,14 @@ def load_classifier(
     pretrained: str | None = None,
     device: str | None = None,
     strength: float | None = None,
+    quick_gelu: bool | None = None,
 ) -> PromptClassifier:
     """See `PromptClassifier.load`; imported when it is needed."""
     from multimodal.classifier import PromptClassifier
 
-    return PromptClassifier.load(folder, model, pretrained=pretrained, device=device, strength=strength)
+    return PromptClassifier.load(
+        folder, model, pretrained=pretrained, device=device, strength=strength, quick_gelu=quick_gelu
+    )
 
 
 def check_kind(captions: bool, images: Path | None, labelled: dict[str, bool]) -> None:

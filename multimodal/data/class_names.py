@@ -1,32 +1,28 @@
-"""What classes are called: a file that says which word a folder's or label's class is written as in a prompt."""
+"""What classes are called: labelled pictures with the words that a class file says for their labels."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 
-from multimodal.data.images import ImageData, called, same_name
-from retrieval_prompts.data.lines import read_lines
+from multimodal.data.class_files import check_names, names_of, read_names
+from multimodal.data.images import ImageData, called, load_images, same_name
 from retrieval_prompts.errors import UserError, few
 
 
-def read_names(path: Path) -> dict[str, str]:
-    """A class file -> label -> name: on each line a label, a tab and its name, or the name alone, in order.
+def load_named(source: str, class_file: Path | None = None) -> ImageData:
+    """`load_images`, with the classes called as the class file says.
 
-    Raises UserError with file and line for an empty name, a label that comes twice, and a file without names.
+    Without one, classes that begin with an id are called by what stands behind it, or as a file in the data's folder
+    says (`names_of`). Raises UserError for what cannot be read, and for classes that are ids alone.
     """
-    names: dict[str, str] = {}
-    for number, line in read_lines(path):
-        label, tab, name = line.strip("\r\n").partition("\t")
-        label, name = label.strip(), (name if tab else label).strip()
-        if not label or not name:
-            raise UserError(f"{path}:{number}: expected a class name, or a label, a tab and its name")
-        if label in names:
-            raise UserError(f"{path}:{number}: the label {label!r} comes twice")
-        names[label] = name
-    if not names:
-        raise UserError(f"{path} is empty; expected a class name on each line")
-    return names
+    loaded = load_images(source)
+    if class_file is not None:
+        return renamed(loaded, read_names(class_file, loaded.classes))
+    path = Path(source)
+    names = names_of(loaded.classes, path if path.is_dir() else path.parent if path.is_file() else None)
+    check_names(loaded.classes if names is None else names.values())
+    return loaded if names is None else renamed(loaded, names)
 
 
 def renamed(data: ImageData, names: dict[str, str]) -> ImageData:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal.data.pictures import Picture, extensions, is_picture, load_pictures
+from multimodal.data.pictures import Picture, extensions, is_picture, left_out, load_pictures, walk
 from multimodal.data.splits import SPLITS, Listing, split_name
 from retrieval_prompts.data.csv_rows import csv_rows
 from retrieval_prompts.errors import DataWarning, UserError, few
@@ -84,7 +84,8 @@ def load_images(source: str | Path, *, split_seed: int = 0) -> ImageData:
     Args:
         source: one of
             - an image folder: train/<class>/* with test/<class>/* and maybe val/ (or dev/), or <class>/*. A class
-              gives its files that end in a picture's extension; hidden files and folders are left out;
+              gives its files that end in a picture's extension, and those of the folders in it; others are counted in
+              a DataWarning, but hidden ones;
             - a .csv file with the header path,label[,split]; paths are relative to its folder;
             - "hf:NAME[@split]", a data set of the Hugging Face hub, or of a local folder that `datasets` reads;
             - "torchvision:NAME", a class of torchvision.datasets, downloaded into the cache folder.
@@ -231,37 +232,58 @@ def _folder(root: Path) -> Listing:
     folders, pictures = _scan(root)
     # A folder "train" that holds pictures itself is a class: the railway's
     splits = [name for name in folders if name.lower() in SPLITS and _scan(root / name)[0]]
-    if not splits:
-        if pictures and not folders:
-            raise UserError(f"{root} has pictures but no class folders; expected {LAYOUTS}")
-        return {"train": _classes(root, root, required=True)}
-    if other := [name for name in folders if name not in splits]:
+    if not splits and pictures and not folders:
+        raise UserError(f"{root} has pictures but no class folders; expected {LAYOUTS}")
+    if splits and (other := [name for name in folders if name not in splits]):
         message = f"{root}: not used, for no split is called so or it has no class folders: {few(other)}"
         warnings.warn(message, DataWarning, stacklevel=4)
     found: dict[str, str] = {}  # split -> folder
-    for name in splits:
-        if (first := found.setdefault(SPLITS[name.lower()], name)) != name:
+    for name in splits or ["."]:
+        if (first := found.setdefault(SPLITS.get(name.lower(), "train"), name)) != name:
             raise UserError(f"{root}: the folders {first} and {name} are the same split; merge them or remove one")
     reference = "train" if "train" in found else next(iter(found))
-    return {
-        split: _classes(root / found[split], root, required=split == reference)
+    classes = [
+        (split, _classes(root / found[split], root, required=split == reference))
         for split in ("train", "val", "test")
         if split in found
-    }
+    ]
+    beside = [(Path(found[split]) / name).as_posix() for split, _ in classes for name in _scan(root / found[split])[1]]
+    if others := [name for _, (_, names) in classes for name in names]:
+        warnings.warn(left_out(str(root), others), DataWarning, stacklevel=4)
+    if beside:
+        message = f"{root}: left out {len(beside)} pictures that are in no class folder ({few(beside)})"
+        warnings.warn(message, DataWarning, stacklevel=4)
+    return {split: rows for split, (rows, _) in classes}
 
 
-def _classes(folder: Path, root: Path, *, required: bool) -> list[tuple[Picture, str]]:
-    """The pictures of <class>/* in `folder`, named relative to `root`. `required`: no class may be empty."""
+def _classes(folder: Path, root: Path, *, required: bool) -> tuple[list[tuple[Picture, str]], list[str]]:
+    """The pictures of <class>/* in `folder`, and what is no picture there, named relative to `root`.
+
+    Args:
+        required: no class may be empty.
+    """
     rows: list[tuple[Picture, str]] = []
-    for label in _scan(folder)[0]:
-        inner, names = _scan(folder / label)
-        if not names and required:
-            hint = f"; its folders are {few(inner)}: is it the data's folder itself?" if inner else ""
-            raise UserError(f"{folder / label} has no pictures; expected files that end in {extensions()}{hint}")
-        for name in names:
-            path = folder / label / name
-            rows.append((Picture(path.relative_to(root).as_posix(), path), label))
-    return rows
+    others: list[str] = []
+    nested = True
+    labels = _scan(folder)[0]
+    for label in labels:
+        count = len(rows)
+        for path in walk(folder / label):
+            name = path.relative_to(root).as_posix()
+            if is_picture(path.name):
+                rows.append((Picture(name, path), label))
+                nested = nested and path.parent != folder / label
+            else:
+                others.append(name)
+        if required and len(rows) == count:
+            raise UserError(f"{folder / label} has no pictures; expected files that end in {extensions()}")
+    if rows and nested:
+        inner = few(sorted({name for label in labels for name in _scan(folder / label)[0]}))
+        message = f"{folder}: all pictures are in folders of folders; {few(labels)} are the classes, not {inner}"
+        if len(labels) == 1:
+            raise UserError(f"{message}: is {folder / labels[0]} the data's folder itself?")
+        warnings.warn(message, DataWarning, stacklevel=5)
+    return rows, others
 
 
 def _scan(folder: Path) -> tuple[list[str], list[str]]:

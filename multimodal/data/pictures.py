@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from retrieval_prompts.errors import UserError, first_line
+from multimodal.data.metadata import ORIENTATION, exif_of, orientation, without_metadata
+from retrieval_prompts.errors import DataWarning, UserError, few, first_line
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow's others, one starts a program
+# What Pillow reads; but no EPS and WMF, which start a program or ask the system, nor what is mostly no picture
+FORMATS = (
+    *("AVIF", "BMP", "DDS", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI"),
+    *("TGA", "TIFF", "WEBP", "XBM"),
+)
+EXTENSIONS = frozenset(
+    {".apng", ".avif", ".avifs", ".bmp", ".bw", ".dds", ".dib", ".gif", ".icns", ".ico", ".j2c", ".j2k", ".jfif"}
+    | {".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm"}
+    | {".ppm", ".psd", ".qoi", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm"}
+)
+USUAL = (".jpg", ".png", ".webp", ".gif", ".tif")
+LITTER = ("thumbs.db", "desktop.ini")  # of a file manager
+# What describes pictures and lies beside them
+COMPANIONS = (".txt", ".csv", ".tsv", ".token", ".json", ".jsonl", ".ndjson", ".md", ".xml", ".yaml", ".yml", ".gz")
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 ELONGATION = 200  # times as long as wide: scaling the short side to a model's would make such a strip huge
 
 
@@ -50,37 +75,60 @@ class Picture:
 def decode(content: bytes, place: str) -> Image.Image:
     """Bytes of a picture file -> RGB, as a viewer shows it.
 
-    The first frame, turned as its EXIF says, what is transparent over white, 16 bits a channel scaled to 8.
-    Raises UserError that names `place` for bytes that are no whole picture, and for one that is too large
-    (`PIL.Image.MAX_IMAGE_PIXELS`: a few bytes can unpack to more than the memory holds) or too elongated.
+    The first frame, turned as its EXIF says, what is transparent over white, 16 bits a channel scaled to 8. Metadata
+    that is broken never costs the picture. Raises UserError that names `place` for bytes that are no whole picture, and
+    for one that is too large (`PIL.Image.MAX_IMAGE_PIXELS`: a few bytes can unpack to more than the memory holds) or
+    too elongated.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(*image.size)
-            image.load()
-            return rgb(ImageOps.exif_transpose(image))
+        return _decoded(content)
     except UnidentifiedImageError:
         reason = f"it is none of {', '.join(FORMATS)}" if content else "it is empty"
     except Exception as error:  # Pillow's decoders raise whatever the bytes make them stumble on
         reason = first_line(error)
+    bare = without_metadata(content)
+    if bare is not None:
+        with contextlib.suppress(Exception):
+            return _decoded(bare, orientation(exif_of(content)))
     raise UserError(f"{place} cannot be read as a picture ({reason})")
+
+
+def _decoded(content: bytes, turn: int | None = None) -> Image.Image:
+    """turn: the orientation, where the file has none of its own."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        _check_size(*image.size)
+        image.load()
+        turns = TURNS.get(turn or _orientation(image) or 1)
+        return rgb(image if turns is None else image.transpose(turns))
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # one broken tag, and Pillow gives none
+        return orientation(image.info.get("exif", b""))
 
 
 def load_pictures(source: str | Path | Sequence[str | Path]) -> list[Picture]:
     """The pictures of a folder and of the folders in it, or the given files, or a mixture; without labels.
 
     A folder gives its files with a picture's extension, sorted by name and without hidden ones; named relative to the
-    folder if it is the only source. A file is taken whatever its extension is, and once if it is given twice. Raises
-    UserError for what does not exist, and if there is no picture at all.
+    folder if it is the only source. Others, but texts and lists, are counted in a DataWarning. A file is taken whatever
+    its extension is, and once if it is given twice. Raises UserError for what does not exist, and if there is no
+    picture at all.
     """
     alone = isinstance(source, str | Path)
     sources = [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]
     pictures: dict[str, Picture] = {}
+    others: list[str] = []
     for path in sources:
         if path.is_dir():
-            for file in _walk(path):
+            for file in walk(path):
                 name = (file.relative_to(path) if alone else file).as_posix()
-                pictures.setdefault(name, Picture(name, file))
+                if is_picture(file.name):
+                    pictures.setdefault(name, Picture(name, file))
+                elif file.suffix.lower() not in COMPANIONS:
+                    others.append(name)
         elif path.is_file():
             name = path.name if alone else path.as_posix()
             pictures.setdefault(name, Picture(name, path))
@@ -89,12 +137,21 @@ def load_pictures(source: str | Path | Sequence[str | Path]) -> list[Picture]:
     if not pictures:
         where = ", ".join(str(path) for path in sources[:3]) or "an empty list"
         raise UserError(f"no picture found in {where}; expected files that end in {extensions()}")
+    if others:
+        warnings.warn(left_out(", ".join(map(str, sources[:3])), others), DataWarning, stacklevel=2)
     return list(pictures.values())
+
+
+def left_out(place: str, names: Sequence[str]) -> str:
+    """What is said of files that are no pictures."""
+    kinds = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)
+    said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+    return f"{place}: left out {len(names)} files that are no pictures by their names, {said} ({few(names)})"
 
 
 def extensions() -> str:
     """For messages: the extensions that make a file in a folder a picture."""
-    return ", ".join(sorted(EXTENSIONS))
+    return f"{', '.join(USUAL)} or another extension that Pillow reads"
 
 
 def is_picture(name: str) -> bool:
@@ -102,10 +159,21 @@ def is_picture(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
+def walk(folder: Path) -> Iterator[Path]:
+    """The files of a folder, then those of the folders in it, sorted by name; without hidden ones.
+
+    Links are followed, but into no folder twice.
+    """
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if (place := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if is_picture(name))
+        yield from (
+            Path(parent, name) for name in sorted(files) if not (name.startswith(".") or name.lower() in LITTER)
+        )
 
 
 def _check_size(width: int, height: int) -> None:

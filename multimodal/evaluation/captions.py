@@ -12,8 +12,9 @@ from torch import Tensor
 
 from multimodal.data.pictures import Picture
 from multimodal.evaluation.metrics import RECALL_AT, best_ranks
-from multimodal.evaluation.rankings import Best, Entry, Rankings, portable
+from multimodal.evaluation.rankings import Best, Entry, Rankings
 from multimodal.vectors.features import image_features
+from retrieval_prompts.data.ids import portable
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import Comparison, compare
 

@@ -13,14 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval_prompts.data.judgements import Qrels, Run, write_qrels
-from retrieval_prompts.data.lines import read_lines
+from retrieval_prompts.data.judgements import Qrels, Run, read_qrels, write_qrels
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
 from retrieval_prompts.files import check_output
@@ -29,16 +27,6 @@ if TYPE_CHECKING:
     from multimodal.data.pictures import Picture
 
 TOP = 100  # documents of a query that a run keeps
-UNSAFE = re.compile(r"[\s%\ud800-\udfff]")  # columns are divided by white space; half a character cannot be written
-
-
-def portable(name: str) -> str:
-    """A name as an id of a TREC file: white space and "%" are percent-encoded, as in an address; all else is kept.
-
-    >>> portable("cats/my cat.jpg")
-    'cats/my%20cat.jpg'
-    """
-    return UNSAFE.sub(lambda match: quote(match[0], errors="surrogatepass"), name)
 
 
 @dataclass(frozen=True)
@@ -46,7 +34,7 @@ class Entry:
     """A query or a document.
 
     Args:
-        id: without white space; see `portable`.
+        id: without white space; see `retrieval_prompts.data.ids.portable`.
         text: a caption, or the name of a picture or a class.
         picture: what is shown of it, where it is one.
     """
@@ -145,7 +133,7 @@ def write(folder: Path, dataset: str, rankings: Iterable[Rankings]) -> None:
         stem = file_stem(dataset, each.name)
         write_qrels(folder / f"{stem}.qrels.tsv", each.qrels())
         for system in each.systems:
-            write_run(folder / f"{stem}.{file_stem(system)}.trec", each.run(system), portable(system))
+            write_run(folder / f"{stem}.{file_stem(system)}.trec", each.run(system), system)
 
 
 def read(folder: Path, dataset: str, asked: Rankings, systems: Iterable[str]) -> Rankings:
@@ -155,7 +143,7 @@ def read(folder: Path, dataset: str, asked: Rankings, systems: Iterable[str]) ->
     """
     stem = file_stem(dataset, asked.name)
     qrels = folder / f"{stem}.qrels.tsv"
-    judged = {line.partition("\t")[0] for _, line in read_lines(qrels)} if qrels.exists() else set()
+    judged = read_qrels(qrels) if qrels.exists() else {}
     kept = [at for at, query in enumerate(asked.queries) if query.id in judged]
     found = Rankings(asked.name, [asked.queries[at] for at in kept], asked.documents, [asked.right[at] for at in kept])
     for system in systems:

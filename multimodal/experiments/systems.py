@@ -16,7 +16,8 @@ from torch import Tensor
 
 from multimodal.data.images import ImageData, Split, few_shot, same_name
 from multimodal.evaluation.metrics import classification
-from multimodal.evaluation.rankings import Best, Entry, Rankings, portable
+from multimodal.evaluation.rankings import Best, Entry, Rankings
+from retrieval_prompts.data.ids import portable
 from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from multimodal.data.class_files import check_names
 from multimodal.data.images import same_name
 from multimodal.data.templates import fill
 from retrieval_prompts.errors import UserError
@@ -50,7 +51,8 @@ class Classes:
     Args:
         names: as the data has them; underscores become spaces where they are written into a prompt.
 
-    Raises UserError for no names, an empty or repeated name, and one that does not fit beside the context.
+    Raises UserError for no names, an empty or repeated name, one that is an id of WordNet, and one that does not fit
+    beside the context.
     """
 
     def __init__(self, clip: Clip, names: Sequence[str], settings: PromptSettings) -> None:
@@ -62,6 +64,7 @@ class Classes:
             raise UserError("expected at least one class name, got none")
         if "" in words:
             raise UserError(f"class name {words.index('') + 1} of {len(words)} is empty; name every class")
+        check_names(self.names)
         alike: dict[str, int] = {}
         for number, name in enumerate(self.names):
             if (first := alike.setdefault(same_name(name), number)) != number:

@@ -53,15 +53,19 @@ def write_result(path: Path, value: Any) -> None:
 
 
 def _quiet() -> None:
-    """One-line warnings of our own, and none of the libraries' progress chatter."""
+    """One-line warnings, each once, and none of the libraries' progress chatter."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+    said: set[str] = set()  # a file that is read twice is as odd the second time
+
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if issubclass(category, UserWarning):
-            print(f"warning: {_line(message)}", file=sys.stderr)
+        line = _line(message)
+        if issubclass(category, UserWarning) and line not in said:
+            said.add(line)
+            print(f"warning: {line}", file=sys.stderr)
 
     warnings.showwarning = show
 

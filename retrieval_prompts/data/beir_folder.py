@@ -1,16 +1,18 @@
 """BEIR folders, read strictly and lazily: corpus.jsonl, queries.jsonl, qrels/<split>.tsv. Knows no model and no metric.
 
 Each file may be gzipped (.gz); the plain one is preferred. Documents keep the order of the file. A file is read once
-from end to end and every line is checked; whatever cannot be trusted raises UserError with `file:line`. Format: Thakur
-et al. 2021, "BEIR".
+from end to end and every line is checked; whatever cannot be trusted raises UserError with `file:line`. What is odd
+but clear is read: an id that is a number, a title or text that is null, the same line twice. Format: Thakur et al.
+2021, "BEIR".
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from array import array
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,35 +52,54 @@ class Corpus:
     def open(cls, path: Path | str) -> Corpus:
         """Read and check every line of corpus.jsonl or corpus.jsonl.gz, once.
 
-        A document with neither title nor text is kept, so that ids stay valid, and counted in one DataWarning.
-        Raises UserError with file and line for anything malformed, and for an id that comes twice.
+        A document with neither title nor text is kept, so that ids stay valid, and counted in one DataWarning; so are
+        the ids of lines that say the same again, which are left out, and those of documents without the field "text".
+        Raises UserError with file and line for anything malformed, and for one id of two documents.
         """
         path = Path(path)
         in_memory = path.suffix == ".gz"
         documents: list[Document] = []
-        offsets: list[int] = []
-        lines: dict[str, int] = {}  # id -> line
+        offsets, numbers = array("q"), array("q")  # of each document: where its line begins, and which line it is
+        positions: dict[str, int] = {}
         empty: list[str] = []
+        again: list[str] = []
+        untexted: list[str] = []
         digest = hashlib.sha256()
         for number, offset, line in read_at(path):
-            document = _document(line, f"{path}:{number}")
-            first = lines.setdefault(document.id, number)
-            if first != number:
-                raise UserError(f"{path}:{number}: document id {document.id!r} was used on line {first} already")
+            where = f"{path}:{number}"
+            row = json_object(line, where)
+            document = _document(row, where)
+            first = positions.setdefault(document.id, len(numbers))
+            if first < len(numbers):
+                if document != (documents[first] if in_memory else _document_at(path, offsets[first])):
+                    raise UserError(
+                        f"{where}: document id {document.id!r} was used on line {numbers[first]} already, for another"
+                        " title or text; give each document its own id"
+                    )
+                again.append(document.id)
+                continue
             digest.update(frame(document))
             if not document.content:
                 empty.append(document.id)
+            if "text" not in row:
+                untexted.append(document.id)
+            numbers.append(number)
             if in_memory:
                 documents.append(document)
             else:
                 offsets.append(offset)
-        if not lines:
+        if not positions:
             raise UserError(f"{path} holds no documents")
-        if empty:
-            message = f"{path}: {len(empty)} of {len(lines)} documents have neither title nor text ({few(empty)})"
-            warnings.warn(message, DataWarning, stacklevel=2)
-        texts = documents if in_memory else np.array(offsets, dtype=np.int64)
-        return cls(path, list(lines), digest.hexdigest(), texts)
+        if len(untexted) == len(positions):
+            raise UserError(f'{path}:{numbers[0]}: expected the field "text", which no document of the file has')
+        for odd, what in (
+            (again, "lines left out, for they say the same as an earlier one: {}"),
+            (untexted, f'{{}} of {len(positions)} documents have no field "text"'),
+            (empty, f"{{}} of {len(positions)} documents have neither title nor text"),
+        ):
+            if odd:
+                warnings.warn(f"{path}: {what.format(len(odd))} ({few(odd)})", DataWarning, stacklevel=2)
+        return cls(path, list(positions), digest.hexdigest(), documents if in_memory else np.array(offsets))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,10 +133,14 @@ class Corpus:
         elif start < stop:
             try:
                 with self.path.open("rb") as file:
-                    file.seek(int(self._texts[start]))
-                    lines = (line for line in file if line.strip())
+                    at = -1
                     for position in range(start, stop):
-                        document = _document(next(lines, b"").decode(), f"{self.path}, document {position}")
+                        if (offset := int(self._texts[position])) != at:  # behind blank lines, and repeated ones
+                            file.seek(offset)
+                        line = file.readline()
+                        at = offset + len(line)
+                        where = f"{self.path}, document {position}"
+                        document = _document(json_object(line.decode(), where), where)
                         if document.id != self.ids[position]:
                             raise ValueError(f"found {document.id!r} where {self.ids[position]!r} was")
                         yield document
@@ -125,18 +150,37 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Dataset:
+    """Corpus, queries and judgements.
+
+    Args:
+        queries: id -> text, of those that have one.
+        qrels: split -> its judgements, without unknown queries and documents.
+        blank: id -> file and line of the queries without a text, which matter only where they are judged.
+        dropped: split -> why none of its judgements could be kept.
+    """
+
     name: str
     folder: Path
     corpus: Corpus
     queries: dict[str, str]
-    qrels: dict[str, Qrels]  # split -> its judgements, without unknown queries and documents
+    qrels: dict[str, Qrels]
+    blank: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
 
     def split(self, name: str) -> tuple[dict[str, str], Qrels]:
         """The queries of a split that have a relevant document (grade > 0), in the order of its qrels file, and
-        their judgements, grade 0 included. Raises UserError if there is no such split or no such query."""
+        their judgements, grade 0 included. Raises UserError if there is no such split or no such query, and for a
+        judged query without a text."""
         if name not in self.qrels:
             there = f"it has {', '.join(self.qrels)}" if self.qrels else "its qrels folder is empty"
             raise UserError(f"{self.folder} has no split {name!r}; {there}")
+        if name in self.dropped:
+            raise UserError(self.dropped[name])
+        if blank := next((query for query in self.qrels[name] if query not in self.queries), None):
+            raise UserError(
+                f"{self.blank[blank]}: the text of query {blank!r} is empty, and the split {name!r} judges it; write it"
+                " or remove its judgements"
+            )
         qrels = {query: grades for query, grades in self.qrels[name].items() if max(grades.values()) > 0}
         if not qrels:
             raise UserError(f"split {name!r} of {self.folder} has no query with a relevant document")
@@ -146,19 +190,29 @@ class Dataset:
 def load(folder: Path | str) -> Dataset:
     """Read a BEIR folder. A qrels folder without files gives no splits: enough to index, not to train.
 
-    Raises UserError for what is missing or malformed. Judgements of unknown queries or documents are dropped, and
-    counted in one DataWarning for each split.
+    Raises UserError for what is missing or malformed, and where no judgement is about a query and a document of the
+    folder. Judgements of unknown queries or documents are dropped, and counted in one DataWarning for each split.
     """
     folder = _existing_folder(folder)
-    corpus, queries = load_corpus(folder), _read_queries(_find(folder, "queries.jsonl"))
+    corpus, (queries, blank) = load_corpus(folder), _read_queries(_find(folder, "queries.jsonl"))
     if not (folder / "qrels").is_dir():
         raise UserError(f"{folder} has no folder qrels; expected qrels/<split>.tsv, for example qrels/test.tsv")
     splits: dict[str, Path] = {}
     for suffix in (".tsv.gz", ".tsv"):  # the plain file last: it wins
         for path in sorted((folder / "qrels").glob(f"[!.]*{suffix}")):
             splits[path.name.removesuffix(suffix)] = path
-    qrels = {name: _read_qrels(splits[name], queries, corpus) for name in sorted(splits)}
-    return Dataset(folder.resolve().name, folder, corpus, queries, qrels)
+    qrels: dict[str, Qrels] = {}
+    dropped: dict[str, str] = {}
+    for name in sorted(splits):
+        qrels[name], why = _read_qrels(splits[name], queries.keys() | blank.keys(), corpus)
+        if why is not None and qrels[name]:
+            warnings.warn(why, DataWarning, stacklevel=2)
+        elif why is not None:
+            ids = f"query {next(iter(queries), '')!r} and document {corpus.ids[0]!r}"
+            dropped[name] = f"{why}; none is left. Expected ids of this folder, such as {ids}"
+    if dropped and not any(qrels.values()):
+        raise UserError(next(iter(dropped.values())))
+    return Dataset(folder.resolve().name, folder, corpus, queries, qrels, blank, dropped)
 
 
 def load_corpus(folder: Path | str) -> Corpus:
@@ -203,31 +257,54 @@ def frame(document: Document) -> bytes:
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 
-def _text(row: dict[str, Any], key: str, where: str, *, empty: bool = True) -> str:
-    return characters(string(row, key, where, empty=empty), f'"{key}"', where)
+def _document_at(path: Path, offset: int) -> Document:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return _document(json_object(file.readline().decode(), str(path)), str(path))
 
 
-def _document(line: str, where: str) -> Document:
-    row = json_object(line, where)
-    title = "" if row.get("title") is None else _text(row, "title", where)
-    return Document(_text(row, "_id", where, empty=False), title, _text(row, "text", where))
+def _document(row: dict[str, Any], where: str) -> Document:
+    return Document(_id(row, where), _text(row, "title", where), _text(row, "text", where))
 
 
-def _read_queries(path: Path) -> dict[str, str]:
+def _id(row: dict[str, Any], where: str) -> str:
+    if type(row.get("_id")) is int:
+        return str(row["_id"])
+    return characters(string(row, "_id", where, empty=False), '"_id"', where)
+
+
+def _text(row: dict[str, Any], key: str, where: str) -> str:
+    """The text of a field; empty where there is none, or it is null, as a missing value of a table is written."""
+    value = row.get(key)
+    if value is None or value != value:  # NaN
+        return ""
+    return characters(string(row, key, where), f'"{key}"', where)
+
+
+def _read_queries(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """(id -> text, id -> file and line of those whose text is empty)"""
     queries: dict[str, str] = {}
     lines: dict[str, int] = {}
+    again: list[str] = []
     for number, row in json_rows(path):
         where = f"{path}:{number}"
-        id, text = _text(row, "_id", where, empty=False), _text(row, "text", where)
-        if id in queries:
-            raise UserError(f"{where}: query id {id!r} was used on line {lines[id]} already")
-        if not text.strip():
-            raise UserError(f"{where}: the text of query {id!r} is empty; write it or remove the line")
-        queries[id], lines[id] = text, number
-    return queries
+        if "text" not in row:
+            string(row, "text", where)  # raises
+        id, text = _id(row, where), _text(row, "text", where)
+        if queries.get(id, text) != text:
+            raise UserError(f"{where}: query id {id!r} was used on line {lines[id]} already, for another text")
+        again += [id] * (id in queries)
+        queries[id] = text
+        lines.setdefault(id, number)
+    if again:
+        message = f"{path}: lines left out, for they say the same as an earlier one: {len(again)} ({few(again)})"
+        warnings.warn(message, DataWarning, stacklevel=3)
+    blank = {id: f"{path}:{lines[id]}" for id, text in queries.items() if not text.strip()}
+    return {id: text for id, text in queries.items() if id not in blank}, blank
 
 
-def _read_qrels(path: Path, queries: dict[str, str], corpus: Corpus) -> Qrels:
+def _read_qrels(path: Path, queries: Set[str], corpus: Corpus) -> tuple[Qrels, str | None]:
+    """The judgements of known queries and documents, and what is to be said of others."""
     no_query: list[str] = []
     no_document: list[str] = []
 
@@ -240,15 +317,13 @@ def _read_qrels(path: Path, queries: dict[str, str], corpus: Corpus) -> Qrels:
             return True
         return False
 
-    qrels = parse_qrels(path, trec=False, keep=known)
+    qrels = parse_qrels(path, keep=known)
     dropped = [
         f"{len(names)} with an unknown {kind} ({few(names)})"
         for kind, names in (("query", no_query), ("document", no_document))
         if names
     ]
-    if dropped:
-        warnings.warn(f"{path}: dropped judgements: {', '.join(dropped)}", DataWarning, stacklevel=3)
-    return qrels
+    return qrels, f"{path}: dropped judgements: {', '.join(dropped)}" if dropped else None
 
 
 def _existing_folder(folder: Path | str) -> Path:

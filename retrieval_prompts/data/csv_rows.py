@@ -12,13 +12,16 @@ from retrieval_prompts.errors import DataWarning, UserError, few
 
 
 def csv_rows(
-    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+    path: Path, required: Sequence[str], optional: Sequence[str] = (), *, rest: bool = False
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """(line number from 1, column -> value without surrounding spaces) of a CSV file with a header, in UTF-8.
 
-    Columns may stand in any order, with comma, semicolon or tab between. An optional column that is not there is None
-    in every row; columns that are neither are ignored, with a DataWarning. Raises UserError with file and line for a
-    header without a required column, a row with more or fewer values than columns, and bad quoting.
+    Columns may stand in any order, with comma, semicolon, tab or "|" between. An optional column that is not there is
+    None in every row; columns that are neither are ignored, with a DataWarning. Raises UserError with file and line for
+    a header without a required column, a row with more or fewer values than columns, and bad quoting.
+
+    Args:
+        rest: the last column takes what is more than the columns: a text with commas that nobody quoted.
     """
     number = 0
 
@@ -31,7 +34,7 @@ def csv_rows(
     text = lines()
     header = next(text, "")
     expected = ",".join(required) + "".join(f"[,{name}]" for name in optional)
-    for delimiter in ",;\t":
+    for delimiter in ",;\t|":
         columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
         if set(required) <= set(columns):
             break
@@ -45,6 +48,8 @@ def csv_rows(
         warnings.warn(message, DataWarning, stacklevel=3)
     try:
         for row in csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True):
+            if rest and len(row) > len(columns):
+                row = [*row[: len(columns) - 1], f"{delimiter} ".join(row[len(columns) - 1 :])]
             if len(row) != len(columns):
                 raise UserError(
                     f"{path}:{number}: expected {len(columns)} values as in the header, got {len(row)};"

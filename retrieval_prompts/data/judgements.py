@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from retrieval_prompts.data.lines import read_lines
+from retrieval_prompts.data.lines import fields, read_lines
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import write_bytes
 
 Qrels = dict[str, dict[str, int]]  # query id -> document id -> grade; above 0 is relevant
 Run = dict[str, dict[str, float]]  # query id -> document id -> score; higher is better
 QRELS_HEADER = ["query-id", "corpus-id", "score"]
-GRADE = re.compile(r"-?[0-9]{1,4}", re.ASCII)  # trec_eval counts grades in an array as long as the highest
+GRADE = re.compile(r"[+-]?[0-9]{1,4}(\.0*)?", re.ASCII)  # trec_eval counts grades in an array as long as the highest
+SEPARATORS = {"\t": "tabs", None: "white space", ",": "commas", ";": "semicolons"}
+SPAN = 20  # lines that a quoted field may go on for
+# What headers call the columns -> BEIR's names
+NAMES = {
+    **dict.fromkeys(("queryid", "qid", "query", "topic", "topicid", "querynumber"), "query-id"),
+    **dict.fromkeys(
+        ("corpusid", "docid", "documentid", "docno", "did", "pid", "passageid", "doc", "document"), "corpus-id"
+    ),
+    **dict.fromkeys(("score", "relevance", "rel", "label", "grade", "judgement", "judgment"), "score"),
+}
 
 
 def read_qrels(path: Path | str, split: str = "test") -> Qrels:
@@ -23,65 +36,111 @@ def read_qrels(path: Path | str, split: str = "test") -> Qrels:
     Raises UserError when there are no judgements, or there is no such file or split.
     """
     path = _of_split(Path(path), split) if Path(path).is_dir() else Path(path)
-    qrels = parse_qrels(path)
-    if not qrels:
+    if not (qrels := parse_qrels(path)):
         raise UserError(f"{path} holds no judgements")
     return qrels
 
 
-def parse_qrels(
-    path: Path, *, trec: bool = True, keep: Callable[[str, str], bool] = lambda query, document: True
-) -> Qrels:
+def parse_qrels(path: Path, *, keep: Callable[[str, str], bool] = lambda query, document: True) -> Qrels:
     """Read a qrels file, in the order of its lines.
 
-    BEIR: the header "query-id corpus-id score", tabs between columns. TREC: lines "query 0 document grade", white space
-    between. The header tells them apart.
+    BEIR: query, document, grade. TREC: query, 0, document, grade. With a header that names the columns or without one;
+    tabs, white space or commas between; any field may be quoted, as Python's csv module does it, so that what
+    `beir` writes is read as `beir` reads it. The first line tells which of these it is.
 
     Args:
-        trec: whether TREC's format may be; without, the header must be there.
         keep: called with the query and the document of each line; the line is left out where it says no.
 
     Raises UserError with file and line for a line of another shape, for a grade that is no integer of at most 4 digits,
     and for two grades of one document.
     """
     lines = read_lines(path)
-    first = next(lines, None)
-    header = first[1].rstrip("\r\n").split("\t") if first else ["an empty file"]
-    beir = header == QRELS_HEADER
-    if not (beir or trec):
-        expected, came = r"\t".join(QRELS_HEADER), r"\t".join(header)[:80]
-        raise UserError(f"{path}:{first[0] if first else 1}: expected the header {expected}, got {came}")
-    if first and not beir:
+    if (first := next(lines, None)) is None:
+        raise UserError(f"{path} holds no judgements")
+    form, header = _form(first[1], f"{path}:{first[0]}")
+    if not header:
         lines = chain([first], lines)
     qrels: Qrels = {}
     for number, line in lines:
-        columns = line.rstrip("\r\n").split("\t") if beir else line.split()
-        if len(columns) != (3 if beir else 4):
-            expected = (
-                f"3 columns with tabs between ({', '.join(QRELS_HEADER)})"
-                if beir
-                else "TREC's 4 columns \"query 0 document grade\" (or BEIR's 3, under their header)"
-            )
-            raise UserError(f"{path}:{number}: expected {expected}, got {len(columns)}: {line.strip()!r:.60}")
-        query, document, grade = columns[0], *columns[-2:]
-        if not GRADE.fullmatch(grade):
-            raise UserError(f"{path}:{number}: expected an integer grade of at most 4 digits, got {grade!r}")
+        query, document, grade = _judgement(line, lines, form, f"{path}:{number}")
         if not keep(query, document):
             continue
-        earlier = qrels.setdefault(query, {}).setdefault(document, int(grade))
-        if earlier != int(grade):
+        earlier = qrels.setdefault(query, {}).setdefault(document, grade)
+        if earlier != grade:
             raise UserError(
-                f"{path}:{number}: document {document!r} has grade {int(grade)} for query {query!r} here, and"
+                f"{path}:{number}: document {document!r} has grade {grade} for query {query!r} here, and"
                 f" {earlier} on an earlier line"
             )
     return qrels
 
 
+@dataclass(frozen=True)
+class _Form:
+    """How a qrels file is written.
+
+    Args:
+        separator: None: white space.
+        count: the columns of a line.
+        places: of query, document and grade.
+    """
+
+    separator: str | None
+    count: int
+    places: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        if self.count == 4:
+            return "TREC's 4 columns \"query 0 document grade\" (or BEIR's 3: query, document, grade)"
+        return f"{self.count} columns with {SEPARATORS[self.separator]} between ({', '.join(QRELS_HEADER)})"
+
+
+def _form(line: str, where: str) -> tuple[_Form, bool]:
+    """How a file with this first line is written, and whether the line is a header. Raises UserError."""
+    found: list[_Form] = []
+    for separator in SEPARATORS:
+        columns = fields(line, separator)
+        names = [NAMES.get(re.sub(r"[\W_]", "", column).lower()) for column in columns]
+        if len(names) >= 3 and all(names.count(name) == 1 for name in QRELS_HEADER):
+            query, document, grade = map(names.index, QRELS_HEADER)
+            return _Form(separator, len(names), (query, document, grade)), True
+        if separator is None and all(column.endswith((",", ";")) for column in columns[:-1]):
+            continue  # a space behind each comma
+        if len(columns) in (3, 4):
+            found.append(_Form(separator, len(columns), (0, len(columns) - 2, len(columns) - 1)))
+            if GRADE.fullmatch(columns[-1].strip()):
+                return found[-1], False
+    if not found:
+        expected = "BEIR's 3 columns (query-id, corpus-id, score) or TREC's 4 columns (query 0 document grade)"
+        raise UserError(f"{where}: expected {expected}, got {len(fields(line, None))}: {line.strip()!r:.60}")
+    return found[0], False
+
+
+def _judgement(line: str, more: Iterator[tuple[int, str]], form: _Form, where: str) -> tuple[str, str, int]:
+    """(query, document, grade) of a line, and of the lines after it where a quoted field goes on there."""
+    columns = fields(line, form.separator)
+    if len(columns) != form.count and form.separator is not None and form.separator not in line:
+        columns = fields(line, None)
+    for _ in range(SPAN if line.count('"') % 2 else 0):
+        if len(columns) == form.count:
+            break
+        line += next(more, (0, ""))[1]
+        columns = fields(line, form.separator)
+    if len(columns) != form.count:
+        raise UserError(f"{where}: expected {form}, got {len(columns)}: {line.strip()!r:.60}")
+    spaced = form.separator in (",", ";")
+    query, document, grade = (columns[place].strip() if spaced else columns[place] for place in form.places)
+    if not GRADE.fullmatch(grade.strip()):
+        raise UserError(f"{where}: expected an integer grade of at most 4 digits, got {grade!r}")
+    return query, document, int(float(grade))
+
+
 def write_qrels(path: Path, qrels: Qrels) -> None:
-    """Write judgements as BEIR's qrels/<split>.tsv, atomically."""
-    rows = ["\t".join(QRELS_HEADER)]
-    rows += [f"{query}\t{document}\t{grade}" for query, own in qrels.items() for document, grade in own.items()]
-    write_bytes(path, ("\n".join(rows) + "\n").encode())
+    """Write judgements as BEIR's qrels/<split>.tsv, atomically; an id with a tab, a quote or a line break is quoted."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, delimiter="\t", lineterminator="\n")
+    rows.writerow(QRELS_HEADER)
+    rows.writerows((query, document, grade) for query, own in qrels.items() for document, grade in own.items())
+    write_bytes(path, text.getvalue().encode())
 
 
 def _of_split(folder: Path, split: str) -> Path:

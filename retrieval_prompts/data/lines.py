@@ -1,16 +1,20 @@
-"""Lines of text files, plain or gzipped, and JSON lines, read strictly. Knows no field of theirs."""
+"""Lines of text files, plain or gzipped, their columns, and JSON lines. Knows no field of theirs."""
 
 from __future__ import annotations
 
 import codecs
+import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from retrieval_prompts.errors import UserError
+
+WORDS = re.compile(r'(?<!\S)"((?:[^"]|"")*)"(?!\S)|(\S+)')  # quoted, or not
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -40,6 +44,30 @@ def read_at(path: Path) -> Iterator[tuple[int, int, str]]:
         raise UserError(f"{path} does not exist") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read to its end ({error}); fetch or compress it again") from None
+
+
+def fields(line: str, separator: str | None) -> list[str]:
+    """The columns of a line, with their quotes taken off where they are written as Python's csv module writes them.
+
+    Args:
+        separator: None: white space, as much as there is.
+
+    A quote that opens nothing, or is never closed, is a character like any other.
+
+    >>> fields('"d ""1"", new";5";1', ";")
+    ['d "1", new', '5"', '1']
+    >>> fields('q1 0  "a file.pdf" 1', None)
+    ['q1', '0', 'a file.pdf', '1']
+    """
+    line = line.rstrip("\r\n")
+    if '"' not in line:
+        return line.split(separator)
+    if separator is None:
+        return [bare if bare else quoted.replace('""', '"') for quoted, bare in WORDS.findall(line)]
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True))
+    except csv.Error:
+        return line.split(separator)
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.errors import UserError, first_line
-from retrieval_prompts.files import read_json
+from retrieval_prompts.errors import DataWarning, UserError, few, first_line
+from retrieval_prompts.evaluation.scripts import has_other_script, segments
+from retrieval_prompts.files import read_json, write_json
 
 WORD = r"(?u)[^\W_]+"
 METHOD, K1, B = "lucene", 1.5, 0.75
+SCRIPTS = 1  # how `segments` divides texts; another number where that changes
+WORDS_FILE = "words.json"
 ARRAYS = {"data": np.float32, "indices": np.int32, "indptr": np.int64}  # of bm25s, a file each: a matrix in CSC format
 
 
@@ -29,8 +33,8 @@ class BM25Index:
     """The words of a corpus, made by `build` or `open`.
 
     bm25s (Lù 2024) as it comes: Lucene's variant, k1 = 1.5, b = 0.75, English stop words and Snowball stemmer; but a
-    word is any run of letters and digits, so that `min_cost` is two of them. On SciFact (test, title and text) it
-    gives nDCG@10 0.688.
+    word is any run of letters and digits, so that `min_cost` is two of them. Scripts without spaces have words of their
+    own; see `scripts`. On SciFact (test, title and text) it gives nDCG@10 0.688.
     """
 
     def __init__(self, model: Any, ids: Sequence[str]) -> None:
@@ -60,15 +64,17 @@ class BM25Index:
         return cls(model, ids)
 
     def save(self, folder: Path) -> None:
-        """Write bm25s's own files into a folder: arrays, and JSON; no pickle."""
+        """Write bm25s's own files into a folder, arrays and JSON, no pickle; and how texts were made words."""
         self.model.save(folder, show_progress=False)
+        write_json(folder / WORDS_FILE, {"scripts": SCRIPTS})
 
     @classmethod
     def open(cls, folder: Path, ids: Sequence[str], *, mmap: bool = True) -> BM25Index:
         """Open what `save` wrote; with `mmap` the arrays stay on disk until a search reads them.
 
-        Raises UserError when it is damaged, was made with other settings, or holds another number of documents. What
-        is read is checked to be an index; that it is the one which was written is for its owner to know.
+        Raises UserError when it is damaged, was made with other settings or other words, or holds another number of
+        documents. What is read is checked to be an index; that it is the one which was written is for its owner to
+        know.
         """
         import bm25s
 
@@ -81,10 +87,13 @@ class BM25Index:
             model.scores = {name: _read_array(folder / f"{name}.csc.index.npy", mmap) for name in ARRAYS}
             model.scores["num_docs"] = count = int(made["num_docs"])
             _check(model.scores, model.vocab_dict)
+            same_words = _same_words(folder, model.vocab_dict)
         except Exception as error:  # numpy makes anything of a damaged file
             raise UserError(f"the BM25 index in {folder} is damaged ({first_line(error)}); index again") from None
         if settings != (METHOD, K1, B):
             raise UserError(f"the BM25 index in {folder} was made with other settings, {settings}; index again")
+        if not same_words:
+            raise UserError(f"the BM25 index in {folder} divides texts without spaces in another way; index again")
         if count != len(ids):
             raise UserError(f"the BM25 index in {folder} is of {count} documents, expected {len(ids)}; index again")
         return cls(model, ids)
@@ -113,13 +122,24 @@ class BM25Index:
         return float(np.log(1 + (count - with_word + 0.5) / (with_word + 0.5)).sum())
 
     def run(self, queries: Mapping[str, str], k: int) -> Run:
-        """The k best documents of each query, without those that share no word with it."""
+        """The k best documents of each query, without those that share no word with it.
+
+        Queries without a word are counted in a DataWarning.
+        """
         run: Run = {}
+        warn_of_wordless(queries)
         for query, text in queries.items():
             scores = self.scores(text)
             best = best_positions(scores, k)
             run[query] = {self.ids[position]: float(scores[position]) for position in best if scores[position] > 0}
         return run
+
+
+def warn_of_wordless(queries: Mapping[str, str]) -> None:
+    """One DataWarning, where queries have no word that could be looked for."""
+    if wordless := [query for query, text in queries.items() if not words(text)]:
+        message = f"{len(wordless)} of {len(queries)} queries have no word that BM25 could look for ({few(wordless)})"
+        warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def bm25_run(texts: Iterable[str], ids: Sequence[str], queries: Mapping[str, str], k: int = 100) -> Run:
@@ -139,10 +159,19 @@ def best_positions(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
 
 
 def words(text: str) -> list[str]:
-    """The stemmed words of a text, without stop words, in its order; the same as `bm25s.tokenize` finds."""
+    """The stemmed words of a text, without stop words, in its order: those that `bm25s.tokenize` finds, but in scripts
+    of which it knows no words."""
+    text = text.lower()
+    found, other = segments(text) if has_other_script(text) else (re.findall(WORD, text), None)
     stop_words, stemmer = _english()
-    stems: list[str] = stemmer.stemWords([word for word in re.findall(WORD, text.lower()) if word not in stop_words])
-    return stems
+    if other is None:
+        stems: list[str] = stemmer.stemWords([word for word in found if word not in stop_words])
+        return stems
+    return [
+        word if strange else stemmer.stemWord(word)
+        for word, strange in zip(found, other, strict=True)
+        if strange or word not in stop_words
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -152,6 +181,13 @@ def _english() -> tuple[frozenset[str], Any]:
     from bm25s.stopwords import STOPWORDS_EN
 
     return frozenset(STOPWORDS_EN), Stemmer.Stemmer("english")
+
+
+def _same_words(folder: Path, vocabulary: Mapping[str, int]) -> bool:
+    """Whether an index has words as `words` makes them. Those that do not say so know Latin words and their like."""
+    if (folder / WORDS_FILE).exists():
+        return bool(read_json(folder / WORDS_FILE) == {"scripts": SCRIPTS})
+    return not any(map(has_other_script, vocabulary))
 
 
 def _read_array(path: Path, mmap: bool) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from multimodal.cli.options import ClassFile, Model, Pretrained, class_list, load_classifier
+from multimodal.cli.options import ClassFile, Model, Pretrained, QuickGelu, class_list, load_classifier
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Strength
 
@@ -20,6 +20,7 @@ def classify(
     top_k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="classes shown for an image")] = 3,
     model: Model = None,
     pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     strength: Strength = None,
     html: Annotated[Path | None, typer.Option(help="also write a page with the pictures")] = None,
     json_file: JsonFile = None,
@@ -33,7 +34,7 @@ def classify(
     from multimodal.vectors.features import image_features
 
     names = class_list(classes, class_file)
-    classifier = load_classifier(prompts, model, pretrained, device, strength)
+    classifier = load_classifier(prompts, model, pretrained, device, strength, quick_gelu)
     pictures = load_pictures(images if len(images) > 1 else images[0])
     readable = image_features(classifier.clip, pictures, cache=cache)
     pictures = [pictures[position] for position in readable.kept]

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multimodal.cli.options import ClassFile, Data, ImagesRoot, Model, Pretrained, check_kind, load, load_classifier
+from multimodal.cli.options import (
+    ClassFile,
+    Data,
+    ImagesRoot,
+    Model,
+    Pretrained,
+    QuickGelu,
+    check_kind,
+    load,
+    load_classifier,
+)
 from multimodal.cli.results import say_result, write_page, write_runs
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Report, Strength, check_strength
@@ -42,6 +52,7 @@ def evaluate(
     images: ImagesRoot = None,
     model: Model = None,
     pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     strength: Strength = None,
     json_file: JsonFile = None,
     run: Annotated[
@@ -53,7 +64,7 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare zero-shot, tuned prompts and a linear probe; for captions R@1, 5 and 10 both ways."""
-    from multimodal.data.captions import is_captions
+    from multimodal.data.caption_files import is_captions
     from retrieval_prompts.files import check_output
 
     console.check_outputs(json_file, overwrite=overwrite)
@@ -66,7 +77,12 @@ def evaluate(
     check_kind(captions, images, {"--source": source is not None, "--class-file": class_file is not None})
     result: Found
     options: dict[str, Any] = {"cache": cache, "keep_rankings": run is not None or report is not None}
-    place = {"model": model, "pretrained": pretrained, "device": device}
+    place: dict[str, Any] = {
+        "model": model,
+        "pretrained": pretrained,
+        "device": device,
+        "quick_gelu": quick_gelu,
+    }
     if captions:
         if protocol not in (None, "retrieval"):
             raise UserError(f"{data} has captions: expected --protocol retrieval, got {protocol}")
@@ -83,14 +99,14 @@ def evaluate(
         classifiers: list[PromptClassifier] = []
         for folder in folders:
             clip: Any = classifiers[0].clip if classifiers else model
-            classifiers.append(load_classifier(folder, clip, pretrained, device, strength))
+            classifiers.append(load_classifier(folder, clip, pretrained, device, strength, quick_gelu))
         how = protocols.EvaluationProtocol(
             protocol or "few-shot",
             source=load(source, class_file) if source is not None else None,
             split=split or "test",
             template=template,
         )
-        frozen = None if classifiers else load_clip(model, pretrained, device=device)
+        frozen = None if classifiers else load_clip(model, pretrained, device=device, quick_gelu=quick_gelu)
         result = protocols.evaluate(how, loaded, classifiers, clip=frozen, **options)
     if json_file is not None:
         console.write_result(json_file, result.to_json())
@@ -109,7 +125,7 @@ def _captions(
     split: str | None,
     prompts: Path | None,
     strength: float | None,
-    place: dict[str, str | None],
+    place: dict[str, Any],
     options: dict[str, Any],
 ) -> CaptionResult:
     """Both directions of retrieval. `place`: where the model is; `options`: of the evaluation."""

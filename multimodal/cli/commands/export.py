@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from multimodal.cli.options import ClassFile, Model, Pretrained, class_list, load_classifier
+from multimodal.cli.options import ClassFile, Model, Pretrained, QuickGelu, class_list, load_classifier
 from retrieval_prompts.cli.options import Device, Overwrite, Strength
 
 
@@ -18,6 +18,7 @@ def export(
     class_file: ClassFile = None,
     model: Model = None,
     pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     strength: Strength = None,
     device: Device = None,
     overwrite: Overwrite = False,
@@ -26,7 +27,7 @@ def export(
     from retrieval_prompts.files import check_output
 
     check_output(out, overwrite=overwrite, holds="classes.json")
-    classifier = load_classifier(prompts, model, pretrained, device, strength)
+    classifier = load_classifier(prompts, model, pretrained, device, strength, quick_gelu)
     names = class_list(classes, class_file)
     classifier.export(out, names, overwrite=overwrite)
     print(f"{out}: classes.safetensors, classes.json, index/ ({len(classifier.known_classes(names))} classes)")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from multimodal.cli.options import Model, Pretrained
+from multimodal.cli.options import Model, Pretrained, QuickGelu
 from retrieval_prompts.cli.options import Cache, Device, Overwrite
 
 
@@ -16,6 +16,7 @@ def index(
     out: Annotated[Path, typer.Option(help="the index folder to write")],
     model: Model = None,
     pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     captions: Annotated[Path | None, typer.Option(help="a caption file, to show captions with the hits")] = None,
     factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
     cache: Cache = None,
@@ -41,7 +42,12 @@ def index(
         }
     root = images if images.is_dir() else images.parent
     built = build_index(
-        load_clip(model, pretrained, device=device), pictures, root=root, texts=texts, factory=factory, cache=cache
+        load_clip(model, pretrained, device=device, quick_gelu=quick_gelu),
+        pictures,
+        root=root,
+        texts=texts,
+        factory=factory,
+        cache=cache,
     )
     built.save(out, overwrite=overwrite)
     print(f"{out}: {len(built):,} images, {factory}")

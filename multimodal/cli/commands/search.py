@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from multimodal.cli.options import Pretrained, load_classifier
+from multimodal.cli.options import Pretrained, QuickGelu, load_classifier
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Device, JsonFile, Overwrite, Strength, check_strength
 from retrieval_prompts.errors import UserError
@@ -21,6 +21,7 @@ def search(
     strength: Strength = None,
     model: Annotated[str | None, typer.Option(help="the model, when it has moved  [default: the index's own]")] = None,
     pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     top_k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")] = 10,
     html: Annotated[Path | None, typer.Option(help="also write a page with the pictures")] = None,
     json_file: JsonFile = None,
@@ -41,7 +42,7 @@ def search(
     check_strength(strength, prompts)
     console.check_outputs(json_file, html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
-    from multimodal.towers.clip import load_clip
+    from multimodal.towers.clip import load_clip, reload_clip
     from multimodal.vectors import image_index
     from multimodal.vectors.texts import text_vectors
     from retrieval_prompts.vectors.index import Index
@@ -50,7 +51,12 @@ def search(
     maker = opened.manifest["encoder"]
     if "images" not in maker:
         raise UserError(f"{index} is no index of images; texts are searched by retrieval-prompts search")
-    clip = load_clip(model or maker["model"], pretrained or (None if model else maker.get("pretrained")), device=device)
+    name, weights = model or maker["model"], pretrained or (None if model else maker.get("pretrained"))
+    clip = (
+        reload_clip(name, weights, device=device)
+        if quick_gelu is None
+        else load_clip(name, weights, device=device, quick_gelu=quick_gelu)
+    )
     opened.check_encoder(image_index.encoder(clip))
     asked = None
     if image is not None:

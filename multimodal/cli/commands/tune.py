@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multimodal.cli.options import ClassFile, Data, ImagesRoot, Model, Pretrained, check_kind, load
+from multimodal.cli.options import ClassFile, Data, ImagesRoot, Model, Pretrained, QuickGelu, check_kind, load
 from multimodal.cli.results import say_result, write_page
 from multimodal.training.settings import Settings
 from retrieval_prompts.cli import console
@@ -30,6 +30,7 @@ def tune(
     given: dict[str, Any],
     model: Model = None,
     pretrained: Pretrained = None,
+    quick_gelu: QuickGelu = None,
     subset: Annotated[str, typer.Option(help="all classes, or their base or new half")] = "all",
     class_file: ClassFile = None,
     images: ImagesRoot = None,
@@ -40,7 +41,7 @@ def tune(
     overwrite: Overwrite = False,
 ) -> None:
     """Tune prompts on a few images a class, or on captions, and compare them with zero-shot."""
-    from multimodal.data.captions import is_captions
+    from multimodal.data.caption_files import is_captions
     from retrieval_prompts.experiments.run import PromptOutput
 
     output = PromptOutput(out, overwrite=overwrite)
@@ -57,7 +58,7 @@ def tune(
         from multimodal.experiments.captions import tune as tune_on_captions
 
         described = CaptionSplits.read(Path(data), images)
-        clip, _ = _loaded(model, pretrained, device)
+        clip, _ = _loaded(model, pretrained, device, quick_gelu)
         with Progress() as on_step:
             result = tune_on_captions(clip, described, settings, output, on_step=on_step, **options)
     else:
@@ -66,7 +67,7 @@ def tune(
         loaded = load(data, class_file)
         if "template" not in given:
             settings = classes.with_template(settings, loaded)
-        clip, seconds = _loaded(model, pretrained, device)
+        clip, seconds = _loaded(model, pretrained, device, quick_gelu)
         with Progress() as on_step:
             result = classes.tune(clip, loaded, settings, output, subset=subset, on_step=on_step, **options)
         result.seconds = {**seconds, **result.seconds}
@@ -87,12 +88,14 @@ def tune(
         say(f"next:\n  multimodal-prompts classify {out} IMAGE ...")
 
 
-def _loaded(model: str | None, pretrained: str | None, device: str | None) -> tuple[Clip, dict[str, float]]:
+def _loaded(
+    model: str | None, pretrained: str | None, device: str | None, quick_gelu: bool | None
+) -> tuple[Clip, dict[str, float]]:
     """The frozen model, and the seconds that it took."""
     from multimodal.towers.clip import load_clip
     from retrieval_prompts.experiments.stopwatch import Stopwatch
 
     watch = Stopwatch()
     with watch("load model"):
-        clip = load_clip(model, pretrained, device=device)
+        clip = load_clip(model, pretrained, device=device, quick_gelu=quick_gelu)
     return clip, watch.seconds

@@ -78,9 +78,9 @@ def evaluate(
         page = experiment_report(found, biencoder, bench)
         write_report(report, page, overwrite=overwrite)
         say(f"report: {report}")
-    if run is not None:
-        write_runs(run, found, dataset.qrels[split], overwrite=overwrite)
-        say(f"runs: {run}")
     say_results(say, found)
     for each in lost:
         say(each.sentence())
+    if run is not None:
+        write_runs(run, found, dataset.qrels[split], overwrite=overwrite)
+        say(f"runs: {run}")

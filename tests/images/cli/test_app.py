@@ -672,7 +672,8 @@ def test_the_console(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeyp
     assert ends(SystemExit(0)) == (0, "")
     with pytest.raises(ZeroDivisionError):
         console.run(lambda: 1 / 0)  # a mistake of ours keeps its traceback
-    warnings.showwarning(DataWarning("odd\ndata"), DataWarning, "file.py", 1)
+    for _ in range(2):
+        warnings.showwarning(DataWarning("odd\ndata"), DataWarning, "file.py", 1)
     warnings.showwarning(DeprecationWarning("not the user's"), DeprecationWarning, "file.py", 1)
     assert capsys.readouterr().err == "warning: odd data\n"
 

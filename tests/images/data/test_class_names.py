@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_pictures import image_folder
 
-from multimodal.data.class_names import read_names, renamed
+from multimodal.data.class_files import check_names, read_names
+from multimodal.data.class_names import load_named, renamed
 from multimodal.data.images import ImageData, Picture, Split
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError
 
 
 def write(path: Path, text: str) -> Path:
@@ -43,6 +46,112 @@ def test_labels_and_names(tmp_path: Path, text: str) -> None:
     assert read_names(write(tmp_path / "classes.txt", text)) == {"n01": "great tit", "n02": "raven", "n03": "kite"}
 
 
+TENCH = {"n01440764": "tench", "n01443537": "goldfish", "n02012849": "crane"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classnames.txt", "n01440764 tench\nn01443537 goldfish\nn02012849 crane\n"),
+        (
+            "LOC_synset_mapping.txt",
+            "n01440764 tench, Tinca tinca\nn01443537 goldfish, Carassius auratus\nn02012849 crane\n",
+        ),
+        ("words.txt", "n01440764\ttench, Tinca tinca\nn01443537\tgoldfish\nn02012849\tcrane\n"),
+        ("c.csv", 'wnid,name\nn01440764,"tench, Tinca tinca"\nn01443537,goldfish\nn02012849,crane\n'),
+        ("c.csv", "n01440764,tench, Tinca tinca\nn01443537,goldfish\nn02012849,crane\n"),
+        ("c.tsv", "label\tname\nn01440764\ttench\nn01443537\tgoldfish\nn02012849\tcrane\n"),
+        ("c.txt", "n01440764: tench\nn01443537,goldfish\nn02012849  crane\r\n"),
+        ("c.json", json.dumps(TENCH)),
+        ("c.json", json.dumps({"n01440764": ["tench", "Tinca tinca"], "n01443537": "goldfish", "n02012849": "crane"})),
+        ("imagenet_class_index.json", json.dumps({str(at): pair for at, pair in enumerate(TENCH.items())})),
+        ("c.json", json.dumps([{"id": label, "name": name} for label, name in TENCH.items()])),
+    ],
+)
+def test_files_of_wordnet_ids(tmp_path: Path, name: str, text: str) -> None:
+    path = write(tmp_path / name, text)
+    assert list(read_names(path).items()) == list(TENCH.items())
+    assert read_names(path, {"n01443537", "n0"}) == {"n01443537": "goldfish"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.json", '["raven", "great tit"]'),
+        ("c.json", '{"classes": ["raven", "great tit"], "x": 1}'),
+        ("c.json", '{"great tit": 1, "raven": 0}'),
+        ("c.csv", "raven\ngreat tit\n"),
+    ],
+)
+def test_lists_of_names(tmp_path: Path, name: str, text: str) -> None:
+    assert list(read_names(write(tmp_path / name, text)).items()) == [("raven", "raven"), ("great tit", "great tit")]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("0 raven\n1 great tit\n", "0"),
+        ("1: raven\n2: great tit\n", "1"),
+        ("0,raven\n1,great tit\n", "0"),
+        ("{0: 'raven',\n 1: 'great tit'}\n", "0"),
+        ('{"0": "raven", "1": "great tit"}', "0"),
+        ("id,name\n0,raven\n1,great tit\n", "0"),
+    ],
+)
+def test_numbers_are_labels(tmp_path: Path, text: str, first: str) -> None:
+    name = "c.csv" if "id" in text else "c.txt"
+    found = read_names(write(tmp_path / name, text))
+    assert list(found.values()) == ["raven", "great tit"] and next(iter(found)) == first
+
+
+def test_a_number_may_begin_a_name(tmp_path: Path) -> None:
+    assert list(read_names(write(tmp_path / "c.txt", "3 wheeler\n911 turbo\n"))) == ["3 wheeler", "911 turbo"]
+
+
+def test_synonyms_keep_names_apart(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "c.txt",
+        "n03710637 maillot\nn03710721 maillot, tank suit\nn02012849 crane\nn03126707 crane\nn00000001 crane\n",
+    )
+    with pytest.warns(
+        DataWarning, match=r"c.txt has classes of one name; the later ones are called crane 2, crane 3 here"
+    ):
+        assert list(read_names(path).values()) == ["maillot", "tank suit", "crane", "crane 2", "crane 3"]
+    assert read_names(path, ["n03126707"]) == {"n03126707": "crane"}
+
+
+def test_folders_of_wordnet_ids(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "data", dict.fromkeys(TENCH, 2))
+    message = (
+        r"^3 classes are called by WordNet's ids, n01440764, n01443537, n02012849, which say nothing to a text tower; "
+        r"write a file of their names \(n01440764, a tab, tench\) and pass it as --class-file"
+    )
+    with pytest.raises(UserError, match=message):
+        load_named(str(root))
+    names = write(tmp_path / "LOC_synset_mapping.txt", "".join(f"{label} {name}, x\n" for label, name in TENCH.items()))
+    for place in (names, names.rename(root / "synset_words.txt")):
+        assert load_named(str(root)).classes == ("crane", "goldfish", "tench"), place
+    write(root / "classnames.txt", "n01440764 tench\n")  # of other classes: the next is asked
+    write(root / "LOC_synset_mapping.txt", "n01440764\n")
+    assert load_named(str(root)).classes == ("crane", "goldfish", "tench")
+    named = write(tmp_path / "mine.txt", "".join(f"{label}\tmy {name}\n" for label, name in TENCH.items()))
+    assert load_named(str(root), named).classes == ("my crane", "my goldfish", "my tench")
+    check_names(["tench", "n1", "an n01440764"])
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (["n02085620-Chihuahua", "n02085782-Japanese_spaniel"], ("Chihuahua", "Japanese_spaniel")),
+        (["001.ak47", "002.american-flag"], ("ak47", "american-flag")),
+        (["n02085620-Chihuahua", "dog"], ("dog", "n02085620-Chihuahua")),
+        (["1.5 mm", "001.5 mm"], ("001.5 mm", "1.5 mm")),
+    ],
+)
+def test_names_behind_ids(folders: list[str], classes: tuple[str, ...], tmp_path: Path) -> None:
+    assert load_named(str(image_folder(tmp_path, dict.fromkeys(folders, 2)))).classes == classes
+
+
 def test_names_alone_keep_their_order(tmp_path: Path) -> None:
     assert list(read_names(write(tmp_path / "classes.txt", "raven\ngreat tit\nkite\n")).items()) == [
         ("raven", "raven"),
@@ -58,6 +167,11 @@ def test_names_alone_keep_their_order(tmp_path: Path) -> None:
         ("\n \n", "classes.txt is empty; expected a class name on each line"),
         ("n01\traven\nn02\t \n", "classes.txt:2: expected a class name, or a label, a tab and its name"),
         ("n01\traven\n\tkite\n", "classes.txt:2: expected a class name, or a label, a tab and its name"),
+        (
+            "n01440764\nn01443537\n",
+            "classes.txt:1: n01440764 is a WordNet id and no name; write n01440764, a tab, tench",
+        ),
+        ("a\tb\na\tb\n", "classes.txt:2: the label 'a' comes twice"),
         ("n01\traven\n\nn01\tkite\n", "classes.txt:3: the label 'n01' comes twice"),
     ],
 )

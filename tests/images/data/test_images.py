@@ -56,16 +56,56 @@ def test_folders_of_splits(tmp_path: Path) -> None:
 
 def test_only_pictures_count(tmp_path: Path) -> None:
     image_folder(tmp_path, {"cat": 0, "dog": 3})
-    for name in ("a.JPG", "b.jpeg", "c.Png", "d.webp", "e.gif", "f.bmp", "g.tif", "h.TIFF"):
+    for name in (
+        "a.JPG",
+        "b.jpeg",
+        "c.Png",
+        "d.webp",
+        "e.gif",
+        "f.bmp",
+        "g.tif",
+        "h.TIFF",
+        "i.jfif",
+        "j.AVIF",
+        "k.ppm",
+    ):
         write(tmp_path / "cat" / name)
-    for name in (".hidden.png", "notes.txt", "Thumbs.db", "jpg"):
+    for name in (".hidden.png", "notes.txt", "Thumbs.db", "jpg", "deeper/x.heic", "y.HEIC"):
         write(tmp_path / "cat" / name)
     write(tmp_path / ".git" / "x.png")
     write(tmp_path / "cat" / "deeper" / "x.png")
     (tmp_path / "README").write_text("not a class")
-    data = load_images(tmp_path)
+    write(tmp_path / "stray.png")
+    with pytest.warns(DataWarning) as caught:
+        data = load_images(tmp_path)
+    assert [str(warning.message) for warning in caught] == [
+        f"{tmp_path}: left out 4 files that are no pictures by their names, 2 .heic, 1 no extension, 1 .txt (cat/jpg,"
+        " cat/notes.txt, cat/y.HEIC and 1 more)",
+        f"{tmp_path}: left out 1 pictures that are in no class folder (stray.png)",
+    ]
     assert data.classes == ("cat", "dog")
-    assert sum(len(split) for split in data.splits.values()) == 8 + 3
+    every = [name for split in data.splits.values() for name in names(split)]
+    assert len(every) == 12 + 3 and "cat/deeper/x.png" in every
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "data", {"cat/small": 2, "cat": 1, "dog": 2})
+    image_folder(tmp_path / "elsewhere", {".": 2})
+    (root / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "again").symlink_to(root / "cat")
+    (root / "cat" / "small" / "up").symlink_to(root)
+    every = [picture.name for picture in load_pictures(root / "cat")]
+    assert every[:5] == ["0.png", "more/0.png", "more/1.png", "small/0.png", "small/1.png"]
+    assert len(load_pictures(root)) == 7, "each once"
+
+
+def test_classes_may_be_folders_of_folders(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"train/cat/day": 2, "train/cat/night": 1, "train/dog/day": 1, "test/cat": 1, "test/dog": 1})
+    message = rf"^{tmp_path}/train: all pictures are in folders of folders; cat, dog are the classes, not day, night$"
+    with pytest.warns(DataWarning, match=message):
+        data = load_images(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert names(data.splits["train"])[:3] == ["train/cat/day/0.png", "train/cat/day/1.png", "train/cat/night/0.png"]
 
 
 def test_without_a_test_split_a_share_of_each_class_is_held_out(tmp_path: Path) -> None:
@@ -131,7 +171,7 @@ def test_other_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
         ({".": 2}, "has pictures but no class folders; expected"),
         ({"a": 2}, "has the class 'a' only; expected two classes or more"),
         ({"a": 2, "b": 0}, "b has no pictures; expected files that end in"),
-        ({"art/a": 2, "photo/a": 2}, "art has no pictures; .*its folders are a: is it the data's folder itself"),
+        ({"data/a": 2, "data/b": 2}, "data are the classes, not a, b: is .*data the data's folder itself"),
         ({"train/a": 2, "train/b": 0, "test/a": 1}, "train/b has no pictures"),
         ({"test/a": 2, "test/b": 0}, "test/b has no pictures"),
         ({"train/a": 1, "train/b": 1, "test/a": 1, "test/c": 1}, "test has 1 classes that train does not have: c"),
@@ -388,6 +428,14 @@ def test_a_plain_picture() -> None:
     assert np.array_equal(shown(encoded(noise(1))), np.asarray(noise(1)))
 
 
+@pytest.mark.parametrize("format", ["AVIF", "DDS", "ICO", "JPEG2000", "MPO", "PCX", "PPM", "QOI", "SGI", "TGA"])
+def test_what_pillow_reads_is_read(format: str) -> None:
+    image = noise(1, (32, 32))
+    content = encoded(image, format)
+    with Image.open(io.BytesIO(content)) as plainly:
+        assert np.array_equal(shown(content), np.asarray(plainly.convert("RGB")))
+
+
 def test_transparent_is_white() -> None:
     clear, half, full = (0, 0, 0, 0), (255, 0, 0, 128), (255, 0, 0, 255)
     image = Image.new("RGBA", (3, 1))
@@ -457,7 +505,7 @@ def test_the_first_frame() -> None:
     ("content", "reason"),
     [
         (b"", "it is empty"),
-        (b"<html>not found</html>", "it is none of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP"),
+        (b"<html>not found</html>", "it is none of AVIF, BMP, DDS"),
         (encoded(noise(0), "EPS"), "it is none of"),
         (encoded(noise(0, (64, 64)), "JPEG")[:-200], "image file is truncated"),
         (encoded(noise(0, (64, 64)))[:-2000], ""),
@@ -497,17 +545,20 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_load_pictures(tmp_path: Path) -> None:
     image_folder(tmp_path, {"b": 2, "a/deep": 1, ".hidden": 1})
     (tmp_path / "b" / "notes.txt").write_text("x")
-    found = load_pictures(tmp_path)
+    write(tmp_path / "b" / "x.HEIC")
+    with pytest.warns(DataWarning, match=r"left out 1 files that are no pictures by their names, 1 .heic \(b/x.HEIC\)"):
+        found = load_pictures(tmp_path)
     assert [picture.name for picture in found] == ["a/deep/0.png", "b/0.png", "b/1.png"]
     assert np.array_equal(np.asarray(found[1].load()), np.asarray(noise(0)))
     odd = write(tmp_path / "odd.data")
     assert [picture.name for picture in load_pictures(odd)] == ["odd.data"], "a file that is named is taken"
+    (tmp_path / "b" / "x.HEIC").unlink()
     mixed = load_pictures([str(odd), tmp_path / "b", odd])
     assert [picture.name for picture in mixed] == [odd.as_posix(), *(f"{tmp_path}/b/{n}.png" for n in range(2))]
     with pytest.raises(UserError, match="gone does not exist; expected a picture or a folder of pictures"):
         load_pictures([odd, tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no picture found in .*empty; expected files that end in \.bmp, \.gif"):
+    with pytest.raises(UserError, match=r"no picture found in .*empty; expected files that end in \.jpg, \.png"):
         load_pictures(tmp_path / "empty")
     with pytest.raises(UserError, match="no picture found in an empty list"):
         load_pictures([])

@@ -17,10 +17,11 @@ from multimodal.data.images import ImageData
 from multimodal.data.pictures import Picture
 from multimodal.evaluation import rankings as runs
 from multimodal.evaluation.captions import Pairs
-from multimodal.evaluation.rankings import Best, Entry, Rankings, portable
+from multimodal.evaluation.rankings import Best, Entry, Rankings
 from multimodal.experiments import protocols
 from multimodal.towers.clip import Clip
 from multimodal.training.settings import Settings
+from retrieval_prompts.data.ids import original, portable
 from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import means, per_query
@@ -56,6 +57,7 @@ def metric(folder: Path, stem: str, system: str, name: str) -> float:
 )
 def test_names_are_ids(name: str, id: str) -> None:
     assert portable(name) == id
+    assert original(id) == name
     assert id.split() == [id] and id.encode()
 
 

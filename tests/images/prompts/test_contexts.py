@@ -43,6 +43,10 @@ def test_names_are_kept_as_they_are_and_written_with_spaces(tiny_model: Clip) ->
     [
         ((), "expected at least one class name, got none"),
         (("dog", " _ "), "class name 2 of 2 is empty; name every class"),
+        (
+            ("dog", "n01440764"),
+            "1 classes are called by WordNet's ids, n01440764, which say nothing to a text tower; .*",
+        ),
         (("dog", "cat", "dog"), "class names must differ, got 'dog' and 'dog'; rename one"),
         (("a b", "cat", "owl", "A_b", "cat"), "class names must differ, got 'a b' and 'A_b'; rename one"),
         (("café", unicodedata.normalize("NFD", "café")), "class names must differ, got 'café' and .*; rename one"),

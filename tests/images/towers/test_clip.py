@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal.towers import clip as module
-from multimodal.towers.clip import CONFIG, EMBEDDED, Clip, load_clip
-from retrieval_prompts.errors import UserError
+from multimodal.towers.clip import CONFIG, EMBEDDED, Clip, load_clip, reload_clip
+from retrieval_prompts.errors import DataWarning, UserError
 
 WEIGHTS = "open_clip_model.safetensors"
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -72,12 +72,71 @@ def built_in(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_an_architecture_takes_a_checkpoint_file(built_in: str, clip_folder: Path, tmp_path: Path) -> None:
     path = shutil.copy(clip_folder / WEIGHTS, tmp_path / "weights.safetensors")
-    clip = load_clip(built_in, str(path), device="cpu")
+    clip = load_clip(built_in, str(path), device="cpu", quick_gelu=False)
     assert (clip.name, clip.pretrained) == (built_in, str(path))
     folder = load_clip(str(clip_folder))
     assert torch.equal(clip.encode_images(PIXELS), folder.encode_images(PIXELS))
     assert clip.text_fingerprint == folder.text_fingerprint
     assert clip.image_fingerprint != folder.image_fingerprint, "CLIP's own mean and deviation, not the folder's"
+
+
+def activations(clip: Clip) -> set[str]:
+    parts = {type(part).__name__ for part in clip.model.modules()}
+    return parts & {"GELU", "QuickGELU"}
+
+
+def test_a_checkpoint_file_may_be_of_either_activation(built_in: str, clip_folder: Path, tmp_path: Path) -> None:
+    path = str(shutil.copy(clip_folder / WEIGHTS, tmp_path / "weights.safetensors"))
+    with pytest.warns(DataWarning) as caught:
+        plain = load_clip(built_in, path, device="cpu")
+    assert [str(warning.message) for warning in caught] == [
+        f"{path} is read as model {built_in}, with GELU; if it was trained with QuickGELU, as OpenAI's CLIPs and what"
+        " is made of them, its vectors are wrong: pass --quick-gelu then, else --no-quick-gelu (quick_gelu=False)"
+    ]
+    quick = load_clip(built_in, path, device="cpu", quick_gelu=True)
+    assert (activations(plain), activations(quick)) == ({"GELU"}, {"QuickGELU"})
+    assert (quick.name, quick.pretrained) == (f"{built_in}-quickgelu", path)
+    model = open_clip.CLIP(**json.loads((clip_folder / CONFIG).read_text())["model_cfg"], quick_gelu=True).eval()
+    model.load_state_dict(load_file(path))
+    assert torch.allclose(quick.encode_images(PIXELS), F.normalize(model.encode_image(PIXELS), dim=-1), atol=1e-6)
+    assert not torch.equal(quick.encode_images(PIXELS), plain.encode_images(PIXELS))
+    for clip in (plain, quick):  # as its names say, without a word
+        assert reload_clip(clip.name, path, device="cpu").fingerprint == clip.fingerprint
+    assert plain.image_fingerprint != quick.image_fingerprint and plain.text_fingerprint != quick.text_fingerprint
+    assert "is one with QuickGELU; for" in refused(f"{built_in}-quickgelu", path, quick_gelu=False)
+    said = f"the model folder {clip_folder} has its own activation; leave out --quick-gelu (quick_gelu)"
+    assert refused(str(clip_folder), quick_gelu=True) == said
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_tag_knows_its_activation(
+    quick: bool, built_in: str, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shutil.copy(clip_folder / WEIGHTS, tmp_path / "weights.safetensors")
+    tags = {"openai": open_clip.pretrained._pcfg(url="https://nowhere/weights", quick_gelu=quick)}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, built_in, tags)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(path))
+    clip = load_clip(built_in, "openai", device="cpu")
+    assert activations(clip) == ({"QuickGELU"} if quick else {"GELU"})
+    assert (clip.name, clip.pretrained) == (built_in, "openai")
+    assert reload_clip(built_in, "openai", device="cpu").fingerprint == clip.fingerprint
+    said = f"the weights openai of {built_in} were trained with{'' if quick else 'out'} QuickGELU; leave out what"
+    assert refused(built_in, "openai", quick_gelu=not quick).startswith(said)
+
+
+def test_openais_models_have_quick_gelu_whatever_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def stop(name: str, tag: str, **options: Any) -> None:
+        asked.append((name, tag, options["force_quick_gelu"]))
+        raise OSError("offline")
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", stop)
+    places = [("ViT-B-32", "openai"), ("ViT-B-32-quickgelu", "openai"), ("ViT-B-32", "laion2b_s34b_b79k")]
+    places += [("ViT-B-16", "dfn2b"), ("RN50", "cc12m")]
+    for name, tag in places:
+        refused(name, tag)
+    assert asked == [(name, tag, tag != "laion2b_s34b_b79k") for name, tag in places]
 
 
 def test_half_precision_is_loaded_as_float32(clip_folder: Path, tmp_path: Path) -> None:
@@ -96,10 +155,10 @@ def test_half_precision_is_loaded_as_float32(clip_folder: Path, tmp_path: Path) 
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
-def refused(*arguments: str | None) -> str:
+def refused(*arguments: str | None, **options: Any) -> str:
     level = logging.getLogger().level
     with pytest.raises(UserError) as caught:
-        load_clip(*arguments, device="cpu")
+        load_clip(*arguments, device="cpu", **options)
     assert logging.getLogger().level == level
     assert "\n" not in str(caught.value)
     return str(caught.value)

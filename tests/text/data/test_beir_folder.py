@@ -126,6 +126,35 @@ def test_empty_documents_are_kept_and_counted_once(tmp_path: Path) -> None:
     assert "5 of 6 documents have neither title nor text (e0, e1, e2 and 2 more)" in str(caught[0].message)
 
 
+@pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.jsonl.gz"])
+def test_a_line_that_says_the_same_again_is_left_out(tmp_path: Path, name: str) -> None:
+    again = {"text": "no title", "_id": "d1", "title": None}  # the same document, written otherwise
+    with pytest.warns(DataWarning) as caught:
+        corpus = corpus_of(
+            tmp_path, jsonl(CORPUS[0], CORPUS[0], CORPUS[1], "", CORPUS[0], CORPUS[2], again, CORPUS[3]), name
+        )
+    assert [str(warning.message) for warning in caught] == [
+        f"{tmp_path / name}: lines left out, for they say the same as an earlier one: 3 (d0, d1)"
+    ]
+    plain = corpus_of(tmp_path, jsonl(*CORPUS), "plain.jsonl")
+    assert corpus.ids == plain.ids and list(corpus) == list(plain) and corpus.fingerprint == plain.fingerprint
+    assert [corpus[at].id for at in (3, 1, 2)] == ["d3", "d1", "d2"]
+    assert corpus.contents(1, 3) == plain.contents(1, 3)
+
+
+def test_a_document_may_be_its_title_and_an_id_a_number(tmp_path: Path) -> None:
+    rows = ({"_id": 7, "title": "seven", "text": None}, '{"_id": "8", "title": NaN, "text": "eight"}')
+    assert list(corpus_of(tmp_path, jsonl(*rows))) == [Document("7", "seven", ""), Document("8", "", "eight")]
+    with pytest.raises(UserError, match=r":3: document id '7' was used on line 1 already, for another title or text"):
+        corpus_of(tmp_path, jsonl(*rows, {"_id": "7", "text": "seven"}))
+    with pytest.warns(DataWarning, match=r"1 of 3 documents have no field \"text\" \(t\)"):
+        assert corpus_of(tmp_path, jsonl(*rows, {"_id": "t", "title": "title"}))[2].content == "title"
+    with pytest.raises(UserError, match=r':1: expected the field "text", which no document of the file has'):
+        corpus_of(tmp_path, jsonl({"_id": "t", "title": "title", "body": "x"}))
+    with pytest.warns(DataWarning, match="1 of 1 documents have neither title nor text"):
+        assert corpus_of(tmp_path, jsonl({"_id": "n", "text": None})).contents(0, 1) == [""]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -133,12 +162,11 @@ def test_empty_documents_are_kept_and_counted_once(tmp_path: Path) -> None:
         ("[" * 100_000, "malformed JSON"),
         ('["x"]', "expected a JSON object, got list ['x']"),
         ('{"text": "t"}', 'expected the field "_id", got only text'),
-        ('{"_id": "x", "title": "t"}', 'expected the field "text", got only _id, title'),
         ("{}", 'expected the field "_id", got only an empty object'),
-        ('{"_id": 7, "text": "t"}', '"_id" must be a string, got int 7; write "_id": "7"'),
+        ('{"_id": 7.5, "text": "t"}', '"_id" must be a string, got float 7.5'),
         ('{"_id": true, "text": "t"}', '"_id" must be a string, got bool True'),
         ('{"_id": "", "text": "t"}', '"_id" must not be empty'),
-        ('{"_id": "x", "text": null}', '"text" must be a string, got NoneType None'),
+        ('{"_id": "x", "text": 7}', '"text" must be a string, got int 7; write "text": "7"'),
         ('{"_id": "x", "text": "t", "title": ["a"]}', "\"title\" must be a string, got list ['a']"),
         ('{"_id": "x", "text": "\\ud83d"}', '"text" holds half of a surrogate pair'),
         ('{"_id": "d0", "text": "t"}', "document id 'd0' was used on line 1 already"),
@@ -244,8 +272,7 @@ def test_folders_that_are_none(folder: Path, tmp_path: Path) -> None:
     ("line", "message"),
     [
         ('{"_id": "q0", "text": "again"}', "query id 'q0' was used on line 1 already"),
-        ('{"_id": "q9", "text": " "}', "the text of query 'q9' is empty"),
-        ('{"_id": 9, "text": "x"}', 'write "_id": "9"'),
+        ('{"_id": "q9", "text": 9}', 'write "text": "9"'),
         ('{"_id": "q9"}', 'expected the field "text"'),
         ("nonsense", "malformed JSON"),
     ],
@@ -260,13 +287,12 @@ def test_a_bad_query_is_named_by_file_and_line(folder: Path, line: str, message:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r":1: expected the header query-id\tcorpus-id\tscore, got an empty file"),
-        ("q0\td0\t1\n", r":1: expected the header query-id\tcorpus-id\tscore, got q0\td0\t1"),
-        ("query-id corpus-id score\n", ":1: expected the header"),
+        ("", " holds no judgements"),
+        ("q0\td0\n", ":1: expected BEIR's 3 columns (query-id, corpus-id, score) or TREC's 4 columns"),
         (HEADER + "q0\td0\n", ":2: expected 3 columns with tabs between (query-id, corpus-id, score), got 2"),
-        (HEADER + "q0 d0 1\n", ":2: expected 3 columns with tabs between (query-id, corpus-id, score), got 1"),
+        (HEADER + "q0 d0\n", ":2: expected 3 columns with tabs between (query-id, corpus-id, score), got 2"),
         (HEADER + "q0\t0\td0\t1\n", ":2: expected 3 columns"),
-        (HEADER + "\nq0\td0\t1.0\n", ":3: expected an integer grade of at most 4 digits, got '1.0'"),
+        (HEADER + "\nq0\td0\t1.5\n", ":3: expected an integer grade of at most 4 digits, got '1.5'"),
         (HEADER + "q0\td0\t4294967297\n", ":2: expected an integer grade of at most 4 digits"),
         (
             HEADER + "q0\td0\t1\nq0\td0\t1\nq0\td0\t2\n",
@@ -293,6 +319,62 @@ def test_unknown_ids_in_qrels_are_dropped_with_one_warning_a_file(folder: Path) 
         f"{path}: dropped judgements: 5 with an unknown query (u0, u1, u2 and 2 more), 1 with an unknown document (x)"
     ]
     assert dataset.qrels["test"] == {"q2": {"d3": 1}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '"query-id"\t"corpus-id"\t"score"\n"q2"\t"d3"\t"1"\n',
+        'query-id\tcorpus-id\tscore\r\n"q2"\td3\t1.0\r\n',
+        "q2\td3\t1\n",
+        "q2 d3 1\n",
+        "q2 0 d3 1\n",
+        "q2\tQ0\td3\t1\n",
+        "query-id corpus-id score\nq2 d3 1\n",
+        "query-id,corpus-id,score\nq2,d3,1\n",
+        "corpus_id\tquery_id\trelevance\nd3\tq2\t1\n",
+    ],
+)
+def test_judgements_are_read_however_they_are_written(folder: Path, content: str) -> None:
+    write(folder / "qrels" / "test.tsv", content)
+    assert data.load(folder).qrels["test"] == {"q2": {"d3": 1}}
+
+
+def test_a_split_of_which_nothing_is_left_cannot_be_used(folder: Path) -> None:
+    path = write(folder / "qrels" / "test.tsv", HEADER + "Q2\td3\t1\n" + "q2\tD3\t1\n")
+    message = (
+        f"{path}: dropped judgements: 1 with an unknown query (Q2), 1 with an unknown document (D3); none is left."
+        " Expected ids of this folder, such as query 'q0' and document 'd0'"
+    )
+    dataset = data.load(folder)
+    assert dataset.split("train")[1] == {"q1": {"d2": 2, "d0": 0}, "q0": {"d0": 1}}  # what is not used is no obstacle
+    with pytest.raises(UserError) as refused:
+        dataset.split("test")
+    assert str(refused.value) == message
+    (folder / "qrels" / "train.tsv").unlink()
+    with pytest.raises(UserError) as refused:
+        data.load(folder)
+    assert str(refused.value) == message
+
+
+def test_a_query_without_text_matters_where_it_is_judged(folder: Path) -> None:
+    path = folder / "queries.jsonl"
+    write(path, jsonl(*QUERIES, {"_id": "q3", "text": " "}, {"_id": 4, "text": None}, {"_id": "q5", "text": ""}))
+    write(folder / "qrels" / "dev.tsv", HEADER + "q1\td2\t1\n4\td0\t0\n")
+    dataset = data.load(folder)
+    assert dataset.queries == {"q0": "nothing", "q1": "south", "q2": "end"}
+    assert dataset.split("test") == ({"q2": "end"}, {"q2": {"d3": 1}})
+    with pytest.raises(UserError, match=f"{path}:5: the text of query '4' is empty, and the split 'dev' judges it"):
+        dataset.split("dev")
+
+
+def test_a_query_may_come_twice_but_not_with_two_texts(folder: Path) -> None:
+    path = write(folder / "queries.jsonl", jsonl(*QUERIES, QUERIES[1]))
+    with pytest.warns(DataWarning) as caught:
+        assert data.load(folder).queries == {"q0": "nothing", "q1": "south", "q2": "end"}
+    assert [str(warning.message) for warning in caught] == [
+        f"{path}: lines left out, for they say the same as an earlier one: 1 (q1)"
+    ]
 
 
 def test_repeated_equal_judgements_are_no_fuss(folder: Path) -> None:

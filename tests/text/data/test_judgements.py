@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -43,17 +45,17 @@ def test_the_split_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("q1\td1\t1\n", ":1: expected TREC's 4 columns .* got 3: "),
+        ("q1\td1\n", r":1: expected BEIR's 3 columns \(query-id, .*\) or TREC's 4 columns .* got 2: "),
         ("q1 0 d1 1\nquery-id\tcorpus-id\tscore\n", ":2: expected TREC's 4 columns .* got 3"),
         (
             "query-id\tcorpus-id\tscore\nq1 0 d1 1\n",
-            r":2: expected 3 columns with tabs between \(query-id, .*\), got 1",
+            r":2: expected 3 columns with tabs between \(query-id, .*\), got 4",
         ),
         (
             "query-id\tcorpus-id\tscore\nq1\td1\t1\t1\n",
             r":2: expected 3 columns with tabs between \(query-id, .*\), got 4",
         ),
-        ("q1 0 d1 1 tag extra\n", ":1: expected TREC's 4 columns .* got 6"),
+        ("q1 0 d1 1 tag extra\n", ":1: expected BEIR's 3 columns .* got 6"),
         ("q1 0 d1 yes\n", ":1: expected an integer grade of at most 4 digits, got 'yes'"),
         ("q1 0 d1 0.5\n", ":1: expected an integer grade of at most 4 digits, got '0.5'"),
         ("q1 0 d1 12345\n", ":1: expected an integer grade of at most 4 digits, got '12345'"),
@@ -83,3 +85,44 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     write_qrels(tmp_path / name, qrels)
     assert (tmp_path / name).read_text() == "query-id\tcorpus-id\tscore\nq 1\td 1\t1\nq 1\td2\t0\nq2\td1\t-2\n"
     assert read_qrels(tmp_path / name) == qrels
+
+
+ODD: Qrels = {
+    "q 1": {"a\tb": 1, 'say "no"': 0, '"quoted"': 2, '"open': 1, "two\nlines\n\nmore": 3, "r\r": 1, '5"': -1, "a,b": 1},
+    " q": {"\u3000": 1, "ends ": 0},
+}
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_the_csv_module_writes_is_read(tmp_path: Path, quoting: Literal[0, 1, 2], end: str) -> None:
+    with (tmp_path / "test.tsv").open("w", newline="", encoding="utf-8-sig") as file:
+        rows = csv.writer(file, delimiter="\t", quoting=quoting, lineterminator=end)
+        rows.writerow(["query-id", "corpus-id", "score"])
+        rows.writerows((query, id, float(grade)) for query, own in ODD.items() for id, grade in own.items())
+    expected = {query: {id.replace("\n\n", "\n"): grade for id, grade in own.items()} for query, own in ODD.items()}
+    assert read_qrels(tmp_path / "test.tsv") == expected  # an id's blank line is lost
+
+
+def test_odd_ids_are_written_as_they_are_read(tmp_path: Path) -> None:
+    qrels = {"q": {id: 1 for own in ODD.values() for id in own if "\n\n" not in id}}
+    write_qrels(tmp_path / "qrels", qrels)
+    assert read_qrels(tmp_path / "qrels") == qrels
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"q 1" 0 "a file.pdf" 1\nq2   0 d2 +1\n', {"q 1": {"a file.pdf": 1}, "q2": {"d2": 1}}),
+        ('"q""1"\t0\t"d1"\t"2"\n', {'q"1': {"d1": 2}}),
+        ('q1\t"d1\t1\nq1\td"2"\t1\n', {"q1": {'"d1': 1, 'd"2"': 1}}),  # quotes that quote nothing
+        ("qid iter docno rel\nq1 0 d1 1\n", {"q1": {"d1": 1}}),
+        ("Query_ID;Doc_ID;Label\nq1;d1;1\n", {"q1": {"d1": 1}}),
+        ("q1,d1,1\nq1,d2,0\n", {"q1": {"d1": 1, "d2": 0}}),
+        ("q1, d1, 1\nq1, d 2, 0\n", {"q1": {"d1": 1, "d 2": 0}}),
+        ("q 1\td 1\t1\n", {"q 1": {"d 1": 1}}),
+    ],
+)
+def test_columns_are_told_by_the_first_line(tmp_path: Path, text: str, expected: Qrels) -> None:
+    (tmp_path / "qrels").write_text(text)
+    assert read_qrels(tmp_path / "qrels") == expected

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import toys
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation import bm25
 
 
 def test_bm25_ranks_the_rarer_and_stemmed_word_first() -> None:
     texts = ["the cat sat", "a dog and a cat", "running dogs", "of the"]
-    run = bm25.bm25_run(iter(texts), ["a", "b", "c", "d"], {"q": "dog runs", "none": "zebra", "stop": "the"}, k=100)
+    queries = {"q": "dog runs", "none": "zebra", "stop": "the"}
+    with pytest.warns(DataWarning, match=r"^1 of 3 queries have no word that BM25 could look for \(stop\)$"):
+        run = bm25.bm25_run(iter(texts), ["a", "b", "c", "d"], queries, k=100)
     assert list(run) == ["q", "none", "stop"]
     assert sorted(run["q"], key=run["q"].__getitem__, reverse=True) == ["c", "b"]  # a and d share no word with it
     assert run["none"] == run["stop"] == {}
@@ -58,12 +60,55 @@ def test_words_are_those_of_bm25s() -> None:
         *toys.TEXTS,
         "",
         "the of and",
-        "min_cost(x) // 2, it's 3.5e-7 INF İstanbul 東京 naïve_Füchse",
+        "min_cost(x) // 2, it's 3.5e-7 INF İstanbul naïve_Füchse Москва مدينة",
+        "cafe\u0301 m² ½ ﬁn",
     ]
     options = {"token_pattern": bm25.WORD, "stopwords": "english", "stemmer": Stemmer.Stemmer("english")}
     expected = bm25s.tokenize(texts, **options, return_ids=False, show_progress=False)
     assert [bm25.words(text) for text in texts] == expected
     assert bm25.words("Running dogs, and THE min_cost") == ["run", "dog", "min", "cost"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("猫", "猫"),
+        ("东京大学", "东 东京 京 京大 大 大学 学"),
+        ("猫が好き、犬も", "猫 猫が が好 好 好き 犬 犬も"),
+        ("データ", "デー ータ"),
+        ("ﾃﾞｰﾀ ＡＢＣ１", "デー ータ abc1"),  # half and full width
+        ("한국어 책", "한 한국 국 국어 어 책"),
+        ("\u1112\u1161\u11ab\u1100\u116e\u11a8", "한 한국 국"),  # decomposed
+        ("the iPhone手机 dogs", "iphon 手 手机 机 dog"),
+        ("第2章 min_cost", "第 2 章 min cost"),
+        ("ภาษาน้ำ ๒๕", "ภา าษ ษา าน้ น้ำ ๒๕"),
+        ("ພາສາ", "ພາ າສ ສາ"),
+        ("ភាសា", "ភាសា"),
+        ("မြန်မာ", "မြန် န်မာ"),
+        ("བོད་སྐད", "བོད སྐད"),
+        ("हिन्दी में", "हिन्दी में"),
+        ("தமிழ் மொழி", "தமிழ் மொழி"),
+        ("𠀀𠀁", "𠀀 𠀀𠀁 𠀁"),
+    ],
+)
+def test_words_of_other_scripts(text: str, expected: str) -> None:
+    assert bm25.words(text) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("documents", "query"),
+    [
+        (["我们在北京大学学习计算机科学。", "今天天气很好，我们去公园。", "上海是一个大城市。"], "北京大学的计算机"),
+        (["東京都の天気予報です。", "大阪で昼ごはんを食べた。", "データを保存する方法。"], "東京の天気"),
+        (["한국어를 공부하는 학생", "서울은 큰 도시이다", "커피를 마신다"], "한국어 공부"),
+        (["ภาษาไทยเป็นภาษาราชการ", "วันนี้อากาศดีมาก", "แมวกินปลา"], "ราชการไทย"),
+        (["ភាសាខ្មែរជាភាសាផ្លូវការ", "ថ្ងៃនេះអាកាសធាតុល្អ", "ឆ្មាស៊ីត្រី"], "ភាសាផ្លូវការ"),
+        (["ພາສາລາວເປັນພາສາທາງການ", "ມື້ນີ້ອາກາດດີ", "ແມວກິນປາ"], "ທາງການລາວ"),
+        (["မြန်မာဘာသာစကား", "ဒီနေ့ရာသီဥတုကောင်းတယ်", "ကြောင်ငါးစားတယ်"], "ဘာသာစကား"),
+    ],
+)
+def test_texts_without_spaces_are_found(documents: list[str], query: str) -> None:
+    assert next(iter(bm25.bm25_run(documents, ["a", "b", "c"], {"q": query})["q"])) == "a"
 
 
 def test_the_same_texts_give_the_same_index_whatever_the_hash_seed() -> None:
@@ -230,3 +275,20 @@ def test_the_words_of_another_number_of_documents(tmp_path: Path) -> None:
     bm25.BM25Index.build(TEXTS, IDS).save(tmp_path)
     with pytest.raises(UserError, match="is of 4 documents, expected 3; index again"):
         bm25.BM25Index.open(tmp_path, IDS[:3])
+
+
+def test_an_index_says_how_texts_were_made_words(tmp_path: Path) -> None:
+    bm25.BM25Index.build([*TEXTS[:3], "北京大学"], IDS).save(tmp_path)
+    assert json.loads((tmp_path / "words.json").read_text()) == {"scripts": 1}
+    assert list(bm25.BM25Index.open(tmp_path, IDS).run({"q": "大学"}, 1)["q"]) == ["d"]
+    rewritten("words.json", lambda made: {"scripts": 2})(tmp_path)
+    other = r"the BM25 index in \S+ divides texts without spaces in another way; index again"
+    with pytest.raises(UserError, match=other):
+        bm25.BM25Index.open(tmp_path, IDS)
+    (tmp_path / "words.json").unlink()  # as it was before it was said
+    with pytest.raises(UserError, match=other):
+        bm25.BM25Index.open(tmp_path, IDS)
+    latin = bm25.BM25Index.build(TEXTS, IDS)
+    latin.save(tmp_path / "latin")
+    (tmp_path / "latin" / "words.json").unlink()
+    assert bm25.BM25Index.open(tmp_path / "latin", IDS).scores("dog").tolist() == latin.scores("dog").tolist()

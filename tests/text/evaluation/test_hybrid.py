@@ -232,7 +232,7 @@ def test_what_is_opened_ranks_as_what_was_built(large: HybridIndex, tmp_path: Pa
     assert opened.search(queries, vectors, 10, weight=0.6) == large.search(queries, vectors, 10, weight=0.6)
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     names = {f"bm25/{path.name}" for path in (tmp_path / "index" / "bm25").iterdir()}
-    assert manifest["digests"].keys() == names <= manifest["files"].keys() and len(names) == 5
+    assert manifest["digests"].keys() == names <= manifest["files"].keys() and len(names) == 6
     opened.save(tmp_path / "copy")
     for path in (tmp_path / "copy").rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "index" / path.relative_to(tmp_path / "copy")).read_bytes()

@@ -329,7 +329,7 @@ def test_mistakes_in_files(command: Command, files: list[object], tmp_path: Path
     fails(["absent", b, "--qrels", qrels], "error: absent does not exist")
     fails([a, b, "--qrels", "absent"], "error: absent does not exist")
     fails([a, qrels, "--qrels", qrels], 'test.tsv:1: expected 6 columns "query Q0 document rank score tag", got 3')
-    fails([a, b, "--qrels", a], "frozen.trec:1: expected TREC's 4 columns")
+    fails([a, b, "--qrels", a], "frozen.trec:1: expected BEIR's 3 columns")
     (tmp_path / "other").write_text("Q0 Q0 yes 1 1.0 x\n")
     fails([a, "other", "--qrels", qrels], "scifact: run B has none of the 12 judged queries")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"q0 Q0 yes 1 1.0 x\n")[:-9])
