@@ -16,7 +16,7 @@ from retrieval_prompts.data.beir_folder import Corpus
 from retrieval_prompts.data.plain_texts import one_or_many
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import default_cache
-from retrieval_prompts.prompts.encoders import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
+from retrieval_prompts.prompts.encoders import CHANGING, ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
 from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, save_prompts
 from retrieval_prompts.prompts.initialize import initial_vectors
 from retrieval_prompts.prompts.settings import PromptSettings
@@ -160,12 +160,22 @@ class BiEncoder(nn.Module):
             made = {each: PromptSum(own, shared) for each, own in made.items()}
         prompts = nn.ModuleDict(made).to(self.tower.device)
         self._check(kind, prompts)
-        self.kind, self.prompts, self.strength, self.bm25_weight = kind, prompts, 1.0, None
+        with CHANGING:
+            self.kind, self.prompts, self.strength, self.bm25_weight = kind, prompts, 1.0, None
         return self
 
     def prompt(self, side: str) -> Tensor | None:
         """The vectors (layers, length, width) of a side, with their gradient; None for a frozen side."""
         return self.prompts[side]() if side in self.prompts else None
+
+    def still(self, side: str) -> tuple[str, Tensor | None, float]:
+        """The kind of the prompts, the vectors of a side and the strength, all of one moment.
+
+        The vectors are a copy without a gradient, which a training in another thread does not change.
+        """
+        with CHANGING:
+            prompt = self.prompt(side)
+            return self.kind, None if prompt is None else prompt.detach().clone(), self.strength
 
     def embed(self, ids: Sequence[list[int]], side: str, *, saving: bool = False) -> Tensor:
         """Token ids (see `tokenize`) -> vectors (texts, dimension) ready to be compared, with gradients."""
@@ -204,13 +214,15 @@ class BiEncoder(nn.Module):
             spans = ((start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
             mixed = [self.tower.comparable(self.encode_document(corpus.contents(*span))) for span in spans]
             return VectorBlocks(mixed, self.tower.dimension, count)
-        prompt = self.prompt("document") if self.strength > 0 else None
-        identity = f"{self.tower.fingerprint}|document|{self._identity('document') or 'frozen'}"
+        kind, prompt, strength = self.still("document")
+        if strength == 0:
+            prompt = None
+        identity = f"{self.tower.fingerprint}|document|{_name(kind, prompt, strength) or 'frozen'}"
         encoder = hashlib.sha256(identity.encode()).hexdigest()
         return encode_blocks(
             self.tower,
             corpus,
-            self.kind,
+            kind,
             prompt,
             encoder=encoder,
             cache=cache or default_cache(),
@@ -223,7 +235,7 @@ class BiEncoder(nn.Module):
         return {
             "model": self.tower.name,
             "fingerprint": self.tower.fingerprint,
-            "document_prompt": self._identity("document"),
+            "document_prompt": _name(*self.still("document")),
         }
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -279,20 +291,14 @@ class BiEncoder(nn.Module):
         texts = one_or_many(texts)
         if isinstance(texts, str):
             return self._encode([texts], side)[0]
-        prompt = self.prompt(side)
-        if prompt is None or self.strength == 0:
+        kind, prompt, strength = self.still(side)
+        if prompt is None or strength == 0:
             return encode_texts(self.tower, texts, side)
-        prompted = encode_texts(self.tower, texts, side, self.kind, prompt)
-        if self.strength == 1:
+        prompted = encode_texts(self.tower, texts, side, kind, prompt)
+        if strength == 1:
             return prompted
         frozen = encode_texts(self.tower, texts, side)
-        return between(frozen, prompted, self.strength, unit=self.tower.unit_length)
-
-    def _identity(self, side: str) -> str | None:
-        prompt = self.prompt(side)
-        if prompt is None or self.strength == 0:
-            return None
-        return fingerprint(self.kind, prompt) + ("" if self.strength == 1 else f"@{self.strength}")
+        return between(frozen, prompted, strength, unit=self.tower.unit_length)
 
     def _check(self, kind: str, prompts: nn.ModuleDict) -> None:
         """Say where a prompt takes room from the text, and probe the model. Raises UserError."""
@@ -312,3 +318,10 @@ class BiEncoder(nn.Module):
                     stacklevel=3,
                 )
         verify(self.tower, kind)
+
+
+def _name(kind: str, prompt: Tensor | None, strength: float) -> str | None:
+    """What distinguishes the vectors of a side from those of other prompts; None: they are the frozen model's."""
+    if prompt is None or strength == 0:
+        return None
+    return fingerprint(kind, prompt) + ("" if strength == 1 else f"@{strength}")

@@ -228,12 +228,13 @@ class PromptedTower(InputModule):
             features["sentence_embedding"] = tower.pool(plain)
             return features
         rows = _rows(features["input_ids"], features["attention_mask"])
-        strength = self.biencoder.strength
-        prompt = self.biencoder.prompt(side) if strength > 0 else None
-        vectors = embed(tower, rows, side, self.biencoder.kind, prompt)
+        kind, prompt, strength = self.biencoder.still(side)
+        if torch.is_grad_enabled():
+            prompt = self.biencoder.prompt(side)
+        vectors = embed(tower, rows, side, kind, prompt if strength > 0 else None)
         if self._needs_frozen(side):
             rows = _rows(features["frozen_ids"], features["frozen_mask"])
-            frozen = embed(tower, rows, side, self.biencoder.kind, None)
+            frozen = embed(tower, rows, side, kind, None)
             vectors = between(frozen, vectors, strength, unit=tower.unit_length)
         if self.training and torch.distributed.is_available() and torch.distributed.is_initialized():
             # Processes average gradients only if each forward pass makes use of each parameter

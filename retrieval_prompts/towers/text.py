@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.errors import UserError, first_line
 from retrieval_prompts.towers.fingerprint import digest
+from retrieval_prompts.towers.tokenizer import guard
 
 Floats: TypeAlias = NDArray[np.float32]
 Vectors = TypeVar("Vectors", Tensor, Floats)
@@ -44,7 +45,7 @@ class TextTower:
         if problem:
             raise UserError(f"model {name} cannot take soft prompts: {problem}")
         self.model = self.transformer.model
-        self.tokenizer = self.transformer.tokenizer
+        self.tokenizer = guard(self.transformer.tokenizer)
         self.embeddings: nn.Embedding = self.model.get_input_embeddings()
         self.width = int(self.embeddings.weight.shape[1])
         self.dimension = int(model.get_embedding_dimension())

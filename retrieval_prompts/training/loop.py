@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from retrieval_prompts.errors import Diverged, UserError
 from retrieval_prompts.files import write_bytes
+from retrieval_prompts.prompts.encoders import CHANGING
 
 Batch = TypeVar("Batch")
 CHECKPOINT_EVERY = 50  # steps
@@ -163,7 +164,8 @@ def _records(
             yield record
             if run.ended():
                 break
-    run.module.load_state_dict(run.best)
+    with CHANGING:
+        run.module.load_state_dict(run.best)
 
 
 class _Run:
@@ -203,7 +205,8 @@ class _Run:
         self.state.step += 1
         if not (math.isfinite(value.item()) and math.isfinite(norm)):
             raise self._stop(f"the loss is not finite (loss {value.item()}, gradient norm {norm})")
-        self.optimizer.step()
+        with CHANGING:
+            self.optimizer.step()
         return Step(self.state.step, epoch, value.item(), rate, norm)
 
     def choose(self, record: Step, evaluate: Callable[[], float] | None) -> Step:
@@ -230,7 +233,8 @@ class _Run:
         return replace(record, dev=score, best=better and helps)
 
     def _stop(self, reason: str) -> Diverged:
-        self.module.load_state_dict(self.best)
+        with CHANGING:
+            self.module.load_state_dict(self.best)
         return Diverged(
             f"{reason} at step {self.state.step} of {self.total}; the prompt of step {self.state.best_step} is kept; "
             f"{self.settings.advice}"
