@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from retrieval_prompts.prompts.initialize import initial_vectors
 from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.prompts.strength import between, checked
 from retrieval_prompts.towers import injection
+from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.probe import verify
 from retrieval_prompts.towers.text import DEFAULT_MODEL, Floats, TextTower, load_tower
 from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks
@@ -87,6 +88,9 @@ class BiEncoder(nn.Module):
         device: str | None = None,
         strength: float | None = None,
         trust_remote_code: bool = False,
+        query_words: str | None = None,
+        document_words: str | None = None,
+        similarity: str | None = None,
     ) -> BiEncoder:
         """A frozen model, with the prompts of a prompt folder when one is given.
 
@@ -95,6 +99,8 @@ class BiEncoder(nn.Module):
                 all-MiniLM-L6-v2.
             prompts: a folder, or "hf:user/name" on the hub.
             strength: overrides the one saved with the prompts.
+            query_words, document_words: what the model wants before each text, such as "query: "; "" for nothing.
+            similarity: "cosine" or "dot". None, for all three: as the prompts were made, else as the model says.
 
         Raises UserError when the model or the folder cannot be read, or do not belong together.
         """
@@ -108,7 +114,10 @@ class BiEncoder(nn.Module):
             folder = load_prompts(prompts)
         if model is None:
             model = folder.base["name"] if folder is not None else DEFAULT_MODEL
-        tower = load_tower(model, device=device, trust_remote_code=trust_remote_code)
+        conventions = Conventions(query_words, document_words, similarity)
+        if folder is not None:
+            conventions = conventions.or_else(Conventions.recorded(folder.base))
+        tower = load_tower(model, device=device, trust_remote_code=trust_remote_code, conventions=conventions)
         if folder is None:
             return cls(tower)
         return cls.with_prompts(tower, folder, strength=strength, source=str(prompts))
@@ -119,7 +128,9 @@ class BiEncoder(nn.Module):
     ) -> BiEncoder:
         """A loaded tower with the prompts of a folder. Raises UserError when they were made for another model."""
         base = folder.base
-        if base["fingerprint"] != tower.fingerprint:
+        if not tower.made(base):
+            if (differing := tower.conventions.differing(Conventions.recorded(base))) and base["name"] == tower.name:
+                raise UserError(f"{source} were made with {differing}; leave that to the prompts, or tune new ones")
             raise UserError(
                 f"{source} belong to {base.get('name')} (fingerprint {base['fingerprint'][:12]}, dimension "
                 f"{base['dimension']}), not to {tower.name} ({tower.fingerprint[:12]}, dimension {tower.dimension}); "
@@ -231,11 +242,12 @@ class BiEncoder(nn.Module):
         )
 
     def identity(self) -> dict[str, Any]:
-        """What an index of this encoder's documents depends on: the model and the document prompt."""
+        """What an index of this encoder's documents depends on: the model, how it is used, and the document prompt."""
         return {
             "model": self.tower.name,
             "fingerprint": self.tower.fingerprint,
             "document_prompt": _name(*self.still("document")),
+            **self.tower.kept,
         }
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -256,6 +268,7 @@ class BiEncoder(nn.Module):
             "dimension": self.tower.dimension,
             "width": self.tower.width,
             "pools_prompt": self.tower.pools_prompt,
+            **asdict(self.tower.conventions),
         }
         return PromptFolder(self.kind, vectors, base, self.strength, self.training_record, self.bm25_weight)
 

@@ -7,7 +7,9 @@ text, how long a text may be, where its positions end, what its weights are.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from retrieval_prompts.data.plain_texts import as_texts
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.errors import DataWarning, UserError, first_line
+from retrieval_prompts.towers.conventions import SIMILARITIES, Conventions, adopt, words_of
 from retrieval_prompts.towers.fingerprint import digest
 from retrieval_prompts.towers.tokenizer import guard
 
@@ -33,11 +36,13 @@ class TextTower:
     Args:
         model: the model; it is put into evaluation mode and its parameters stop asking for gradients.
         name: what the user called it; kept in artifacts.
+        conventions: words before its texts, and its similarity, where its files say nothing or something else; they
+            are written into the model.
 
     Raises UserError when the model does not read plain text, or changes queries in ways a prompt cannot follow.
     """
 
-    def __init__(self, model: Any, name: str) -> None:
+    def __init__(self, model: Any, name: str, conventions: Conventions | None = None) -> None:
         self.sentence_transformer = model.eval().requires_grad_(False)
         self.name = name
         self.transformer = model[0]
@@ -53,8 +58,9 @@ class TextTower:
         self.pools_prompt = pooling is None or bool(pooling.include_prompt)
         # Vectors cut to `truncate_dim` (Matryoshka) are cut after they were normalised
         self.unit_length = type(list(model)[-1]).__name__ == "Normalize" and model.truncate_dim is None
+        self._adopted = adopt(model, conventions or Conventions())
         self.similarity = str(model.similarity_fn_name or "cosine")
-        if self.similarity not in ("cosine", "dot"):
+        if self.similarity not in SIMILARITIES:
             raise UserError(f"model {name} compares by {self.similarity}; expected cosine or dot")
         self.normalizes_for_search = self.similarity == "cosine" and not self.unit_length
 
@@ -97,13 +103,12 @@ class TextTower:
 
     def text_prompt(self, side: str) -> str:
         """The words that the model itself puts before a query or a document, such as "query: "; often empty."""
-        # encode_document of sentence-transformers looks for these names, in this order
-        names = ("query",) if side == "query" else ("document", "passage", "corpus")
-        prompts = self.sentence_transformer.prompts or {}
-        found = next((prompts[name] for name in names if prompts.get(name) is not None), None)
-        if found is None and self.sentence_transformer.default_prompt_name:
-            found = prompts.get(self.sentence_transformer.default_prompt_name)
-        return found or ""
+        return words_of(self.sentence_transformer, side)
+
+    @property
+    def conventions(self) -> Conventions:
+        """The words and the similarity that are in use; with them the model can be loaded again."""
+        return Conventions(self.text_prompt("query"), self.text_prompt("document"), self.similarity)
 
     def tokenize(self, texts: list[str], side: str, prompt: int = 0) -> list[list[int]]:
         """Token ids of each text with its special tokens, cut so that `prompt` more vectors fit. No padding."""
@@ -125,6 +130,33 @@ class TextTower:
         words = self.text_prompt(side)
         plain = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
         return self.lead + len(plain)
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """Of the `conventions`, those that the model's files do not say by themselves, by name."""
+        now, adopted = asdict(self.conventions), asdict(self._adopted.kept)
+        return {name: value for name, value in now.items() if adopted[name] is not None}
+
+    def made(self, saved: Mapping[str, Any]) -> bool:
+        """Whether this is the model of an artifact, by the "fingerprint" among what it holds of its model.
+
+        An artifact that holds no conventions may be older than the names under which words are found now: then they
+        are left out, as they were when it was made.
+        """
+        wanted = saved.get("fingerprint")
+        if wanted == self.fingerprint:
+            return True
+        understood = self._adopted.understood
+        if not understood or Conventions.recorded(saved) != Conventions():
+            return False
+        prompts, now = self.sentence_transformer.prompts, self.conventions
+        prompts.update(dict.fromkeys(understood, ""))
+        del self.fingerprint
+        if self.fingerprint == wanted:
+            return True
+        prompts.update({side: now.words(side) for side in understood})
+        del self.fingerprint
+        return False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -175,11 +207,16 @@ def is_word(token: object) -> bool:
 
 
 def load_tower(
-    model: str | Path = DEFAULT_MODEL, *, device: str | None = None, trust_remote_code: bool = False
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    conventions: Conventions | None = None,
 ) -> TextTower:
     """Load a frozen tower from a local folder, the packaged all-MiniLM-L6-v2, or a hub.
 
     A Hugging Face encoder that is no sentence-transformers model gets mean pooling, as sentence-transformers does.
+    What is assumed of a model that does not say it is warned of (DataWarning); `conventions` say it (see `TextTower`).
     Raises UserError when there is no such model.
     """
     name = str(model)
@@ -193,7 +230,10 @@ def load_tower(
             f"model {name} could not be loaded: expected a sentence-transformers or Hugging Face encoder "
             f"(a local folder, a name on the hub, or {DEFAULT_MODEL}); {first_line(error)}"
         ) from error
-    return TextTower(loaded, name)
+    tower = TextTower(loaded, name, conventions)
+    for remark in tower._adopted.remarks:
+        warnings.warn(f"model {name}: {remark}", DataWarning, stacklevel=2)
+    return tower
 
 
 def locate(name: str) -> str:
