@@ -58,9 +58,9 @@ def with_conventions(command: Callable[..., None]) -> Callable[..., None]:
     added = {"query_words": QueryWords, "document_words": DocumentWords, "similarity": Similarity}
 
     @functools.wraps(command)
-    def run(**values: Any) -> None:
-        given = Conventions(**{name: values.pop(name) for name in added})
-        command(**values, conventions=given)
+    def run(*arguments: Any, **values: Any) -> None:
+        given = Conventions(**{name: values.pop(name, None) for name in added})
+        command(*arguments, **values, conventions=given)
 
     return _replaced(command, run, "conventions", [_parameter(name, kind) for name, kind in added.items()])
 

@@ -210,10 +210,13 @@ class PromptedTower(InputModule):
         texts = as_texts(inputs)
         if side is None:
             # Words of the caller's own take the place of a prompt, as in any other model
-            features = dict(self.biencoder.tower.transformer.preprocess(texts, prompt=prompt, **arguments))
+            tower = self.biencoder.tower
+            features = tower.filled(dict(tower.transformer.preprocess(texts, prompt=prompt, **arguments)))
             return {**features, "prompt_side": None}
         padding = self.tokenizer.pad_token_id or 0
-        ids, mask = padded(self.biencoder.tokenize(texts, side), padding)  # forward takes the padding off again
+        # At strength 0 there is no prompt to leave room for
+        read = self.biencoder.tokenize if self.biencoder.strength > 0 else self.biencoder.tower.tokenize
+        ids, mask = padded(read(texts, side), padding)  # forward takes the padding off again
         features = {"input_ids": ids, "attention_mask": mask, "prompt_side": side}
         if self._needs_frozen(side):
             # No name that ends in input_ids: trainers take that for one more column

@@ -23,7 +23,7 @@ from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.errors import DataWarning, UserError, first_line
 from retrieval_prompts.towers.conventions import SIMILARITIES, Conventions, adopt, words_of
 from retrieval_prompts.towers.fingerprint import digest
-from retrieval_prompts.towers.tokenizer import guard
+from retrieval_prompts.towers.tokenizer import choose_padding, guard, stand_in
 
 Floats: TypeAlias = NDArray[np.float32]
 Vectors = TypeVar("Vectors", Tensor, Floats)
@@ -51,6 +51,7 @@ class TextTower:
             raise UserError(f"model {name} cannot take soft prompts: {problem}")
         self.model = self.transformer.model
         self.tokenizer = guard(self.transformer.tokenizer)
+        choose_padding(self.tokenizer)
         self.embeddings: nn.Embedding = self.model.get_input_embeddings()
         self.width = int(self.embeddings.weight.shape[1])
         self.dimension = int(model.get_embedding_dimension())
@@ -111,7 +112,10 @@ class TextTower:
         return Conventions(self.text_prompt("query"), self.text_prompt("document"), self.similarity)
 
     def tokenize(self, texts: list[str], side: str, prompt: int = 0) -> list[list[int]]:
-        """Token ids of each text with its special tokens, cut so that `prompt` more vectors fit. No padding."""
+        """Token ids of each text with its special tokens, cut so that `prompt` more vectors fit. No padding.
+
+        Where there is neither a token nor a prompt, one token stands for the text.
+        """
         if not texts:
             return []
         words = self.text_prompt(side)
@@ -123,7 +127,23 @@ class TextTower:
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        return list(encoded["input_ids"])
+        nothing = [] if prompt else [stand_in(self.tokenizer)]
+        return [row or nothing for row in encoded["input_ids"]]
+
+    def filled(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Features (batch, tokens) as sentence-transformers makes them, with one token for each text without any."""
+        mask = features.get("attention_mask")
+        if mask is None or bool((mask.sum(dim=1) > 0).all()):
+            return features
+        token, place = stand_in(self.tokenizer), -1 if self.tokenizer.padding_side == "left" else 0
+        wanted = {"input_ids": token, "attention_mask": 1, "token_type_ids": 0}
+        filled = dict(features)
+        for name in wanted.keys() & features.keys():
+            value = features[name].long()
+            value = value if value.shape[1] else value.new_zeros(len(value), 1)
+            value[(mask.sum(dim=1) == 0).to(value.device), place] = wanted[name]
+            filled[name] = value
+        return filled
 
     def text_prompt_tokens(self, side: str) -> int:
         """Leading special tokens plus tokens of the model's own words: what `include_prompt=False` leaves out."""

@@ -26,6 +26,25 @@ def guard(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
+def choose_padding(tokenizer: Any) -> None:
+    """Where a tokenizer has no padding token, as those of many decoders, an existing token becomes it.
+
+    No vector changes: what is padded is masked, and no token is added to the vocabulary.
+    """
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = _special(tokenizer) or tokenizer.convert_ids_to_tokens(0)
+
+
+def stand_in(tokenizer: Any) -> int:
+    """The token of a text without any: an empty one, where a tokenizer adds no special tokens."""
+    return int(tokenizer.convert_tokens_to_ids(_special(tokenizer) or tokenizer.pad_token))
+
+
+def _special(tokenizer: Any) -> str | None:
+    names = ("eos_token", "unk_token", "sep_token", "cls_token", "bos_token")
+    return next((token for name in names if (token := getattr(tokenizer, name, None)) is not None), None)
+
+
 class OneCallAtATime:
     """Before a tokenizer's own class: every way to call one (`__call__`, `encode`, `tokenize`) ends here."""
 

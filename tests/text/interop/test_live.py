@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from toys import LONG, TEXTS, WIDTH
+from toys import LONG, POSITIONS, TEXTS, WIDTH
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError
@@ -67,6 +67,14 @@ def test_at_half_strength(tower: TextTower, kind: str) -> None:
 def test_at_any_strength(strength: float, kind: str, toy_tower: ToyTower) -> None:
     model = BiEncoder(toy_tower("bert")).attach("query", kind=kind, length=3)
     model.strength = strength
+    check(model)
+
+
+def test_at_strength_0_texts_have_the_prompts_room_too(toy_tower: ToyTower) -> None:
+    tower = toy_tower("bert", maximum=POSITIONS)
+    with pytest.warns(UserWarning, match="64 positions: with a query prompt of 5 its texts are cut at 59 tokens"):
+        model = BiEncoder(tower).attach("query", length=5)
+    model.strength = 0
     check(model)
 
 
