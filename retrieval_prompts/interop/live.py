@@ -28,8 +28,8 @@ from retrieval_prompts.files import write_bytes
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable, fingerprint
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, load_prompts, save_prompts
 from retrieval_prompts.prompts.strength import between
-from retrieval_prompts.towers.injection import embed
 from retrieval_prompts.towers.text import padded
+from retrieval_prompts.vectors.encode import embed_batch, pool_batch
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
@@ -228,16 +228,16 @@ class PromptedTower(InputModule):
         tower, side = self.biencoder.tower, features["prompt_side"]
         if side is None:
             plain = {name: value for name, value in features.items() if name != "prompt_side"}
-            features["sentence_embedding"] = tower.pool(plain)
+            features["sentence_embedding"] = pool_batch(tower, plain)
             return features
         rows = _rows(features["input_ids"], features["attention_mask"])
         kind, prompt, strength = self.biencoder.still(side)
         if torch.is_grad_enabled():
             prompt = self.biencoder.prompt(side)
-        vectors = embed(tower, rows, side, kind, prompt if strength > 0 else None)
+        vectors = embed_batch(tower, rows, side, kind, prompt if strength > 0 else None)
         if self._needs_frozen(side):
             rows = _rows(features["frozen_ids"], features["frozen_mask"])
-            frozen = embed(tower, rows, side, kind, None)
+            frozen = embed_batch(tower, rows, side, kind, None)
             vectors = between(frozen, vectors, strength, unit=tower.unit_length)
         if self.training and torch.distributed.is_available() and torch.distributed.is_initialized():
             # Processes average gradients only if each forward pass makes use of each parameter

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from retrieval_prompts.data.plain_texts import as_texts
-from retrieval_prompts.errors import DataWarning, UserError, first_line
+from retrieval_prompts.errors import DataWarning, UserError, first_line, out_of_memory
 from retrieval_prompts.towers.conventions import SIMILARITIES, Conventions, adopt, words_of
 from retrieval_prompts.towers.fingerprint import digest
 from retrieval_prompts.towers.tokenizer import choose_padding, guard, stand_in
@@ -63,6 +63,7 @@ class TextTower:
         self.similarity = str(model.similarity_fn_name or "cosine")
         if self.similarity not in SIMILARITIES:
             raise UserError(f"model {name} compares by {self.similarity}; expected cosine or dot")
+        self.pass_tokens: int | None = None  # the most that memory was seen to hold in one pass, once it did not
         self.normalizes_for_search = self.similarity == "cosine" and not self.unit_length
 
     @property
@@ -246,6 +247,11 @@ def load_tower(
     try:
         loaded = SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
     except Exception as error:  # a broken folder makes three libraries raise whatever they like
+        if out_of_memory(error):
+            raise UserError(
+                f"model {name} does not fit into memory ({first_line(error)}); free some of it, use --device cpu "
+                '(device="cpu"), or take a smaller model'
+            ) from error
         raise UserError(
             f"model {name} could not be loaded: expected a sentence-transformers or Hugging Face encoder "
             f"(a local folder, a name on the hub, or {DEFAULT_MODEL}); {first_line(error)}"

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from retrieval_prompts.errors import Diverged, UserError
+from retrieval_prompts.errors import Diverged, UserError, first_line, out_of_memory
 from retrieval_prompts.files import write_bytes
 from retrieval_prompts.prompts.encoders import CHANGING
 
@@ -90,7 +90,11 @@ class Training(Iterator[Step]):
     Attributes:
         steps: every record so far, those from before an interruption included.
         total: the number of steps, if nothing stops it early.
+
+    Raises UserError where a step does not fit into memory.
     """
+
+    SMALLER = "--batch-size"  # what a user may do about it
 
     def __init__(self, records: Iterator[Step], steps: list[Step], total: int, state: _State | None = None) -> None:
         self._records, self.steps, self.total, self._state = records, steps, total, state or _State()
@@ -101,7 +105,15 @@ class Training(Iterator[Step]):
         return self._state.given_up
 
     def __next__(self) -> Step:
-        return next(self._records)
+        try:
+            return next(self._records)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(
+                f"this training does not fit into memory ({first_line(error)}); use a smaller {self.SMALLER}, a "
+                "smaller model, or --device cpu"
+            ) from error
 
 
 def fit(
