@@ -159,7 +159,7 @@ class BiEncoder(nn.Module):
         """
         wanted = replace(side, **given) if isinstance(side, PromptSettings) else PromptSettings.of(side=side, **given)
         kind, length, init, seed = wanted.kind, wanted.length, wanted.init, wanted.seed
-        with torch.random.fork_rng(devices=[]):
+        with CHANGING, torch.random.fork_rng(devices=[]):  # the state of the generator is that of all threads
             torch.manual_seed(seed)
             made: dict[str, nn.Module] = {
                 each: ENCODERS[wanted.encoder](initial_vectors(self.tower, kind, length, init, seed))

@@ -53,12 +53,16 @@ queries, documents = biencoder.encode_query(["..."]), biencoder.encode_document(
 def as_sentence_transformer(biencoder: BiEncoder) -> SentenceTransformer:
     """A SentenceTransformer of one module; its vectors are those of `biencoder`, whose prompts it shares.
 
-    Prompt names of the model's own other than "query" and "document" keep their words, without a soft prompt.
+    Prompt names of the model's own that mean neither queries nor documents keep their words, without a soft prompt.
     """
     tower = biencoder.tower
     model = LiveModel(
         modules=[PromptedTower(biencoder)],
-        prompts={**tower.sentence_transformer.prompts, **SENTINELS},
+        prompts={
+            **tower.sentence_transformer.prompts,
+            **{name: SENTINELS[side] for side, name in tower.prompt_names.items()},
+            **SENTINELS,
+        },
         default_prompt_name=tower.sentence_transformer.default_prompt_name,
         similarity_fn_name=tower.similarity,  # type: ignore[arg-type]
         device=str(tower.device),

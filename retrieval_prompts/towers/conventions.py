@@ -99,11 +99,13 @@ class Adopted:
     """What was written into a model.
 
     Args:
-        understood: side -> the name under which words were found that `words_of` did not see.
+        names: side -> the name under which the model's files have its words, where it is not the side's own.
+        understood: of these, the sides whose words were taken from there, for `words_of` did not see them.
         kept: what the model's files do not say by themselves, to be kept by what is made with it.
         remarks: what was assumed, or left out, and should be said.
     """
 
+    names: dict[str, str]
     understood: dict[str, str]
     kept: Conventions
     remarks: list[str]
@@ -111,13 +113,14 @@ class Adopted:
 
 def adopt(model: Any, given: Conventions) -> Adopted:
     """Write conventions into a SentenceTransformer: what is given, and words that it has under other names."""
-    understood: dict[str, str] = {}
     prompts = dict(model.prompts or {})
+    names = {side: name for side in NAMES if (name := _other_name(prompts, side)) not in (None, side)}
+    understood: dict[str, str] = {}
     for side in NAMES:
         if (words := given.words(side)) is not None:
             model.prompts[side] = words
-        elif not words_of(model, side) and (name := _other_name(prompts, side)) is not None:
-            model.prompts[side], understood[side] = prompts[name], name
+        elif not words_of(model, side) and side in names:
+            model.prompts[side], understood[side] = prompts[names[side]], names[side]
     remarks = [said] if (said := _unused(model, prompts, given, understood)) else []
     # The property of this name makes it the cosine where nothing is said
     silent, similarity = getattr(model, "_similarity_fn_name", None) is None, None
@@ -130,7 +133,7 @@ def adopt(model: Any, given: Conventions) -> Adopted:
             'product, pass --similarity dot (similarity="dot")'
         )
     found = {f"{side}_words": prompts[name] for side, name in understood.items()}
-    return Adopted(understood, given.or_else(Conventions(**found, similarity=similarity)), remarks)
+    return Adopted(names, understood, given.or_else(Conventions(**found, similarity=similarity)), remarks)
 
 
 def _other_name(prompts: Mapping[str, str], side: str) -> str | None:

@@ -153,6 +153,11 @@ class TextTower:
         return self.lead + len(plain)
 
     @property
+    def prompt_names(self) -> dict[str, str]:
+        """Side -> what else the model calls the words of that side, such as "passage": callers ask for them so."""
+        return self._adopted.names
+
+    @property
     def kept(self) -> dict[str, str]:
         """Of the `conventions`, those that the model's files do not say by themselves, by name."""
         now, adopted = asdict(self.conventions), asdict(self._adopted.kept)

@@ -23,7 +23,7 @@ ToyTower = Callable[..., TextTower]
 MANY = [*TEXTS, LONG, "", *[f"{LONG} {number}" for number in range(6)]]
 
 
-def same_as_alone(calls: list[Callable[[], Any]], times: int = 5) -> bool:
+def same_as_alone(calls: list[Callable[[], Any]], times: int = 3) -> bool:
     """Whether each call gives what it gives by itself."""
     alone = [each() for each in calls]
     found = at_once(calls, times=times)

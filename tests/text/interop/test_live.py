@@ -245,9 +245,9 @@ def test_copies_of_what_it_is_made_of(toy_tower: ToyTower, kind: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["bert", "mpnet"])
-def test_other_processes_give_the_same_vectors(architecture: str, kind: str, toy_tower: ToyTower) -> None:
+def test_other_processes_give_the_same_vectors(architecture: str, toy_tower: ToyTower) -> None:
     """A process that is started anew knows nothing of what was registered or replaced in this one."""
-    model = BiEncoder(toy_tower(architecture)).attach("both", kind=kind, length=3)
+    model = BiEncoder(toy_tower(architecture)).attach("both", kind="prefix", length=3)
     live = model.as_sentence_transformer()
     expected = [live.encode_query(ALL), live.encode_document(ALL), live.encode(ALL)]
     pool = live.start_multi_process_pool(["cpu", "cpu"])

@@ -115,6 +115,20 @@ def test_names_that_are_understood(
         assert np.abs(model.encode_document(ALL) - ours.encode_document(ALL)).max() < 1e-6
 
 
+def test_callers_that_name_them_get_the_soft_prompt(toy: Toy, tmp_path: Path) -> None:
+    """mteb prefers "Retrieval-query" to "query"."""
+    folder = toy("bert", prompts={"Retrieval-query": "q: ", "passage": "d: ", "STS": "s: "})
+    for number, given in enumerate((None, "other: ")):
+        model = BiEncoder.load(folder, query_words=given).attach("both", length=3)
+        model.export(tmp_path / str(number))
+        stock = SentenceTransformer(str(tmp_path / str(number)), device="cpu")
+        for made in (model.as_sentence_transformer(), stock):
+            for name, encode in (("Retrieval-query", model.encode_query), ("passage", model.encode_document)):
+                assert np.abs(made.encode(ALL, prompt_name=name) - encode(ALL)).max() < 1e-6
+            frozen = model.tower.sentence_transformer.encode(TEXTS[:2], prompt_name="STS")
+            assert np.abs(made.encode(TEXTS[:2], prompt_name="STS") - frozen).max() < 1e-6
+
+
 @pytest.mark.parametrize(
     ("prompts", "sides", "options"),
     [
