@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.data.beir_folder import Corpus
 from retrieval_prompts.data.plain_texts import as_texts, one_or_many
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.first_pass import FirstPass
+from retrieval_prompts.evaluation.first_pass import FirstPass, encode_twice
 from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.files import default_cache
-from retrieval_prompts.prompts.encoders import ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
-from retrieval_prompts.prompts.feedback import UNBOUND, FeedbackPrompt, Start, maker, modules_of, shape_of
+from retrieval_prompts.prompts.encoders import CHANGING, ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
+from retrieval_prompts.prompts.feedback import FeedbackPrompt, Start, maker, modules_of, shape_of
 from retrieval_prompts.prompts.folder import Feedback, PromptFolder, load_prompts, save_prompts
 from retrieval_prompts.prompts.initialize import initial_vectors
 from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.prompts.strength import between, checked
 from retrieval_prompts.towers import injection
+from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.probe import verify
 from retrieval_prompts.towers.text import DEFAULT_MODEL, Floats, TextTower, load_tower
 from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks
@@ -34,8 +35,6 @@ from retrieval_prompts.vectors.index import Index
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-SECOND = 256  # queries whose prompts are made at once
 
 
 class BiEncoder(nn.Module):
@@ -95,6 +94,9 @@ class BiEncoder(nn.Module):
         device: str | None = None,
         strength: float | None = None,
         trust_remote_code: bool = False,
+        query_words: str | None = None,
+        document_words: str | None = None,
+        similarity: str | None = None,
     ) -> BiEncoder:
         """A frozen model, with the prompts of a prompt folder when one is given.
 
@@ -103,6 +105,8 @@ class BiEncoder(nn.Module):
                 all-MiniLM-L6-v2.
             prompts: a folder, or "hf:user/name" on the hub.
             strength: overrides the one saved with the prompts.
+            query_words, document_words: what the model wants before each text, such as "query: "; "" for nothing.
+            similarity: "cosine" or "dot". None, for all three: as the prompts were made, else as the model says.
 
         Raises UserError when the model or the folder cannot be read, or do not belong together.
         """
@@ -116,7 +120,10 @@ class BiEncoder(nn.Module):
             folder = load_prompts(prompts)
         if model is None:
             model = folder.base["name"] if folder is not None else DEFAULT_MODEL
-        tower = load_tower(model, device=device, trust_remote_code=trust_remote_code)
+        conventions = Conventions(query_words, document_words, similarity)
+        if folder is not None:
+            conventions = conventions.or_else(Conventions.recorded(folder.base))
+        tower = load_tower(model, device=device, trust_remote_code=trust_remote_code, conventions=conventions)
         if folder is None:
             return cls(tower)
         return cls.with_prompts(tower, folder, strength=strength, source=str(prompts))
@@ -127,7 +134,9 @@ class BiEncoder(nn.Module):
     ) -> BiEncoder:
         """A loaded tower with the prompts of a folder. Raises UserError when they were made for another model."""
         base = folder.base
-        if base["fingerprint"] != tower.fingerprint:
+        if not tower.made(base):
+            if (differing := tower.conventions.differing(Conventions.recorded(base))) and base["name"] == tower.name:
+                raise UserError(f"{source} were made with {differing}; leave that to the prompts, or tune new ones")
             raise UserError(
                 f"{source} belong to {base.get('name')} (fingerprint {base['fingerprint'][:12]}, dimension "
                 f"{base['dimension']}), not to {tower.name} ({tower.fingerprint[:12]}, dimension {tower.dimension}); "
@@ -156,7 +165,7 @@ class BiEncoder(nn.Module):
         wanted = replace(side, **given) if isinstance(side, PromptSettings) else PromptSettings.of(side=side, **given)
         kind, length, init, seed = wanted.kind, wanted.length, wanted.init, wanted.seed
         encoder = maker(wanted, start) if wanted.encoder == "feedback" else ENCODERS[wanted.encoder]
-        with torch.random.fork_rng(devices=[]):
+        with CHANGING, torch.random.fork_rng(devices=[]):  # the state of the generator is that of all threads
             torch.manual_seed(seed)
             made: dict[str, nn.Module] = {
                 each: encoder(initial_vectors(self.tower, kind, length, init, seed))
@@ -168,7 +177,8 @@ class BiEncoder(nn.Module):
             made = {each: PromptSum(own, shared) for each, own in made.items()}
         prompts = nn.ModuleDict(made).to(self.tower.device)
         self._check(kind, prompts)
-        self.kind, self.prompts, self.strength, self.bm25_weight = kind, prompts, 1.0, None
+        with CHANGING:
+            self.kind, self.prompts, self.strength, self.bm25_weight = kind, prompts, 1.0, None
         return self
 
     def prompt(self, side: str, documents: Tensor | None = None) -> Tensor | None:
@@ -182,6 +192,15 @@ class BiEncoder(nn.Module):
             return None
         return self.prompts[side]() if documents is None else self.prompts[side](documents)
 
+    def still(self, side: str) -> tuple[str, Tensor | None, float]:
+        """The kind of the prompts, the vectors of a side and the strength, all of one moment.
+
+        The vectors are a copy without a gradient, which a training in another thread does not change.
+        """
+        with CHANGING:
+            prompt = self.prompt(side)
+            return self.kind, None if prompt is None else prompt.detach().clone(), self.strength
+
     @property
     def feedback(self) -> FeedbackPrompt | None:
         """The query prompt where it is made from the documents of a first search."""
@@ -190,9 +209,10 @@ class BiEncoder(nn.Module):
 
     def take(self, other: BiEncoder) -> None:
         """Have the prompts of another bi-encoder over the same tower, and all that is known of them."""
-        self.kind, self.prompts, self.strength = other.kind, other.prompts, other.strength
-        self.training_record, self.bm25_weight = other.training_record, other.bm25_weight
-        self.first_pass = other.first_pass
+        with CHANGING:
+            self.kind, self.prompts, self.strength = other.kind, other.prompts, other.strength
+            self.training_record, self.bm25_weight = other.training_record, other.bm25_weight
+            self.first_pass = other.first_pass
 
     def whole(self) -> BiEncoder:
         """The same prompts at strength 1, with the same index to read."""
@@ -253,13 +273,15 @@ class BiEncoder(nn.Module):
             spans = ((start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
             mixed = [self.tower.comparable(self.encode_document(corpus.contents(*span))) for span in spans]
             return VectorBlocks(mixed, self.tower.dimension, count)
-        prompt = self.prompt("document") if self.strength > 0 else None
-        identity = f"{self.tower.fingerprint}|document|{self._identity('document') or 'frozen'}"
+        kind, prompt, strength = self.still("document")
+        if strength == 0:
+            prompt = None
+        identity = f"{self.tower.fingerprint}|document|{_name(kind, prompt, strength) or 'frozen'}"
         encoder = hashlib.sha256(identity.encode()).hexdigest()
         return encode_blocks(
             self.tower,
             corpus,
-            self.kind,
+            kind,
             prompt,
             encoder=encoder,
             cache=cache or default_cache(),
@@ -268,11 +290,12 @@ class BiEncoder(nn.Module):
         )
 
     def identity(self) -> dict[str, Any]:
-        """What an index of this encoder's documents depends on: the model and the document prompt."""
+        """What an index of this encoder's documents depends on: the model, how it is used, and the document prompt."""
         return {
             "model": self.tower.name,
             "fingerprint": self.tower.fingerprint,
-            "document_prompt": self._identity("document"),
+            "document_prompt": _name(*self.still("document")),
+            **self.tower.kept,
         }
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -297,6 +320,7 @@ class BiEncoder(nn.Module):
             "dimension": self.tower.dimension,
             "width": self.tower.width,
             "pools_prompt": self.tower.pools_prompt,
+            **asdict(self.tower.conventions),
         }
         return PromptFolder(self.kind, vectors, base, self.strength, self.training_record, self.bm25_weight, feedback)
 
@@ -332,51 +356,22 @@ class BiEncoder(nn.Module):
         texts = one_or_many(texts)
         if isinstance(texts, str):
             return self._encode([texts], side)[0]
-        if side not in self.prompts or self.strength == 0:
+        if side == "query" and self.strength > 0 and (reads := self.feedback) is not None:
+            with CHANGING:
+                found = self.kind, copy.deepcopy(reads), self.strength
+            return encode_twice(self.tower, as_texts(texts), *found, self.first_pass)
+        kind, prompt, strength = self.still(side) if self.strength > 0 else (self.kind, None, 0.0)
+        if prompt is None or strength == 0:
             return encode_texts(self.tower, texts, side)
-        if side == "query" and self.feedback is not None:
-            return self._encode_twice(as_texts(texts))
-        prompted = encode_texts(self.tower, texts, side, self.kind, self.prompt(side))
-        if self.strength == 1:
+        prompted = encode_texts(self.tower, texts, side, kind, prompt)
+        if strength == 1:
             return prompted
         frozen = encode_texts(self.tower, texts, side)
-        return between(frozen, prompted, self.strength, unit=self.tower.unit_length)
-
-    @torch.no_grad()
-    def _encode_twice(self, texts: list[str]) -> Floats:
-        """Queries -> vectors by prompts that are made from what the frozen vectors find."""
-        frozen = encode_texts(self.tower, texts, "query")
-        prompted = np.empty_like(frozen)
-        for start in range(0, len(texts), SECOND):
-            part = slice(start, start + SECOND)
-            documents = self.read(texts[part], self.tower.comparable(frozen[part]))
-            vectors = self.prompt("query", documents)
-            prompted[part] = encode_texts(self.tower, texts[part], "query", self.kind, vectors)
-        return between(frozen, prompted, self.strength, unit=self.tower.unit_length) if self.strength < 1 else prompted
-
-    def read(self, texts: Sequence[str], frozen: Floats) -> Tensor:
-        """The document vectors (queries, documents, dimension) that a feedback prompt is made from.
-
-        Args:
-            frozen: the queries' frozen vectors (queries, dimension), ready to be compared.
-
-        Raises UserError without an index; see `bind`.
-        """
-        if self.first_pass is None:
-            raise UserError(UNBOUND)
-        found = self.first_pass.vectors(self.first_pass.positions(texts, frozen))
-        return torch.from_numpy(found).to(self.tower.device)
+        return between(frozen, prompted, strength, unit=self.tower.unit_length)
 
     def _room(self, side: str) -> int:
         """The tokens that a side's prompt takes from the text."""
         return shape_of(self.prompts[side])[1] if self.kind == "input" and side in self.prompts else 0
-
-    def _identity(self, side: str) -> str | None:
-        if side not in self.prompts or self.strength == 0:
-            return None
-        prompt = self.prompt(side)
-        assert prompt is not None
-        return fingerprint(self.kind, prompt) + ("" if self.strength == 1 else f"@{self.strength}")
 
     def _check(self, kind: str, prompts: nn.ModuleDict) -> None:
         """Say where a prompt takes room from the text, and probe the model. Raises UserError."""
@@ -396,3 +391,10 @@ class BiEncoder(nn.Module):
                     stacklevel=3,
                 )
         verify(self.tower, kind)
+
+
+def _name(kind: str, prompt: Tensor | None, strength: float) -> str | None:
+    """What distinguishes the vectors of a side from those of other prompts; None: they are the frozen model's."""
+    if prompt is None or strength == 0:
+        return None
+    return fingerprint(kind, prompt) + ("" if strength == 1 else f"@{strength}")

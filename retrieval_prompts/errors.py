@@ -17,6 +17,14 @@ class DataWarning(UserWarning):
     """Input that is used although part of it is odd; the message counts what is odd and names a few."""
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the machine, had no memory left: torch says it in several ways."""
+    signs = ("out of memory", "cublas_status_alloc_failed", "can't allocate memory", "not enough memory")
+    said = str(error).lower()
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or (isinstance(error, RuntimeError) and any(sign in said for sign in signs))
+
+
 def few(names: Iterable[str], between: str = ", ") -> str:
     """For messages: at most three different names, then how many more.
 

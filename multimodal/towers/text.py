@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from retrieval_prompts.errors import UserError
 
 WAYS = ("full", "truncated", "shared")
 MEMORY = 2.0  # gigabytes of saved activations, unless the caller says otherwise
+_HOOKS = Lock()
 
 
 class TextTower:
@@ -235,16 +237,21 @@ class TextTower:
 
     @contextmanager
     def _overwritten(self, slots: Tensor, context: Tensor, deep: dict[int, Tensor]) -> Iterator[None]:
-        """Hooks that put vectors into the slots' places behind the embedding and before deeper layers."""
+        """Hooks that put vectors into the slots' places behind the embedding and before deeper layers.
+
+        A module has its hooks in all threads; those of this one let what runs in others pass.
+        """
+        here = get_ident()
 
         def embed(_module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
-            return _overwrite(output, slots, context)
+            return _overwrite(output, slots, context) if get_ident() == here else output
 
         def enter(layer: int, _module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (_overwrite(arguments[0], slots, deep[layer]), *arguments[1:])
+            return (_overwrite(arguments[0], slots, deep[layer]), *arguments[1:]) if get_ident() == here else arguments
 
-        handles = [self.embeddings.register_forward_hook(embed)]
-        handles += [self.blocks[layer].register_forward_pre_hook(partial(enter, layer)) for layer in deep]
+        with _HOOKS:  # torch numbers hooks by a counter that is not safe across threads
+            handles = [self.embeddings.register_forward_hook(embed)]
+            handles += [self.blocks[layer].register_forward_pre_hook(partial(enter, layer)) for layer in deep]
         try:
             yield
         finally:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.tokenizer import guard
 
 SLOT = -1
 POSITIONS = ("end", "middle", "front")
@@ -56,6 +57,7 @@ class Tokens:
         elif hasattr(tokenizer, "tokenizer"):
             if tokenizer.tokenizer.pad_token_id is None:
                 raise UserError(f"this model's {type(tokenizer).__name__} has no padding token; expected one that has")
+            guard(tokenizer.tokenizer)
             self.pad = int(tokenizer.tokenizer.pad_token_id)
             plain = tokenizer.tokenizer("a", add_special_tokens=False)["input_ids"]
             full = tokenizer.tokenizer("a")["input_ids"]

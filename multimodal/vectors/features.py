@@ -27,7 +27,7 @@ from tqdm import tqdm
 from multimodal.data.pictures import Picture, decode
 from multimodal.vectors import segments
 from multimodal.vectors.segments import Segments
-from retrieval_prompts.errors import DataWarning, UserError, few
+from retrieval_prompts.errors import DataWarning, UserError, few, first_line, out_of_memory
 from retrieval_prompts.files import default_cache
 
 SCALE = (0.08, 1.0)  # of a view: the share of the picture's area, and
@@ -225,7 +225,7 @@ class _Queue:
 
     def __init__(self, clip: ImageEncoder, store: Segments) -> None:
         self.clip, self.store = clip, store
-        self.batch = 16 if clip.device.type == "cpu" else 256
+        self.batch, self.halved = 16 if clip.device.type == "cpu" else 256, False
         self.pixels: dict[bytes, Tensor] = {}
         self.vectors: dict[bytes, Tensor] = {}
         self.encoded = 0
@@ -240,10 +240,11 @@ class _Queue:
     def encode(self) -> None:
         if not self.pixels:
             return
-        with torch.no_grad():
-            batch = torch.stack(list(self.pixels.values()))
-            # Convolutions are faster on this layout, and a ViT is as fast
-            vectors = self.clip.encode_images(batch.contiguous(memory_format=torch.channels_last))
+        pixels = list(self.pixels.values())
+        parts: list[Tensor] = []
+        while (done := sum(map(len, parts))) < len(pixels):
+            parts += self._fitting(pixels[done : done + self.batch])
+        vectors = torch.cat(parts)
         if not torch.isfinite(vectors).all():
             raise UserError("the image tower gives numbers that are not finite; check the model's weights")
         self.vectors.update(zip(self.pixels, vectors.half().cpu(), strict=True))
@@ -251,6 +252,33 @@ class _Queue:
         self.pixels.clear()
         if len(self.vectors) >= segments.ROWS:
             self.write()
+
+    @torch.no_grad()
+    def _fitting(self, pixels: list[Tensor]) -> list[Tensor]:
+        """The vectors of a batch; none where memory does not hold it: then batches are half as large from there on."""
+        try:
+            batch = torch.stack(pixels)
+            # Convolutions are faster on this layout, and a ViT is as fast
+            return [self.clip.encode_images(batch.contiguous(memory_format=torch.channels_last))]
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            said = first_line(error)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(pixels) == 1:
+            raise UserError(
+                f"memory does not hold a pass over one picture ({said}); free some of it, or use --device cpu"
+            )
+        if not self.halved:
+            warnings.warn(
+                f"memory does not hold a pass over {len(pixels)} pictures; they are encoded in smaller batches from "
+                "here on",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.batch, self.halved = len(pixels) // 2, True
+        return []
 
     def write(self) -> None:
         if self.vectors:

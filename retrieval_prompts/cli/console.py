@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, first_line, out_of_memory
 
 
 def run(app: Callable[[], Any]) -> None:
@@ -20,6 +20,14 @@ def run(app: Callable[[], Any]) -> None:
         app()
     except (UserError, OSError) as error:  # a full disk, a file that may not be read
         print(f"error: {_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        print(
+            f"error: there is not enough memory ({first_line(error)}); free some of it, or use --device cpu",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # typer's status for Ctrl-C

@@ -13,6 +13,7 @@ import typer
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.settings import Values, option_of, readers, rule_of, spoken
+from retrieval_prompts.towers.conventions import Conventions
 
 DataFolder = Annotated[Path, typer.Argument(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv (or .gz)")]
 Model = Annotated[str | None, typer.Option(help="name, local folder or hub id  [default: all-MiniLM-L6-v2]")]
@@ -32,6 +33,36 @@ TopK = Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")
 Factory = Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")]
 Nprobe = Annotated[int | None, typer.Option(help="lists that an IVF index visits")]
 EfSearch = Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")]
+
+QueryWords = Annotated[
+    str | None,
+    typer.Option(
+        "--query-words", help='before each query, such as "query: "; "" for none  [default: the model\'s own]'
+    ),
+]
+DocumentWords = Annotated[
+    str | None,
+    typer.Option("--document-words", help="before each document  [default: the model's own]"),
+]
+Similarity = Annotated[
+    str | None, typer.Option("--similarity", help="of the model's vectors: cosine or dot  [default: the model's own]")
+]
+AS_SAID = Conventions()  # the default of a command's parameter: nothing was given
+
+
+def with_conventions(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options on how a model is used in place of its parameter `conventions`, which gets them.
+
+    What is not given is as the prompts or the index were made, else as the model says (see `towers.conventions`).
+    """
+    added = {"query_words": QueryWords, "document_words": DocumentWords, "similarity": Similarity}
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **values: Any) -> None:
+        given = Conventions(**{name: values.pop(name, None) for name in added})
+        command(*arguments, **values, conventions=given)
+
+    return _replaced(command, run, "conventions", [_parameter(name, kind) for name, kind in added.items()])
 
 
 def check_strength(strength: float | None, prompts: object) -> None:
@@ -60,16 +91,27 @@ def with_settings(settings: type[Values], *names: str) -> Callable[[Callable[...
             command(**{name: value for name, value in values.items() if name not in unread}, given=read)
 
         unread = {each.name for each in wanted}
-        signature = inspect.signature(command, eval_str=True)
-        parameters = []
-        for each in signature.parameters.values():
-            parameters += [_option(settings, one) for one in wanted] if each.name == "given" else [each]
-        keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-        run.__signature__ = signature.replace(parameters=keywords)  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in keywords}
-        return run
+        return _replaced(command, run, "given", [_option(settings, one) for one in wanted])
 
     return decorate
+
+
+def _replaced(
+    command: Callable[..., None], run: Callable[..., None], name: str, by: list[inspect.Parameter]
+) -> Callable[..., None]:
+    """`run` with the signature of a command in which others stand in place of one parameter."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters = []
+    for each in signature.parameters.values():
+        parameters += by if each.name == name else [each]
+    keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    run.__signature__ = signature.replace(parameters=keywords)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in keywords}
+    return run
+
+
+def _parameter(name: str, kind: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
 def _option(settings: type[Values], of: Field[Any]) -> inspect.Parameter:
@@ -77,9 +119,7 @@ def _option(settings: type[Values], of: Field[Any]) -> inspect.Parameter:
     kind = str if rule_of(of).none else get_type_hints(settings)[of.name]
     name = f"{option_of(of)}/--no-{of.name}" if of.default is True else option_of(of)
     option = typer.Option(name, help=_help(settings, of))
-    return inspect.Parameter(
-        of.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-    )
+    return _parameter(of.name, Annotated[kind | None, option])
 
 
 def _help(settings: type[Values], of: Field[Any]) -> str:

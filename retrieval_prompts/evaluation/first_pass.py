@@ -6,14 +6,20 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from retrieval_prompts.data.beir_folder import Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.bm25 import NoWords
 from retrieval_prompts.evaluation.hybrid import HybridIndex
-from retrieval_prompts.towers.text import Floats
+from retrieval_prompts.prompts.feedback import UNBOUND, FeedbackPrompt
+from retrieval_prompts.prompts.strength import between
+from retrieval_prompts.towers.text import Floats, TextTower
+from retrieval_prompts.vectors.encode import encode_texts
 from retrieval_prompts.vectors.index import Index
+
+SECOND = 256  # queries whose prompts are made at once
 
 
 def with_words(index: Index, documents: Iterable[Document]) -> Index | HybridIndex:
@@ -70,3 +76,23 @@ class FirstPass:
     def vectors(self, positions: NDArray[np.int64]) -> Floats:
         """The vectors (queries, documents, dimension) at positions (queries, documents), as the index keeps them."""
         return self.index.vectors_at(positions.reshape(-1)).reshape(*positions.shape, -1)
+
+
+@torch.no_grad()
+def encode_twice(
+    tower: TextTower, texts: list[str], kind: str, prompt: FeedbackPrompt, strength: float, first: FirstPass | None
+) -> Floats:
+    """Queries -> vectors (queries, dimension) by prompts that are made from what their frozen vectors find.
+
+    Raises UserError without a first search.
+    """
+    if first is None:
+        raise UserError(UNBOUND)
+    frozen = encode_texts(tower, texts, "query")
+    prompted = np.empty_like(frozen)
+    for start in range(0, len(texts), SECOND):
+        part = slice(start, start + SECOND)
+        found = first.vectors(first.positions(texts[part], tower.comparable(frozen[part])))
+        vectors = prompt(torch.from_numpy(found).to(tower.device))
+        prompted[part] = encode_texts(tower, texts[part], "query", kind, vectors)
+    return between(frozen, prompted, strength, unit=tower.unit_length) if strength < 1 else prompted

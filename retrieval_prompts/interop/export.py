@@ -61,7 +61,8 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
     with new_folder(folder, holds="modules.json", overwrite=overwrite) as temporary:
         for gap in ("", " "):
             named = {side: "".join(tokens[side]) + gap + tower.text_prompt(side) for side in tokens}
-            model.prompts = {**plain, **named}
+            others = {name: named[side] for side, name in tower.prompt_names.items() if side in named}
+            model.prompts = {**plain, **others, **named}
             if all(_same_tokens(biencoder, model, side) for side in SIDES):
                 break
         else:

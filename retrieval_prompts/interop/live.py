@@ -29,8 +29,8 @@ from retrieval_prompts.prompts.encoders import SIDES, PromptTable
 from retrieval_prompts.prompts.feedback import NEEDS_INDEX, fingerprint_of
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, load_prompts, save_prompts
 from retrieval_prompts.prompts.strength import between
-from retrieval_prompts.towers.injection import embed
 from retrieval_prompts.towers.text import padded
+from retrieval_prompts.vectors.encode import embed_batch, pool_batch
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
@@ -54,14 +54,18 @@ queries, documents = biencoder.encode_query(["..."]), biencoder.encode_document(
 def as_sentence_transformer(biencoder: BiEncoder) -> SentenceTransformer:
     """A SentenceTransformer of one module; its vectors are those of `biencoder`, whose prompts it shares.
 
-    Prompt names of the model's own other than "query" and "document" keep their words, without a soft prompt.
+    Prompt names of the model's own that mean neither queries nor documents keep their words, without a soft prompt.
     """
     if biencoder.feedback is not None:
         raise UserError(NEEDS_INDEX.format("a SentenceTransformer"))
     tower = biencoder.tower
     model = LiveModel(
         modules=[PromptedTower(biencoder)],
-        prompts={**tower.sentence_transformer.prompts, **SENTINELS},
+        prompts={
+            **tower.sentence_transformer.prompts,
+            **{name: SENTINELS[side] for side, name in tower.prompt_names.items()},
+            **SENTINELS,
+        },
         default_prompt_name=tower.sentence_transformer.default_prompt_name,
         similarity_fn_name=tower.similarity,  # type: ignore[arg-type]
         device=str(tower.device),
@@ -214,10 +218,13 @@ class PromptedTower(InputModule):
         texts = as_texts(inputs)
         if side is None:
             # Words of the caller's own take the place of a prompt, as in any other model
-            features = dict(self.biencoder.tower.transformer.preprocess(texts, prompt=prompt, **arguments))
+            tower = self.biencoder.tower
+            features = tower.filled(dict(tower.transformer.preprocess(texts, prompt=prompt, **arguments)))
             return {**features, "prompt_side": None}
         padding = self.tokenizer.pad_token_id or 0
-        ids, mask = padded(self.biencoder.tokenize(texts, side), padding)  # forward takes the padding off again
+        # At strength 0 there is no prompt to leave room for
+        read = self.biencoder.tokenize if self.biencoder.strength > 0 else self.biencoder.tower.tokenize
+        ids, mask = padded(read(texts, side), padding)  # forward takes the padding off again
         features = {"input_ids": ids, "attention_mask": mask, "prompt_side": side}
         if self._needs_frozen(side):
             # No name that ends in input_ids: trainers take that for one more column
@@ -229,15 +236,16 @@ class PromptedTower(InputModule):
         tower, side = self.biencoder.tower, features["prompt_side"]
         if side is None:
             plain = {name: value for name, value in features.items() if name != "prompt_side"}
-            features["sentence_embedding"] = tower.pool(plain)
+            features["sentence_embedding"] = pool_batch(tower, plain)
             return features
         rows = _rows(features["input_ids"], features["attention_mask"])
-        strength = self.biencoder.strength
-        prompt = self.biencoder.prompt(side) if strength > 0 else None
-        vectors = embed(tower, rows, side, self.biencoder.kind, prompt)
+        kind, prompt, strength = self.biencoder.still(side)
+        if torch.is_grad_enabled():
+            prompt = self.biencoder.prompt(side)
+        vectors = embed_batch(tower, rows, side, kind, prompt if strength > 0 else None)
         if self._needs_frozen(side):
             rows = _rows(features["frozen_ids"], features["frozen_mask"])
-            frozen = embed(tower, rows, side, self.biencoder.kind, None)
+            frozen = embed_batch(tower, rows, side, kind, None)
             vectors = between(frozen, vectors, strength, unit=tower.unit_length)
         if self.training and torch.distributed.is_available() and torch.distributed.is_initialized():
             # Processes average gradients only if each forward pass makes use of each parameter

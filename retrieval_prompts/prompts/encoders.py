@@ -8,12 +8,15 @@ Every encoder starts exactly at its initial vectors and collapses to plain vecto
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import RLock
 
 import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.towers.fingerprint import digest
 
+# Held while prompts change, and while they are read as a whole: what another thread encodes is of one state of them
+CHANGING = RLock()
 SIDES = ("query", "document")
 KINDS = ("input", "prefix")
 

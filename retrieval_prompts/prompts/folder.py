@@ -19,6 +19,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import new_folder, read_json, write_bytes, write_json
 from retrieval_prompts.prompts.encoders import KINDS, SIDES, fingerprint
 from retrieval_prompts.prompts.strength import checked
+from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.fingerprint import digest
 
 FORMAT, OLD_TEXT, OLD_CLIP = "soft-prompts/2", "retrieval-prompts/1", "multimodal-prompts/1"
@@ -48,7 +49,8 @@ class PromptFolder:
     Args:
         kind: "input" or "prefix".
         vectors: side ("query", "document") -> (layers, length, width) in float32.
-        base: the frozen model: "name", "fingerprint", "dimension", "width".
+        base: the frozen model: "name", "fingerprint", "dimension", "width", and how it is used: "query_words",
+            "document_words" and "similarity" (not in older ones).
         strength: from 0 (the frozen model) to 1.
         training: settings, data and scores of the training; free-form JSON.
         bm25_weight: of BM25 in hybrid search with these prompts, from 0 to 1; None where nothing is known of it.
@@ -82,6 +84,10 @@ def read_description(folder: Path | str) -> dict[str, Any]:
     with strictly(file):
         kind = about["kind"]
         about["base"]["dimension"] = int(about["base"]["dimension"])
+        try:
+            Conventions.recorded(about["base"])
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
         if (weight := about.get("bm25_weight")) is not None and not 0 <= float(weight) <= 1:
             raise UserError(f"{file}: expected a bm25_weight from 0 to 1, got {weight}")
         if (reads := about.get("feedback")) is not None and not 0 <= float(reads["bm25_weight"]) <= 1:

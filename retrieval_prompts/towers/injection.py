@@ -5,13 +5,16 @@ a vocabulary with the vectors as added rows gives the same vectors, which is wha
 A prefix (Li and Liang 2021; P-tuning v2, Liu et al. 2022) is attended to by every token and takes no position.
 
 The prefix reaches each attention module as a keyword argument of the model's forward, through the attention
-interface of transformers. A probe verifies on the model at hand what this file promises (see `verify`).
+interface of transformers, whose "sdpa" is the same as ever where there is no such argument. Nothing of it stays in a
+model, so that copies and pickles of one are plain. A probe verifies on the model at hand what this file promises (see
+`verify`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,10 +23,10 @@ from torch import Tensor, nn
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers import mpnet
+from retrieval_prompts.towers.kernels import attention_kernel
 from retrieval_prompts.towers.prefix import Prefix
 from retrieval_prompts.towers.text import TextTower, padded
 
-ATTENTION = "retrieval_prompts_sdpa"
 SHORT = 128  # tokens
 PROBE_TEXTS = (
     "heat",
@@ -47,18 +50,6 @@ def embed(tower: TextTower, ids: list[list[int]], side: str, kind: str, vectors:
         if vectors is None or kind == "input":
             return _embed_input(tower, ids, side, vectors)
         return _embed_prefix(tower, ids, side, vectors)
-
-
-@contextmanager
-def attention_kernel(plain: bool) -> Iterator[None]:
-    """On a CPU, torch's fused attention takes several times longer backwards than plain products on short texts."""
-    if not plain:
-        yield
-        return
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
-        yield
 
 
 def prompt_room(kind: str, vectors: Tensor | None) -> int:
@@ -156,20 +147,21 @@ def _prefixed(tower: TextTower, prefix: Prefix) -> Iterator[dict[str, Any]]:
 
 
 def _prepare_attention(tower: TextTower) -> None:
-    config = tower.model.config
-    if config._attn_implementation == ATTENTION:
-        return
-    if config._attn_implementation != "sdpa":
+    implementation = tower.model.config._attn_implementation
+    if implementation != "sdpa":
         raise UserError(
-            f"model {tower.name} takes no prefix: its attention is {config._attn_implementation!r}, expected "
+            f"model {tower.name} takes no prefix: its attention is {implementation!r}, expected "
             "'sdpa'; load it with attn_implementation='sdpa' or use --kind input"
         )
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
+    _register()
 
-    AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-    tower.model.set_attn_implementation(ATTENTION)
+
+@cache
+def _register() -> None:
+    # A name of our own would stay in the model's config, and a process that knows no such name could not run a copy
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("sdpa", _attention)
 
 
 def _attention(

@@ -1,15 +1,16 @@
 """How a prefix enters MPNet: its attention adds a relative position bias and passes no keyword arguments on.
 
-So the forward of its attention modules is replaced; without a prefix the replacement calls the one before it.
+So the forward of their class is replaced; without a prefix the replacement calls the one before it. No module has
+anything of it, so that copies and pickles of a model are plain.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import MethodType
+from threading import Lock
 from typing import Any
 
 import torch
@@ -18,16 +19,18 @@ from torch import Tensor, nn
 from retrieval_prompts.towers.prefix import Prefix
 
 _prefix: ContextVar[Prefix | None] = ContextVar("mpnet_prefix", default=None)
+_frozen: dict[type[nn.Module], Callable[..., tuple[Tensor, ...]]] = {}  # class -> its own forward
+_lock = Lock()
 
 
 @contextmanager
 def prefixed(model: nn.Module, prefix: Prefix) -> Iterator[None]:
     """The context in which the attention of an MPNet reads `prefix`."""
-    for module in model.modules():
-        if type(module).__name__ == "MPNetSelfAttention" and not hasattr(module, "_frozen_forward"):
-            # Bound methods, which a deep copy of the model binds to its own modules
-            module._frozen_forward = module.forward  # type: ignore[assignment]
-            module.forward = MethodType(_forward, module)
+    for found in {type(module) for module in model.modules() if type(module).__name__ == "MPNetSelfAttention"}:
+        with _lock:
+            if found not in _frozen:
+                _frozen[found] = found.forward
+                found.forward = _forward
     token = _prefix.set(prefix)
     try:
         yield
@@ -51,10 +54,7 @@ def _forward(
         value = module.v(hidden).view(shape).transpose(1, 2)
         extra = prefix.layer(module, key, value)
     if extra is None:
-        frozen: tuple[Tensor, ...] = module._frozen_forward(
-            hidden, attention_mask, position_bias, output_attentions, **arguments
-        )
-        return frozen
+        return _frozen[type(module)](module, hidden, attention_mask, position_bias, output_attentions, **arguments)
     P = extra[0].shape[2]
     query = module.q(hidden).view(shape).transpose(1, 2)
     key, value = torch.cat([extra[0], key], dim=2), torch.cat([extra[1], value], dim=2)

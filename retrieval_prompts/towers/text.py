@@ -7,7 +7,9 @@ text, how long a text may be, where its positions end, what its weights are.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -18,8 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from retrieval_prompts.data.plain_texts import as_texts
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.errors import DataWarning, UserError, first_line, out_of_memory
+from retrieval_prompts.towers.conventions import SIMILARITIES, Conventions, adopt, words_of
 from retrieval_prompts.towers.fingerprint import digest
+from retrieval_prompts.towers.tokenizer import choose_padding, guard, stand_in
 
 Floats: TypeAlias = NDArray[np.float32]
 Vectors = TypeVar("Vectors", Tensor, Floats)
@@ -32,11 +36,13 @@ class TextTower:
     Args:
         model: the model; it is put into evaluation mode and its parameters stop asking for gradients.
         name: what the user called it; kept in artifacts.
+        conventions: words before its texts, and its similarity, where its files say nothing or something else; they
+            are written into the model.
 
     Raises UserError when the model does not read plain text, or changes queries in ways a prompt cannot follow.
     """
 
-    def __init__(self, model: Any, name: str) -> None:
+    def __init__(self, model: Any, name: str, conventions: Conventions | None = None) -> None:
         self.sentence_transformer = model.eval().requires_grad_(False)
         self.name = name
         self.transformer = model[0]
@@ -44,7 +50,8 @@ class TextTower:
         if problem:
             raise UserError(f"model {name} cannot take soft prompts: {problem}")
         self.model = self.transformer.model
-        self.tokenizer = self.transformer.tokenizer
+        self.tokenizer = guard(self.transformer.tokenizer)
+        choose_padding(self.tokenizer)
         self.embeddings: nn.Embedding = self.model.get_input_embeddings()
         self.width = int(self.embeddings.weight.shape[1])
         self.dimension = int(model.get_embedding_dimension())
@@ -52,9 +59,11 @@ class TextTower:
         self.pools_prompt = pooling is None or bool(pooling.include_prompt)
         # Vectors cut to `truncate_dim` (Matryoshka) are cut after they were normalised
         self.unit_length = type(list(model)[-1]).__name__ == "Normalize" and model.truncate_dim is None
+        self._adopted = adopt(model, conventions or Conventions())
         self.similarity = str(model.similarity_fn_name or "cosine")
-        if self.similarity not in ("cosine", "dot"):
+        if self.similarity not in SIMILARITIES:
             raise UserError(f"model {name} compares by {self.similarity}; expected cosine or dot")
+        self.pass_tokens: int | None = None  # the most that memory was seen to hold in one pass, once it did not
         self.normalizes_for_search = self.similarity == "cosine" and not self.unit_length
 
     @property
@@ -96,16 +105,18 @@ class TextTower:
 
     def text_prompt(self, side: str) -> str:
         """The words that the model itself puts before a query or a document, such as "query: "; often empty."""
-        # encode_document of sentence-transformers looks for these names, in this order
-        names = ("query",) if side == "query" else ("document", "passage", "corpus")
-        prompts = self.sentence_transformer.prompts or {}
-        found = next((prompts[name] for name in names if prompts.get(name) is not None), None)
-        if found is None and self.sentence_transformer.default_prompt_name:
-            found = prompts.get(self.sentence_transformer.default_prompt_name)
-        return found or ""
+        return words_of(self.sentence_transformer, side)
+
+    @property
+    def conventions(self) -> Conventions:
+        """The words and the similarity that are in use; with them the model can be loaded again."""
+        return Conventions(self.text_prompt("query"), self.text_prompt("document"), self.similarity)
 
     def tokenize(self, texts: list[str], side: str, prompt: int = 0) -> list[list[int]]:
-        """Token ids of each text with its special tokens, cut so that `prompt` more vectors fit. No padding."""
+        """Token ids of each text with its special tokens, cut so that `prompt` more vectors fit. No padding.
+
+        Where there is neither a token nor a prompt, one token stands for the text.
+        """
         if not texts:
             return []
         words = self.text_prompt(side)
@@ -117,13 +128,61 @@ class TextTower:
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        return list(encoded["input_ids"])
+        nothing = [] if prompt else [stand_in(self.tokenizer)]
+        return [row or nothing for row in encoded["input_ids"]]
+
+    def filled(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Features (batch, tokens) as sentence-transformers makes them, with one token for each text without any."""
+        mask = features.get("attention_mask")
+        if mask is None or bool((mask.sum(dim=1) > 0).all()):
+            return features
+        token, place = stand_in(self.tokenizer), -1 if self.tokenizer.padding_side == "left" else 0
+        wanted = {"input_ids": token, "attention_mask": 1, "token_type_ids": 0}
+        filled = dict(features)
+        for name in wanted.keys() & features.keys():
+            value = features[name].long()
+            value = value if value.shape[1] else value.new_zeros(len(value), 1)
+            value[(mask.sum(dim=1) == 0).to(value.device), place] = wanted[name]
+            filled[name] = value
+        return filled
 
     def text_prompt_tokens(self, side: str) -> int:
         """Leading special tokens plus tokens of the model's own words: what `include_prompt=False` leaves out."""
         words = self.text_prompt(side)
         plain = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
         return self.lead + len(plain)
+
+    @property
+    def prompt_names(self) -> dict[str, str]:
+        """Side -> what else the model calls the words of that side, such as "passage": callers ask for them so."""
+        return self._adopted.names
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """Of the `conventions`, those that the model's files do not say by themselves, by name."""
+        now, adopted = asdict(self.conventions), asdict(self._adopted.kept)
+        return {name: value for name, value in now.items() if adopted[name] is not None}
+
+    def made(self, saved: Mapping[str, Any]) -> bool:
+        """Whether this is the model of an artifact, by the "fingerprint" among what it holds of its model.
+
+        An artifact that holds no conventions may be older than the names under which words are found now: then they
+        are left out, as they were when it was made.
+        """
+        wanted = saved.get("fingerprint")
+        if wanted == self.fingerprint:
+            return True
+        understood = self._adopted.understood
+        if not understood or Conventions.recorded(saved) != Conventions():
+            return False
+        prompts, now = self.sentence_transformer.prompts, self.conventions
+        prompts.update(dict.fromkeys(understood, ""))
+        del self.fingerprint
+        if self.fingerprint == wanted:
+            return True
+        prompts.update({side: now.words(side) for side in understood})
+        del self.fingerprint
+        return False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -174,11 +233,16 @@ def is_word(token: object) -> bool:
 
 
 def load_tower(
-    model: str | Path = DEFAULT_MODEL, *, device: str | None = None, trust_remote_code: bool = False
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    conventions: Conventions | None = None,
 ) -> TextTower:
     """Load a frozen tower from a local folder, the packaged all-MiniLM-L6-v2, or a hub.
 
     A Hugging Face encoder that is no sentence-transformers model gets mean pooling, as sentence-transformers does.
+    What is assumed of a model that does not say it is warned of (DataWarning); `conventions` say it (see `TextTower`).
     Raises UserError when there is no such model.
     """
     name = str(model)
@@ -188,11 +252,19 @@ def load_tower(
     try:
         loaded = SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
     except Exception as error:  # a broken folder makes three libraries raise whatever they like
+        if out_of_memory(error):
+            raise UserError(
+                f"model {name} does not fit into memory ({first_line(error)}); free some of it, use --device cpu "
+                '(device="cpu"), or take a smaller model'
+            ) from error
         raise UserError(
             f"model {name} could not be loaded: expected a sentence-transformers or Hugging Face encoder "
             f"(a local folder, a name on the hub, or {DEFAULT_MODEL}); {first_line(error)}"
         ) from error
-    return TextTower(loaded, name)
+    tower = TextTower(loaded, name, conventions)
+    for remark in tower._adopted.remarks:
+        warnings.warn(f"model {name}: {remark}", DataWarning, stacklevel=2)
+    return tower
 
 
 def locate(name: str) -> str:

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from retrieval_prompts.errors import Diverged, UserError
+from retrieval_prompts.errors import Diverged, UserError, first_line, out_of_memory
 from retrieval_prompts.files import write_bytes
+from retrieval_prompts.prompts.encoders import CHANGING
 
 Batch = TypeVar("Batch")
 CHECKPOINT_EVERY = 50  # steps
@@ -89,7 +90,11 @@ class Training(Iterator[Step]):
     Attributes:
         steps: every record so far, those from before an interruption included.
         total: the number of steps, if nothing stops it early.
+
+    Raises UserError where a step does not fit into memory.
     """
+
+    SMALLER = "--batch-size"  # what a user may do about it
 
     def __init__(self, records: Iterator[Step], steps: list[Step], total: int, state: _State | None = None) -> None:
         self._records, self.steps, self.total, self._state = records, steps, total, state or _State()
@@ -100,7 +105,15 @@ class Training(Iterator[Step]):
         return self._state.given_up
 
     def __next__(self) -> Step:
-        return next(self._records)
+        try:
+            return next(self._records)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(
+                f"this training does not fit into memory ({first_line(error)}); use a smaller {self.SMALLER}, a "
+                "smaller model, or --device cpu"
+            ) from error
 
 
 def fit(
@@ -163,7 +176,8 @@ def _records(
             yield record
             if run.ended():
                 break
-    run.module.load_state_dict(run.best)
+    with CHANGING:
+        run.module.load_state_dict(run.best)
 
 
 class _Run:
@@ -203,7 +217,8 @@ class _Run:
         self.state.step += 1
         if not (math.isfinite(value.item()) and math.isfinite(norm)):
             raise self._stop(f"the loss is not finite (loss {value.item()}, gradient norm {norm})")
-        self.optimizer.step()
+        with CHANGING:
+            self.optimizer.step()
         return Step(self.state.step, epoch, value.item(), rate, norm)
 
     def choose(self, record: Step, evaluate: Callable[[], float] | None) -> Step:
@@ -230,7 +245,8 @@ class _Run:
         return replace(record, dev=score, best=better and helps)
 
     def _stop(self, reason: str) -> Diverged:
-        self.module.load_state_dict(self.best)
+        with CHANGING:
+            self.module.load_state_dict(self.best)
         return Diverged(
             f"{reason} at step {self.state.step} of {self.total}; the prompt of step {self.state.best_step} is kept; "
             f"{self.settings.advice}"

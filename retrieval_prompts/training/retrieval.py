@@ -79,6 +79,8 @@ def train(
 class _Stages(Training):
     """Stage after stage; then the choice by dev, and the record of it."""
 
+    SMALLER = "--memory"  # what is not a step is the corpus's vectors
+
     def __init__(self, task: Task, checkpoint: Path | None) -> None:
         prompts = task.biencoder.prompts
         # A common part would change the documents while the query side is trained alone

@@ -6,8 +6,10 @@ prompt never finds a stale one, an interrupted run goes on where it stopped, and
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ import torch.utils.checkpoint
 from torch import Tensor
 
 from retrieval_prompts.data.plain_texts import as_texts
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, first_line, out_of_memory
 from retrieval_prompts.towers.injection import embed, prompt_room
 from retrieval_prompts.towers.text import Floats, TextTower
 
@@ -26,7 +28,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def token_budget(device: torch.device, precision: str = "float32") -> int:
-    """Padded tokens a forward pass: small enough for a CPU's caches, large enough to fill a GPU."""
+    """Padded tokens a forward pass: small enough for a CPU's caches, large enough to fill a GPU. See `_passes`."""
     if device.type != "cpu":
         return 65536
     return 1024 if precision == "float32" else 4096
@@ -43,21 +45,50 @@ def embed_texts(
     room = prompt_room(kind, vectors)
     lengths = [len(row) + room for row in ids]
     order = sorted(range(len(ids)), key=lengths.__getitem__)
-    parts: list[Tensor] = []
-    for batch in _batches(order, lengths, token_budget(tower.device)):
+
+    def run(batch: list[int]) -> Tensor:
         rows = [ids[index] for index in batch]
         own = vectors[batch] if vectors is not None and vectors.dim() == 4 else vectors
         if saving and own is not None:
-            run = partial(embed, tower, rows, side, kind)
-            part = torch.utils.checkpoint.checkpoint(run, own, use_reentrant=False)
-        else:
-            part = embed(tower, rows, side, kind, own)
-        parts.append(part)
+            once: Tensor = torch.utils.checkpoint.checkpoint(
+                partial(embed, tower, rows, side, kind), own, use_reentrant=False
+            )
+            return once
+        return embed(tower, rows, side, kind, own)
+
+    parts = [part for _, part in _passes(tower, order, lengths, token_budget(tower.device), run)]
     if not parts:
         return torch.zeros(0, tower.dimension, device=tower.device)
     back = torch.empty(len(order), dtype=torch.long)
     back[torch.tensor(order)] = torch.arange(len(order))
     return torch.cat(parts)[back.to(tower.device)]
+
+
+def embed_batch(tower: TextTower, ids: Sequence[list[int]], side: str, kind: str, vectors: Tensor | None) -> Tensor:
+    """Token ids of the texts of a batch -> vectors (texts, dimension) in one pass, or in as many as memory wants."""
+    room = prompt_room(kind, vectors)
+    lengths = [len(row) + room for row in ids]
+
+    def run(batch: list[int]) -> Tensor:
+        return embed(tower, [ids[index] for index in batch], side, kind, vectors)
+
+    return torch.cat([part for _, part in _passes(tower, range(len(ids)), lengths, _whole(lengths), run)])
+
+
+def pool_batch(tower: TextTower, features: dict[str, Any]) -> Tensor:
+    """Features of a batch, as sentence-transformers makes them -> vectors (texts, dimension); see `embed_batch`."""
+    mask = features.get("attention_mask")
+    if mask is None:  # all texts in one row
+        return tower.pool(features)
+    B, T = mask.shape
+
+    def run(batch: list[int]) -> Tensor:
+        if len(batch) == B:
+            return tower.pool(dict(features))
+        several = {name for name, value in features.items() if isinstance(value, Tensor) and value.shape[:1] == (B,)}
+        return tower.pool({name: value[batch] if name in several else value for name, value in features.items()})
+
+    return torch.cat([part for _, part in _passes(tower, range(B), [T] * B, _whole([T] * B), run)])
 
 
 @torch.no_grad()
@@ -91,18 +122,80 @@ def encode_texts(
         ids = tower.tokenize(window, side, prompt=room)
         lengths = [len(row) + room for row in ids]
         order = sorted(range(len(ids)), key=lengths.__getitem__, reverse=True)
-        for batch in _batches(order, lengths, token_budget(tower.device, precision)):
+
+        def run(batch: list[int], ids: list[list[int]] = ids, start: int = start) -> Tensor:
             with torch.autocast(tower.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 places = [start + index for index in batch]
                 own = vectors[places] if vectors is not None and vectors.dim() == 4 else vectors
-                part = embed(tower, [ids[index] for index in batch], side, kind, own)
-            result[places] = part.float().cpu().numpy()
+                return embed(tower, [ids[index] for index in batch], side, kind, own).float().cpu()
+
+        for batch, part in _passes(tower, order, lengths, token_budget(tower.device, precision), run):
+            result[[start + index for index in batch]] = part.numpy()
             if progress is not None:
                 progress(len(batch))
     return result
 
 
-def _batches(order: list[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def _passes(
+    tower: TextTower,
+    order: Sequence[int],
+    lengths: Sequence[int],
+    budget: int,
+    run: Callable[[list[int]], Tensor],
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Runs of an order, each with its vectors. Where memory does not hold one, it is run again in halves, and so is
+    all that the tower encodes from then on; not where a backward pass will want all of them at once.
+
+    Raises UserError where memory does not hold a single text.
+    """
+    done, batches = 0, _batches(order, lengths, _held(tower, budget))
+    while done < len(order):
+        batch = next(batches)
+        try:
+            part = run(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or torch.is_grad_enabled():
+                raise
+            failed: str | None = first_line(error)
+        else:
+            failed = None
+            done += len(batch)
+            yield batch, part
+        if failed is not None:  # behind the handler, which holds on to what the pass had made
+            _halve(tower, [lengths[index] for index in batch], failed)
+            batches = _batches(order[done:], lengths, _held(tower, budget))
+
+
+def _held(tower: TextTower, budget: int) -> int:
+    return budget if tower.pass_tokens is None else min(budget, tower.pass_tokens)
+
+
+def _halve(tower: TextTower, lengths: Sequence[int], reason: str) -> None:
+    """Make the passes of a tower smaller than one that failed."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(lengths) == 1:
+        raise UserError(
+            f"the memory of {tower.device} does not hold a pass of model {tower.name} over one text of {lengths[0]} "
+            f"tokens ({reason}); free some of it, use --device cpu, or cut the texts"
+        )
+    first, tokens = tower.pass_tokens is None, _whole(lengths)
+    tower.pass_tokens = max(1, min(tokens, tower.pass_tokens or tokens) // 2)
+    if first:
+        warnings.warn(
+            f"model {tower.name}: the memory of {tower.device} does not hold a pass over {len(lengths)} texts "
+            f"({tokens:,} tokens); they are encoded in smaller passes from here on",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _whole(lengths: Sequence[int]) -> int:
+    """The padded tokens of so many texts in one pass."""
+    return max(1, max(lengths, default=1) * len(lengths))
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Cut an order sorted by length into runs whose padded size stays within the budget, one text at least."""
     batch: list[int] = []
     longest = 0

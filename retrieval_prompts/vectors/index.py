@@ -26,6 +26,7 @@ from retrieval_prompts.data.beir_folder import Corpus, Document, frame
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import digest, new_folder, read_json, write_json
+from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.vectors import faiss_index
 from retrieval_prompts.vectors.faiss_index import Vectors
 
@@ -205,6 +206,12 @@ class Index:
         same "document_prompt" (absent is the same as None)."""
         built = self.manifest["encoder"]
         if encoder.get("fingerprint") != built.get("fingerprint"):
+            wanted, got = Conventions.recorded(built), Conventions.recorded(encoder)
+            if wanted != got and encoder.get("model") == built.get("model"):
+                raise UserError(
+                    f"this index was made with {wanted.said()}, got {got.said()}; pass the same, or index the "
+                    "documents again"
+                )
             raise UserError(
                 f"this index was made by another document encoder: {_name(built)}, got {_name(encoder)};"
                 " index the documents again, or use the model that made the index"

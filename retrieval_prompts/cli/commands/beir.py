@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import Cache, Device, JsonFile, Model, Overwrite, Report, Trust, with_settings
+from retrieval_prompts.cli.options import (
+    AS_SAID,
+    Cache,
+    Device,
+    JsonFile,
+    Model,
+    Overwrite,
+    Report,
+    Trust,
+    with_conventions,
+    with_settings,
+)
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.training.settings import TuneSettings
 
 if TYPE_CHECKING:
@@ -19,12 +32,14 @@ BASELINES = "bm25, linear, lora, nudge, rrf; or none"
 
 
 @with_settings(TuneSettings, "kind", "encoder", "seed")
+@with_conventions
 def beir(
     datasets: Annotated[str, typer.Option(help="names of BEIR, or of folders in --data-dir, with commas; or all")],
     out: Annotated[Path, typer.Option(help="the folder of results; what it holds already is not run again")],
     given: dict[str, Any],
     data_dir: Annotated[Path, typer.Option(help="where data sets lie, and are fetched to")] = Path("datasets"),
     model: Model = None,
+    conventions: Conventions = AS_SAID,
     prompts: Annotated[str | None, typer.Option(help="a prompt folder; {} stands for the data set's name")] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="tune query prompts on each data set's training queries")
@@ -71,7 +86,8 @@ def beir(
     def on_system(name: str, system: str, found: dict[str, float]) -> None:
         say(f"{name}, {system}: nDCG@10 {found['ndcg@10']:.4f}, recall@100 {found['recall@100']:.4f}")
 
-    biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
+    conventions = conventions.or_else(_recorded(prompts, expand(names)))
+    biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
     result = run(biencoder, names, data_dir, out, settings, cache=cache, overwrite=overwrite, on_system=on_system)
     if report is not None:
         from retrieval_prompts.report.assemble import benchmark_report
@@ -82,6 +98,16 @@ def beir(
         console.write_result(json_file, result.to_json())
     _say(say, result)
     say(f"\n{out / 'results.json'}, {out / 'table.md'} (.csv, .tex)" + (f", {report}" if report else ""))
+
+
+def _recorded(prompts: str | None, names: list[str]) -> Conventions:
+    """How the model was used when the prompts were made: those of the first data set that has some."""
+    from retrieval_prompts.prompts.folder import DESCRIPTION, read_description
+
+    for folder in [] if prompts is None else [prompts.replace("{}", name) for name in names]:
+        if (Path(folder) / DESCRIPTION).is_file():
+            return Conventions.recorded(read_description(folder)["base"])
+    return AS_SAID
 
 
 def _systems(baselines: str, tuned: bool) -> tuple[str, ...]:

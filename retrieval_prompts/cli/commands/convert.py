@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from retrieval_prompts.cli.options import Device, Overwrite, Trust
+from retrieval_prompts.cli.options import AS_SAID, Device, Overwrite, Trust, with_conventions
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.conventions import Conventions
 
 
+@with_conventions
 def convert(
     source: Annotated[
         Path, typer.Argument(help="a PEFT adapter, a prompt folder, or a checkpoint that `export` has written")
     ],
     out: Annotated[Path, typer.Option(help="the folder to write; of a checkpoint the ONNX file")],
     model: Annotated[str | None, typer.Option(help="the base model  [default: as the source says]")] = None,
+    conventions: Conventions = AS_SAID,
     side: Annotated[str | None, typer.Option(help="query or document  [default: query, or the only one]")] = None,
     device: Device = None,
     trust_remote_code: Trust = False,
@@ -36,12 +40,14 @@ def convert(
             raise UserError(f"{source} does not say which model it belongs to: pass --model")
         if trust_remote_code and not given:
             raise UserError("an adapter does not choose whose code runs: with --trust-remote-code pass --model too")
-        tower = load_tower(str(model), device=device, trust_remote_code=trust_remote_code)
+        tower = load_tower(str(model), device=device, trust_remote_code=trust_remote_code, conventions=conventions)
         prompts = read_adapter(source, tower, side or "query")
         save_prompts(out, prompts, overwrite=overwrite)
         print(f"{out}: {prompts.kind} prompts for the {side or 'query'} side of {tower.name}")
     elif (source / "modules.json").is_file():
         check_output(out, overwrite=overwrite)
+        if conventions != AS_SAID:
+            raise UserError(f"{', '.join(conventions.options())}: {source} is a checkpoint, which has its own already")
         from retrieval_prompts.interop.onnx import export_onnx
 
         export_onnx(source, out, overwrite=overwrite)
@@ -54,7 +60,9 @@ def convert(
         from retrieval_prompts.prompts.folder import read_description
 
         read_description(located(source))
-        biencoder = BiEncoder.load(model, source, device=device, trust_remote_code=trust_remote_code)
+        biencoder = BiEncoder.load(
+            model, source, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
+        )
         write_adapter(biencoder, out, side, overwrite=overwrite)
         print(f"{out}: a PEFT adapter")
         print(f'next: peft.PeftModel.from_pretrained(AutoModel.from_pretrained("{biencoder.tower.name}"), "{out}")')

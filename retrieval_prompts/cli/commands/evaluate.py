@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import (
+    AS_SAID,
     Also,
     Cache,
     DataFolder,
@@ -22,13 +24,17 @@ from retrieval_prompts.cli.options import (
     Trust,
     check_also,
     check_strength,
+    with_conventions,
 )
 from retrieval_prompts.cli.results import say_results, write_runs
+from retrieval_prompts.towers.conventions import Conventions
 
 
+@with_conventions
 def evaluate(
     data: DataFolder,
     model: Model = None,
+    conventions: Conventions = AS_SAID,
     prompts: Prompts = None,
     split: Annotated[str, typer.Option(help="the split to evaluate on")] = "test",
     strength: Strength = None,
@@ -65,7 +71,9 @@ def evaluate(
         f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries"
         + (" (held out of train, for there is no test split)" if held_out and split == "test" else "")
     )
-    biencoder = BiEncoder.load(model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code)
+    biencoder = BiEncoder.load(
+        model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code, **asdict(conventions)
+    )
     bench = Workbench(biencoder.tower, dataset, cache)
     found = retrieval.evaluate(biencoder, bench, split, bm25=bm25)
     lost = elsewhere(biencoder, others, cache)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from retrieval_prompts.cli.options import Device, Overwrite, Strength, Trust
+from retrieval_prompts.cli.options import AS_SAID, Device, Overwrite, Strength, Trust, with_conventions
+from retrieval_prompts.towers.conventions import Conventions
 
 
+@with_conventions
 def export(
     prompts: Annotated[Path, typer.Argument(help="a prompt folder of input prompts")],
     out: Annotated[Path, typer.Option(help="the checkpoint folder to write")],
     model: Annotated[str | None, typer.Option(help="the base model, when it has moved  [default: as saved]")] = None,
+    conventions: Conventions = AS_SAID,
     strength: Strength = None,
     device: Device = None,
     trust_remote_code: Trust = False,
@@ -32,7 +36,9 @@ def export(
     check_exportable(saved["kind"], whole, feedback="feedback" in saved)
     from retrieval_prompts.biencoder import BiEncoder
 
-    biencoder = BiEncoder.load(model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code)
+    biencoder = BiEncoder.load(
+        model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code, **asdict(conventions)
+    )
     biencoder.export(out, overwrite=overwrite)
     print(f"{out}: a stock sentence-transformers checkpoint, compared with these prompts on sample texts")
     print(f'next: SentenceTransformer("{out}").encode_query("a question")')

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import Cache, Device, JsonFile, Model, Overwrite, Trust
+from retrieval_prompts.cli.options import AS_SAID, Cache, Device, JsonFile, Model, Overwrite, Trust, with_conventions
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
     from retrieval_prompts.data.beir_folder import Corpus
     from retrieval_prompts.vectors.index import Index
 
 
+@with_conventions
 def index(
     data: Annotated[Path, typer.Argument(help="BEIR folder; without --compare only its corpus is read")],
     out: Annotated[Path | None, typer.Option(help="the index folder to write")] = None,
     model: Model = None,
+    conventions: Conventions = AS_SAID,
     prompts: Annotated[Path | None, typer.Option(help="a prompt folder, when its document side is tuned")] = None,
     factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
     train_size: Annotated[
@@ -63,6 +67,7 @@ def index(
             data,
             compare,
             model,
+            conventions,
             prompts,
             train_size,
             split,
@@ -88,7 +93,9 @@ def index(
     from retrieval_prompts.vectors.index import Index
 
     corpus = load_corpus(data)
-    biencoder = BiEncoder.load(model, prompts, device=device, trust_remote_code=trust_remote_code)
+    biencoder = BiEncoder.load(
+        model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
+    )
     faiss_index.check(factory, biencoder.tower.dimension)
     documents = biencoder.encode_corpus(corpus, cache)
     built = Index.build(
@@ -129,6 +136,7 @@ def _compare(
     data: Path,
     texts: list[str],
     model: str | None,
+    conventions: Conventions,
     prompts: Path | None,
     train_size: int | None,
     split: str,
@@ -152,7 +160,9 @@ def _compare(
 
     dataset = load(data)
     queries, qrels = dataset.split(split)
-    biencoder = BiEncoder.load(model, prompts, device=device, trust_remote_code=trust_remote_code)
+    biencoder = BiEncoder.load(
+        model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
+    )
     bench = Workbench(biencoder.tower, dataset, cache)
     frozen = bench.frozen
     bench.bind(biencoder)

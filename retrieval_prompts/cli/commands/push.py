@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from retrieval_prompts.cli.options import Device, Trust
+from retrieval_prompts.cli.options import AS_SAID, Device, Trust, with_conventions
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.conventions import Conventions
 
 
+@with_conventions
 def push(
     prompts: Annotated[Path, typer.Argument(help="a prompt folder")],
     repository: Annotated[str, typer.Argument(help="where to on the Hugging Face Hub: user/name")],
@@ -23,6 +27,7 @@ def push(
     license: Annotated[str | None, typer.Option(help="of the prompts, for the model card: apache-2.0 ...")] = None,
     revision: Annotated[str | None, typer.Option(help="a branch that exists  [default: main]")] = None,
     message: Annotated[str, typer.Option(help="of the commit")] = "Upload soft prompts",
+    conventions: Conventions = AS_SAID,
     device: Device = None,
     trust_remote_code: Trust = False,
 ) -> None:
@@ -30,6 +35,8 @@ def push(
     from retrieval_prompts.interop.hub import located, push
     from retrieval_prompts.prompts.folder import load_prompts
 
+    if conventions != AS_SAID and not exported:
+        raise UserError(f"{', '.join(conventions.options())}: read with --exported alone; no model is loaded without")
     saved = load_prompts(located(prompts))
     export = None
     if exported:
@@ -37,7 +44,9 @@ def push(
         from retrieval_prompts.interop.export import check_exportable
 
         check_exportable(saved.kind, saved.strength)
-        export = BiEncoder.load(prompts=prompts, device=device, trust_remote_code=trust_remote_code).export
+        export = BiEncoder.load(
+            prompts=prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
+        ).export
     address = push(
         saved,
         repository,

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import Device, JsonFile, Overwrite, Prompts, Strength, Trust, check_strength
+from retrieval_prompts.cli.options import (
+    AS_SAID,
+    Device,
+    JsonFile,
+    Overwrite,
+    Prompts,
+    Strength,
+    Trust,
+    check_strength,
+    with_conventions,
+)
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
 
 
+@with_conventions
 def search(
     index: Annotated[Path, typer.Argument(help="an index folder")],
     query: Annotated[str, typer.Argument(help="the question")],
     prompts: Prompts = None,
     model: Annotated[str | None, typer.Option(help="the model, when it has moved  [default: the index's own]")] = None,
+    conventions: Conventions = AS_SAID,
     top_k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")] = 10,
     strength: Strength = None,
     bm25_weight: Annotated[
@@ -50,13 +64,16 @@ def search(
     hybrid = None if bm25_weight == 0 else HybridIndex.of(opened, index)
     if bm25_weight and hybrid is None:
         raise UserError(f"{index} holds no words for --bm25-weight {bm25_weight:g}; index again without --no-bm25")
+    made_by = opened.manifest["encoder"]
     biencoder = BiEncoder.load(
-        model or opened.manifest["encoder"]["model"],
+        model or made_by["model"],
         prompts,
         device=device,
         strength=strength,
         trust_remote_code=trust_remote_code,
+        **asdict(conventions.or_else(Conventions.recorded(made_by))),
     )
+    biencoder.tower.made(made_by)  # words that an older version did not find are left out again
     opened.check_encoder(biencoder.identity())
     if biencoder.feedback is not None:
         biencoder.bind(hybrid or HybridIndex.of(opened, index) or opened)

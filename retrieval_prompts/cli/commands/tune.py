@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import (
+    AS_SAID,
     Also,
     Cache,
     DataFolder,
@@ -18,12 +21,14 @@ from retrieval_prompts.cli.options import (
     Overwrite,
     Report,
     Trust,
+    with_conventions,
     with_settings,
 )
 from retrieval_prompts.cli.progress import Progress
 from retrieval_prompts.cli.results import say_results
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.settings import check_read
+from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.training.settings import TuneSettings
 
 if TYPE_CHECKING:
@@ -32,11 +37,13 @@ if TYPE_CHECKING:
 
 
 @with_settings(TuneSettings)
+@with_conventions
 def tune(
     data: DataFolder,
     out: Annotated[Path, typer.Option(help="the prompt folder to write")],
     given: dict[str, Any],
     model: Model = None,
+    conventions: Conventions = AS_SAID,
     split: Annotated[
         str | None, typer.Option(help="split to evaluate on afterwards  [default: test, if there is one]")
     ] = None,
@@ -79,7 +86,7 @@ def tune(
     if learned.few and settings.side == "query" and settings.folds > 1:
         idle = "; --patience has no part in it" if settings.patience is not None else ""
         say(f"too few dev queries to choose by: cross-validation judges, {settings.folds} trainings more{idle}")
-    biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
+    biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
     bench = Workbench(biencoder.tower, dataset, cache)
     with Progress("nDCG@10", "frozen") as on_step:
         found = retrieval.tune(biencoder, bench, settings, split=split, out=out, overwrite=overwrite, on_step=on_step)
@@ -99,13 +106,16 @@ def tune(
         say(each.sentence())
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.documents_reencoded:,}")
-    say(_next(data, out, model, found, biencoder))
+    say(_next(data, out, model, conventions, found, biencoder))
 
 
-def _next(data: Path, out: Path, model: str | None, found: RetrievalResult, biencoder: BiEncoder) -> str:
+def _next(
+    data: Path, out: Path, model: str | None, conventions: Conventions, found: RetrievalResult, biencoder: BiEncoder
+) -> str:
     """The commands that use what was recommended."""
     assert found.recommendation is not None
-    again = f" --model {model}" if model else ""
+    options = {"--model": model} | conventions.options()
+    again = "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
     tuned = "tuned" in found.recommendation.system and not found.recommendation.harmful
     with_prompts = f" --prompts {out}" if tuned and "document" in biencoder.prompts else ""
     search = 'retrieval-prompts search INDEX "a question"' + (f" --prompts {out}" if tuned else "")

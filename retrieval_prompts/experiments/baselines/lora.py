@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.baselines.task import QueryTraining, Retriever, Task, train
-from retrieval_prompts.towers.injection import SHORT, attention_kernel
+from retrieval_prompts.towers.injection import SHORT
+from retrieval_prompts.towers.kernels import attention_kernel
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.encode import embed_texts

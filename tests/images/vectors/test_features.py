@@ -425,3 +425,39 @@ def test_batch_mates_move_a_vector_less_than_half_precision_does(tmp_path: Path)
     for position, one in enumerate(pictures):
         alone = run(Real(), [one], tmp_path / "alone")
         assert (alone.take([0]) - together.take([position])).norm() < 2 * HALF
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+class FullEncoder(ToyEncoder):
+    """Whose memory holds so many pictures at once."""
+
+    def __init__(self, holds: int) -> None:
+        super().__init__()
+        self.holds, self.failed = holds, 0
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        if len(pixels) > self.holds:
+            self.failed += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().encode_images(pixels)
+
+
+def test_batches_are_halved_until_they_fit(pictures: list[Picture], tmp_path: Path) -> None:
+    clip = FullEncoder(5)
+    with pytest.warns(UserWarning) as found:
+        vectors = run(clip, pictures, tmp_path / "cache").take(range(40))
+    assert [str(each.message) for each in found] == [
+        "memory does not hold a pass over 16 pictures; they are encoded in smaller batches from here on"
+    ]
+    assert clip.failed == 2, "16, then 8; then batches of 4"
+    assert (vectors - expected(clip, pictures)).norm(dim=-1).max() < HALF
+
+
+def test_a_picture_that_does_not_fit(pictures: list[Picture], tmp_path: Path) -> None:
+    with pytest.warns(UserWarning), pytest.raises(UserError) as error:
+        run(FullEncoder(0), pictures, tmp_path / "cache")
+    assert str(error.value) == (
+        "memory does not hold a pass over one picture (CUDA out of memory.); free some of it, or use --device cpu"
+    )

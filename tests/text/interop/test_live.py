@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from toys import LONG, TEXTS, WIDTH
+from toys import LONG, POSITIONS, TEXTS, WIDTH
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError
@@ -65,6 +67,14 @@ def test_at_half_strength(tower: TextTower, kind: str) -> None:
 def test_at_any_strength(strength: float, kind: str, toy_tower: ToyTower) -> None:
     model = BiEncoder(toy_tower("bert")).attach("query", kind=kind, length=3)
     model.strength = strength
+    check(model)
+
+
+def test_at_strength_0_texts_have_the_prompts_room_too(toy_tower: ToyTower) -> None:
+    tower = toy_tower("bert", maximum=POSITIONS)
+    with pytest.warns(UserWarning, match="64 positions: with a query prompt of 5 its texts are cut at 59 tokens"):
+        model = BiEncoder(tower).attach("query", length=5)
+    model.strength = 0
     check(model)
 
 
@@ -205,3 +215,48 @@ def test_padding_is_the_models_own(toy_tower: ToyTower) -> None:
     ids = live.preprocess(["fox", "search the corpus"], task="query")["input_ids"]
     assert live.tokenizer.batch_decode(ids, skip_special_tokens=True) == ["fox", "search the corpus"]
     assert ids[0, -1] == live.tokenizer.pad_token_id != 0
+
+
+# --- copies ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_gives_the_same_vectors(tower: TextTower, kind: str) -> None:
+    model = BiEncoder(tower).attach("both", kind=kind, length=3)
+    model.strength = 0.5
+    live = model.as_sentence_transformer()
+    other: Any
+    for other in (copy.deepcopy(live), pickle.loads(pickle.dumps(live))):
+        assert other[0].biencoder.tower is not tower
+        assert np.array_equal(other.encode_query(ALL), live.encode_query(ALL))
+        assert np.array_equal(other.encode_document(ALL), live.encode_document(ALL))
+        assert np.array_equal(other.encode(ALL), live.encode(ALL))
+    with torch.no_grad():
+        model.get_parameter("prompts.query.vectors").neg_()
+    assert not close(other.encode_query(ALL), live.encode_query(ALL)), "a copy has prompts of its own"
+
+
+def test_copies_of_what_it_is_made_of(toy_tower: ToyTower, kind: str) -> None:
+    model = BiEncoder(toy_tower("mpnet")).attach("query", kind=kind, length=3)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert np.array_equal(other.encode_query(ALL), model.encode_query(ALL))
+        assert other.tower.fingerprint == model.tower.fingerprint
+    frozen = pickle.loads(pickle.dumps(model.tower.sentence_transformer))
+    assert np.array_equal(frozen.encode(ALL), model.tower.sentence_transformer.encode(ALL))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "mpnet"])
+def test_other_processes_give_the_same_vectors(architecture: str, toy_tower: ToyTower) -> None:
+    """A process that is started anew knows nothing of what was registered or replaced in this one."""
+    model = BiEncoder(toy_tower(architecture)).attach("both", kind="prefix", length=3)
+    live = model.as_sentence_transformer()
+    expected = [live.encode_query(ALL), live.encode_document(ALL), live.encode(ALL)]
+    pool = live.start_multi_process_pool(["cpu", "cpu"])
+    try:
+        found = [
+            live.encode_query(ALL, pool=pool, chunk_size=2),
+            live.encode_document(ALL, pool=pool, chunk_size=2),
+            live.encode(ALL, pool=pool, chunk_size=2),
+        ]
+    finally:
+        live.stop_multi_process_pool(pool)
+    assert all(close(ours, theirs) for ours, theirs in zip(expected, found, strict=True))

@@ -223,7 +223,7 @@ def test_a_copy_with_lora_shares_nothing_and_at_first_changes_nothing(
     pytest.importorskip("peft", reason="LoRA is peft's")
     tower = toy_tower(architecture)
     assert lora.targets(tower.model) == NAMES[architecture]
-    attention_modules(tower)  # of MPNet, this replaces the forward of its attention
+    attention_modules(tower)  # of MPNet, this replaces the forward of a class
     weights, texts = snapshot(tower.sentence_transformer), ["fox", "a frozen retriever finds the documents"]
     frozen = BiEncoder(tower).encode_query(texts)
     made = lora.inject(tower, 2, 4, seed=0)
