@@ -384,7 +384,7 @@ def test_a_garbled_prompt_folder_is_refused_before_its_model_is_sought(bert: BiE
         ({"init": "zero"}, "--init must be text:WORDS, vocab or gaussian, got 'zero'"),
         (
             {"lengths": 4},
-            "no such setting: lengths; there are side, kind, encoder, length, init, common, seed",
+            "no such setting: lengths; there are side, kind, encoder, feedback, feedback_bm25, length, init, common, seed",
         ),
     ],
 )
