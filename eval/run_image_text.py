@@ -39,7 +39,7 @@ from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_o
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.experiments.result_file import made_on, resume
 from retrieval_prompts.experiments.stopwatch import Stopwatch
-from retrieval_prompts.files import check_output, write_json
+from retrieval_prompts.files import PROMPTS, check_output, write_json
 from retrieval_prompts.report.content import Report
 
 Prompted = tuple[nn.Module, float, dict[str, Any]]  # prompter, strength, and what is recorded of the training
@@ -154,7 +154,7 @@ def read(folder: Path, clip: Clip) -> Prompted:
 
 def trained(options: argparse.Namespace, clip: Clip, settings: Settings, folder: Path | None) -> Prompted:
     if folder is not None:
-        check_output(folder, overwrite=options.overwrite, holds="prompt.json")
+        check_output(folder, overwrite=options.overwrite, holds=PROMPTS)
     data = load_captions(options.captions, "train", images=options.images)
     tuned = tune_captions(clip, data, settings, cache=options.cache)
     if folder is not None:

@@ -36,8 +36,8 @@ def write_page(path: Path, result: Found, *, overwrite: bool = False) -> None:
 def write_runs(folder: Path, result: Found, *, overwrite: bool = False) -> None:
     """Write the run files, their judgements and results.json into a new folder."""
     from multimodal.evaluation.rankings import write
-    from retrieval_prompts.files import new_folder, write_json
+    from retrieval_prompts.files import RUNS, new_folder, write_json
 
-    with new_folder(folder, holds="results.json", overwrite=overwrite) as new:
+    with new_folder(folder, holds=RUNS, overwrite=overwrite) as new:
         write(new, result.dataset, result.rankings)
         write_json(new / "results.json", result.to_json())

@@ -4,27 +4,56 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from retrieval_prompts.errors import UserError
 
+if TYPE_CHECKING:
+    from retrieval_prompts.files import Kind
+
+ENDED: dict[Any, str] = {130: "interrupted", 143: "terminated"}
+Held = TypeVar("Held", bound=AbstractContextManager[Any])
+_claims = ExitStack()  # outputs that this command holds
+
 
 def run(app: Callable[[], Any]) -> None:
-    """Run a command line; a user's mistake is one line on standard error and status 2."""
-    _quiet()
+    """Run a command line; a user's mistake is one line on standard error and status 2, Ctrl-C 130, SIGTERM 143."""
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _terminate)
     try:
+        _quiet()
         app()
     except (UserError, OSError) as error:  # a full disk, a file that may not be read
         print(f"error: {_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except SystemExit as end:
-        if end.code == 130:  # typer's status for Ctrl-C
-            print("interrupted; the same command goes on from where it was", file=sys.stderr)
+    except (SystemExit, KeyboardInterrupt) as end:
+        code = 130 if isinstance(end, KeyboardInterrupt) else end.code
+        if code in ENDED:  # 130 is typer's status for Ctrl-C too
+            print(f"{ENDED[code]}; the same command goes on from where it was", file=sys.stderr)
+            sys.exit(code)
         raise
+    finally:
+        _claims.close()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: object) -> None:
+    """Ends a command as Ctrl-C does, so that what it was writing is cleared away."""
+    sys.exit(143)
+
+
+def warn(message: object) -> None:
+    """One line on standard error."""
+    print(f"warning: {_line(message)}", file=sys.stderr)
 
 
 def printer(json_file: Path | None) -> Callable[[Any], None]:
@@ -34,12 +63,28 @@ def printer(json_file: Path | None) -> Callable[[Any], None]:
 
 
 def check_outputs(json_file: Path | None, *files: Path | None, overwrite: bool) -> None:
-    """Refuse result files that exist, unless `overwrite`; "-" is standard output. Raises UserError."""
-    from retrieval_prompts.files import check_output
-
+    """Hold result files, and refuse those that exist, unless `overwrite`; "-" is standard output. Raises UserError."""
     for path in (None if str(json_file) == "-" else json_file, *files):
         if path is not None:
-            check_output(path, overwrite=overwrite)
+            claim(path, overwrite=overwrite)
+
+
+def missing(json_file: Path | None, *files: Path | None) -> list[Path]:
+    """The result files that were asked for and are not there."""
+    return [path for path in (json_file, *files) if path is not None and str(path) != "-" and not path.exists()]
+
+
+def hold(what: Held) -> Held:
+    """Enter a context that ends with the command; returns what was given."""
+    _claims.enter_context(what)
+    return what
+
+
+def claim(path: Path, *, overwrite: bool, holds: Kind | None = None) -> None:
+    """Hold an output until the command ends; see `files.output`. Raises UserError."""
+    from retrieval_prompts.files import output
+
+    _claims.enter_context(output(path, overwrite=overwrite, holds=holds))
 
 
 def write_result(path: Path, value: Any) -> None:
@@ -61,7 +106,7 @@ def _quiet() -> None:
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, UserWarning):
-            print(f"warning: {_line(message)}", file=sys.stderr)
+            warn(message)
 
     warnings.showwarning = show
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import check_output, new_folder
+from retrieval_prompts.files import CHECKPOINT, check_output, new_folder
 from retrieval_prompts.prompts.encoders import SIDES
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
     if not biencoder.prompts:
         raise UserError("there is no prompt to export; load or train one first")
     check_exportable(biencoder.kind, biencoder.strength)
-    check_output(folder, overwrite=overwrite, holds="modules.json")
+    check_output(folder, overwrite=overwrite, holds=CHECKPOINT)
     from sentence_transformers import SentenceTransformer
 
     tower = biencoder.tower
@@ -57,7 +57,7 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
     # For callers that name a prompt but no task: documents stay exact, and queries too while they fit
     model[0].tokenizer.model_max_length = model[0].document_length
     plain = dict(tower.sentence_transformer.prompts)
-    with new_folder(folder, holds="modules.json", overwrite=overwrite) as temporary:
+    with new_folder(folder, holds=CHECKPOINT, overwrite=overwrite) as temporary:
         for gap in ("", " "):
             named = {side: "".join(tokens[side]) + gap + tower.text_prompt(side) for side in tokens}
             model.prompts = {**plain, **named}

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from retrieval_prompts.errors import UserError, few
-from retrieval_prompts.files import new_folder, read_json, write_bytes, write_json
+from retrieval_prompts.files import ADAPTER, new_folder, read_json, write_bytes, write_json
 from retrieval_prompts.interop.hub import hub_name
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable
 from retrieval_prompts.prompts.folder import PromptFolder
@@ -144,7 +144,7 @@ def write_adapter(
         vectors = vectors * _scale(tower)
     flat = vectors.transpose(0, 1).reshape(length, layers * width).contiguous()
     _warn(tower, prompts.kind, length)
-    with new_folder(Path(folder), holds=CONFIG, overwrite=overwrite) as temporary:
+    with new_folder(Path(folder), holds=ADAPTER, overwrite=overwrite) as temporary:
         write_bytes(temporary / WEIGHTS, save({VECTORS: flat}))
         write_json(temporary / CONFIG, config)
 

@@ -25,7 +25,7 @@ import numpy as np
 from retrieval_prompts.data.beir_folder import Corpus, Document, frame
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import digest, new_folder, read_json, write_json
+from retrieval_prompts.files import INDEX, digest, new_folder, read_json, write_json
 from retrieval_prompts.vectors import faiss_index
 from retrieval_prompts.vectors.faiss_index import Vectors
 
@@ -117,7 +117,7 @@ class Index:
 
         if not self.manifest["encoder"].get("fingerprint"):
             raise UserError('an index that is kept must know its encoder: build it with encoder={"fingerprint": ...}')
-        with new_folder(Path(folder), holds="manifest.json", overwrite=overwrite) as new:
+        with new_folder(Path(folder), holds=INDEX, overwrite=overwrite) as new:
             faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(new / "index.faiss"))
             (new / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
             fingerprint = None

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from multimodal.cli.options import Model, Pretrained
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, Overwrite
 
 
@@ -23,9 +24,9 @@ def index(
     overwrite: Overwrite = False,
 ) -> None:
     """Encode images and build a FAISS index. Prompts for the text side change nothing here."""
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import INDEX
 
-    check_output(out, overwrite=overwrite, holds="manifest.json")
+    console.claim(out, overwrite=overwrite, holds=INDEX)
     from multimodal.data.pictures import load_pictures
     from multimodal.towers.clip import load_clip
     from multimodal.vectors.image_index import build_index

@@ -46,9 +46,11 @@ def beir(
     from retrieval_prompts.data.beir_sets import expand, folder_of
     from retrieval_prompts.experiments.benchmark import run
     from retrieval_prompts.experiments.benchmark_dataset import BenchmarkSettings
+    from retrieval_prompts.files import locked
 
     say = console.printer(json_file)
     console.check_outputs(json_file, report, overwrite=overwrite)
+    console.hold(locked(out))
     if "kind" in given and not tune:
         raise UserError("--kind is that of prompts which are tuned; pass --tune as well")
     learned = TuneSettings.of(**given)

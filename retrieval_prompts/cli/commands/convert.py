@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Device, Overwrite, Trust
 from retrieval_prompts.errors import UserError
 
@@ -23,10 +24,10 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     """Convert a PEFT adapter to prompts, prompts to a PEFT adapter, or an exported checkpoint to ONNX."""
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import ADAPTER, PROMPTS
 
     if (source / "adapter_config.json").is_file():
-        check_output(out, overwrite=overwrite, holds="prompt.json")
+        console.claim(out, overwrite=overwrite, holds=PROMPTS)
         from retrieval_prompts.interop.peft import read_adapter, read_config
         from retrieval_prompts.prompts.folder import save_prompts
         from retrieval_prompts.towers.text import load_tower
@@ -41,13 +42,13 @@ def convert(
         save_prompts(out, prompts, overwrite=overwrite)
         print(f"{out}: {prompts.kind} prompts for the {side or 'query'} side of {tower.name}")
     elif (source / "modules.json").is_file():
-        check_output(out, overwrite=overwrite)
+        console.claim(out, overwrite=overwrite)
         from retrieval_prompts.interop.onnx import export_onnx
 
         export_onnx(source, out, overwrite=overwrite)
         print(f"{out}: input_ids and attention_mask -> sentence_embedding, compared with {source} on sample texts")
     else:
-        check_output(out, overwrite=overwrite, holds="adapter_config.json")
+        console.claim(out, overwrite=overwrite, holds=ADAPTER)
         from retrieval_prompts.biencoder import BiEncoder
         from retrieval_prompts.interop.hub import located
         from retrieval_prompts.interop.peft import write_adapter

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Device, Overwrite, Strength, Trust
 
 
@@ -20,9 +21,9 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a stock sentence-transformers checkpoint that every tool loads."""
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import CHECKPOINT
 
-    check_output(out, overwrite=overwrite, holds="modules.json")
+    console.claim(out, overwrite=overwrite, holds=CHECKPOINT)
     from retrieval_prompts.interop.export import check_exportable
     from retrieval_prompts.interop.hub import located
     from retrieval_prompts.prompts.folder import read_description

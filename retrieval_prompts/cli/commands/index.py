@@ -79,9 +79,9 @@ def index(
         raise UserError("pass --out, the index folder to write, or --compare, index types to compare")
     if json_file is not None or picture is not None:
         raise UserError("--json and --picture belong to --compare")
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import INDEX
 
-    check_output(out, overwrite=overwrite, holds="manifest.json")
+    console.claim(out, overwrite=overwrite, holds=INDEX)
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load_corpus
     from retrieval_prompts.vectors import faiss_index

@@ -32,6 +32,7 @@ from retrieval_prompts.cli import console
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.metrics import means, per_query
 from retrieval_prompts.evaluation.trec_runs import read_run
+from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.folder import PromptFolder, save_prompts
 from retrieval_prompts.vectors.index import Index
 
@@ -334,6 +335,36 @@ def test_tune_writes_a_report(command: Command, clip_folder: Path, picture_folde
     assert "nothing was evaluated, so there is no report\n" in done.out and not (out / "none.html").exists()
 
 
+def test_what_is_missing_beside_finished_prompts_is_made_without_training(
+    command: Command,
+    clip_folder: Path,
+    picture_folder: Path,
+    caption_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, result = tmp_path / "out", tmp_path / "result.json"
+    runs = []
+    for number, data in enumerate((picture_folder, caption_folder / "captions.csv")):
+        options = ["--out", out / str(number), "--json", result, "--model", clip_folder, *QUICK]
+        assert command("tune", data, *options).code == 0
+        runs.append((data, options, json.loads(result.read_text())))
+        result.unlink()
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    monkeypatch.setattr("multimodal.training.classes.fit", None)
+    monkeypatch.setattr("multimodal.training.captions.fit", None)
+    for data, options, found in runs:
+        assert "exists already, made by a run with other settings" in command("tune", data, *options, "--seed", "9").err
+        done = command("tune", data, *options)
+        assert done.code == 0, done.err
+        again = json.loads(result.read_text())
+        assert again["systems"] == found["systems"]
+        assert again["settings"] == found["settings"]
+        refused(command("tune", data, *options), "exists already; choose another name or pass --overwrite")
+        result.unlink()
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+
 # --- classify -----------------------------------------------------------------------------------------------------
 
 
@@ -470,7 +501,7 @@ def test_a_model_that_moved(
     described = json.loads((prompts / "prompt.json").read_text())
     gone = shutil.copytree(prompts, tmp_path / "gone")
     described["base"]["name"] = f"local-dir:{tmp_path / 'nowhere'}"
-    (gone / "prompt.json").write_text(json.dumps(described))
+    (gone / "prompt.json").write_text(json.dumps(sealed(described)))
     refused(command("classify", gone, file), r"nowhere is no open_clip model folder: expected open_clip_config.json")
 
 
