@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import write_bytes
+from retrieval_prompts.files import sweep, write_bytes
 
 ROWS = 1024
 KEY = 33  # bytes: a SHA-256, and one for the view
@@ -42,6 +42,7 @@ class Segments:
         self._vectors: list[Tensor | None] = []  # (rows, dimension) in half precision; None: damaged, or not opened yet
         self._unopened: set[int] = set()
         self._where: dict[bytes, int] = {}  # key -> location: segment << 32 | row
+        sweep(folder)
         self.scan()
 
     def scan(self) -> None:
