@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrieval_prompts.data.lines import read_lines
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import write_bytes
+from retrieval_prompts.files import check_listed, list_digest, write_bytes
 
 Qrels = dict[str, dict[str, int]]  # query id -> document id -> grade; above 0 is relevant
 Run = dict[str, dict[str, float]]  # query id -> document id -> score; higher is better
@@ -23,6 +23,7 @@ def read_qrels(path: Path | str, split: str = "test") -> Qrels:
     Raises UserError when there are no judgements, or there is no such file or split.
     """
     path = _of_split(Path(path), split) if Path(path).is_dir() else Path(path)
+    check_listed(path)
     qrels = parse_qrels(path)
     if not qrels:
         raise UserError(f"{path} holds no judgements")
@@ -78,10 +79,12 @@ def parse_qrels(
 
 
 def write_qrels(path: Path, qrels: Qrels) -> None:
-    """Write judgements as BEIR's qrels/<split>.tsv, atomically."""
+    """Write judgements as BEIR's qrels/<split>.tsv, atomically, and their digest into SHA256SUMS beside it."""
     rows = ["\t".join(QRELS_HEADER)]
     rows += [f"{query}\t{document}\t{grade}" for query, own in qrels.items() for document, grade in own.items()]
-    write_bytes(path, ("\n".join(rows) + "\n").encode())
+    content = ("\n".join(rows) + "\n").encode()
+    write_bytes(path, content)
+    list_digest(path, content)
 
 
 def _of_split(folder: Path, split: str) -> Path:

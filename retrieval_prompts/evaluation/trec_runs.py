@@ -10,7 +10,7 @@ from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.data.lines import read_lines
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import best_first, check_finite
-from retrieval_prompts.files import write_bytes
+from retrieval_prompts.files import check_listed, list_digest, write_bytes
 
 
 def write_run(path: Path | str, run: Run, tag: str) -> None:
@@ -19,6 +19,8 @@ def write_run(path: Path | str, run: Run, tag: str) -> None:
     Queries keep their order, documents are sorted as trec_eval sorts them; scores are written in full. A query
     without documents leaves no line. Raises UserError for an id or tag that is empty or holds white space (the columns
     are divided by it), and for a score that is not a finite number.
+
+    SHA256SUMS beside it gets its digest, by which `read_run` knows what was cut or changed since.
     """
     path = Path(path)
     check_finite(run)
@@ -31,15 +33,18 @@ def write_run(path: Path | str, run: Run, tag: str) -> None:
         lines = (f"{query} Q0 {id} {rank} {float(score)!r} {tag}\n" for rank, (id, score) in ranked)
         blocks.append("".join(lines).encode())
     content = b"".join(blocks)
-    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    content = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+    write_bytes(path, content)
+    list_digest(path, content)
 
 
 def read_run(path: Path | str) -> Run:
     """Read a TREC run file, gzipped if it ends in .gz. The rank and tag columns are not used: scores decide.
 
     Raises UserError with file and line for a line without 6 columns, a score that is not a finite number, and a
-    document that comes twice for a query.
+    document that comes twice for a query; and for a file that SHA256SUMS beside it lists with another digest.
     """
+    check_listed(Path(path))
     run: Run = {}
     for number, line in read_lines(Path(path)):
         columns = line.split()

@@ -15,6 +15,7 @@ from command_line import Command, Done, command_line
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli import app as cli
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
+from retrieval_prompts.files import sealed
 from retrieval_prompts.vectors.index import Index
 
 QUESTION = "what does the evidence show about copper and river"
@@ -89,7 +90,7 @@ def test_the_index_holds_the_words_and_says_so(command: Command, model: Path, da
 
 def test_an_index_may_do_without_words(wordless: Path) -> None:
     assert sorted(path.name for path in wordless.iterdir()) == [
-        *("documents.jsonl", "ids.json", "index.faiss", "manifest.json", "offsets.npy")
+        *("documents.jsonl", "ids.json", "index.faiss", "lines.npy", "manifest.json", "offsets.npy")
     ]
     assert HybridIndex.open(wordless) is None
 
@@ -151,7 +152,7 @@ def test_the_weight_of_the_prompts(
         folder = tmp_path / f"weight-{own}"
         shutil.copytree(prompts, folder)
         about = json.loads((folder / "prompt.json").read_text())
-        (folder / "prompt.json").write_text(json.dumps({**about, "bm25_weight": own}))
+        (folder / "prompt.json").write_text(json.dumps(sealed({**about, "bm25_weight": own})))
         return folder
 
     def found(prompts: Path, *arguments: object) -> Any:
