@@ -290,7 +290,7 @@ class PromptClassifier:
         from safetensors.torch import save
 
         from retrieval_prompts.data.beir_folder import Document
-        from retrieval_prompts.files import CLASSES, new_folder, write_bytes, write_json
+        from retrieval_prompts.files import CLASSES, list_all, new_folder, write_bytes, write_json
         from retrieval_prompts.vectors.index import Index
 
         if self.prompts_images and self.strength > 0:
@@ -316,6 +316,7 @@ class PromptClassifier:
             Index.build(vectors.numpy(), documents, names, encoder={"fingerprint": self.clip.fingerprint}).save(
                 new / "index"
             )
+            list_all(new)
 
     def _forget(self) -> None:
         self._known.clear()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.files.paths import inside
 
 SEAL = "sha256"  # the field of a JSON object that holds the digest of all others
 SUMS = "SHA256SUMS"  # a folder's list; `sha256sum --check SHA256SUMS` reads it too
@@ -68,6 +69,30 @@ def list_digest(path: Path, content: bytes | None = None) -> None:
     write_bytes(path.parent / SUMS, lines.encode())
 
 
+def list_all(folder: Path) -> None:
+    """Write the list of all files of a folder and of the folders in it."""
+    from retrieval_prompts.files.writing import write_bytes
+
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = "".join(f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)
+    write_bytes(folder / SUMS, lines.encode())
+
+
+def check_all_listed(folder: Path) -> bool:
+    """Whether a folder has a list, of which every file is there and as it was written; False: there is none.
+
+    Raises UserError that names the first that is not.
+    """
+    found = listed(folder)
+    for name, expected in found.items():
+        path = inside(folder, name)
+        if not path.is_file():
+            raise UserError(f"{path} is gone: {SUMS} lists it; restore it or make the folder anew")
+        if digest(path) != expected:
+            raise _changed(path)
+    return bool(found)
+
+
 def listed(folder: Path) -> dict[str, str]:
     """File -> sha256 of a folder's list; empty where there is none. Lines of another form are left out."""
     try:
@@ -87,11 +112,15 @@ def check_listed(path: Path) -> bool:
     if expected is None or not path.is_file():
         return False
     if digest(path) != expected:
-        raise UserError(
-            f"{path} was changed or cut after it was written: it is not what {SUMS} beside it lists; make it anew, or "
-            "delete its line there if the change is yours"
-        )
+        raise _changed(path)
     return True
+
+
+def _changed(path: Path) -> UserError:
+    return UserError(
+        f"{path} was changed or cut after it was written: it is not what {SUMS} lists; make it anew, or delete its "
+        "line there if the change is yours"
+    )
 
 
 def _of_json(value: Any) -> str:

@@ -53,7 +53,7 @@ RUNS = Kind(("results.json", "*.trec"), ("*.trec.gz", "*.qrels.tsv", "SHA256SUMS
 ADAPTER = Kind(("adapter_config.json", "adapter_model.safetensors"), ("README.md", "SHA256SUMS"))
 CLASSES = Kind(
     ("classes.json", "classes.safetensors"),
-    tuple(f"index/{name}" for name in (*INDEX.needs, *_INDEX)),
+    ("SHA256SUMS", *(f"index/{name}" for name in (*INDEX.needs, *_INDEX))),
 )
 _MODEL = ("*.json", "*.txt", "*.model", "model*.safetensors", "README.md", "*.py", "SHA256SUMS")
 CHECKPOINT = Kind(("modules.json", "config_sentence_transformers.json"), (*_MODEL, "[0-9]_*/*", "[0-9][0-9]_*/*"))

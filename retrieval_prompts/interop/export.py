@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import CHECKPOINT, check_output, new_folder
+from retrieval_prompts.files import CHECKPOINT, check_output, list_all, new_folder
 from retrieval_prompts.prompts.encoders import SIDES
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
                     f"model {tower.name}: the exported checkpoint's {side} vectors differ by {difference:.1e} (at most "
                     f"{TOLERANCE:g} is accepted); use BiEncoder.as_sentence_transformer()"
                 )
+        list_all(temporary)
 
 
 def check_exportable(kind: str, strength: float) -> None:

@@ -253,17 +253,11 @@ class _Run:
         write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
     def resume(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
+        metadata, tensors = read_checkpoint(path)
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-            if json.loads(metadata["sha256"]) != _digest(tensors, metadata):
-                raise ValueError("it was changed after it was written")
             if json.loads(metadata["identity"]) != self.identity:
                 raise UserError(
                     f"{path} is the checkpoint of a run with other settings, data or model; repeat those to resume it, "
@@ -274,11 +268,8 @@ class _Run:
             self.module.load_state_dict(part("module."))
         except UserError:
             raise
-        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:  # deep JSON as well
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"{path} is no checkpoint of a training run ({reason}); delete it to start afresh"
-            ) from error
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise _no_checkpoint(path, error) from error
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in part("optimizer.").items():
             index, _, kind = name.partition(".")
@@ -287,6 +278,26 @@ class _Run:
         # load_state_dict copies to the parameters' device; so must the kept best
         device = next(self.module.parameters()).device
         self.best = {name: tensor.to(device) for name, tensor in part("best.").items()}
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a checkpoint. Raises UserError unless they are those that were written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+        if json.loads(metadata["sha256"]) != _digest(tensors, metadata):
+            raise ValueError("it was changed after it was written")
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:  # deep JSON as well
+        raise _no_checkpoint(path, error) from error
+    return metadata, tensors
+
+
+def _no_checkpoint(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"{path} is no checkpoint of a training run ({reason}); delete it to start afresh")
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -279,9 +279,9 @@ def test_evaluate_writes_runs_and_a_report(
     written = ["--run", folder, "--report", page]
     done = command("evaluate", picture_folder, "--prompts", prompts, "--json", "-", *written)
     assert done.code == 0 and f"runs: {folder}\nreport: {page}\n" in done.err
-    names = ["results.json", "colours.qrels.tsv", *(f"colours.{system}.trec" for system in ALL)]
+    names = ["SHA256SUMS", "results.json", "colours.qrels.tsv", *(f"colours.{system}.trec" for system in ALL)]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
-    assert json.loads((folder / "results.json").read_text()) == done.json
+    assert json.loads((folder / "results.json").read_text()) == sealed(done.json)
     run = read_run(folder / "colours.tuned.trec")
     assert len(run) == 4 * TEST and set(run["test/blue/0.png"]) == set(NAMES)
     text = page.read_text()
@@ -304,7 +304,7 @@ def test_runs_of_captions(command: Command, caption_folder: Path, caption_prompt
     assert done.code == 0
     ways = [f"captions.{way}" for way in ("i2t", "t2i")]
     files = [f"{way}.{name}" for way in ways for name in ("qrels.tsv", "zero-shot.trec", "tuned.trec")]
-    assert sorted(path.name for path in folder.iterdir()) == sorted(["results.json", *files])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["SHA256SUMS", "results.json", *files])
     for way in ways:
         rows = (line.split("\t") for line in (folder / f"{way}.qrels.tsv").read_text().splitlines()[1:])
         qrels: dict[str, dict[str, int]] = {}
@@ -513,13 +513,40 @@ def test_export(command: Command, prompts: Path, tmp_path: Path) -> None:
     done = command("export", prompts, "--out", out, "--device", "cpu")
     assert (done.code, done.err) == (0, "")
     assert done.out == f"{out}: classes.safetensors, classes.json, index/ (4 classes)\n"
-    assert sorted(path.name for path in out.iterdir()) == ["classes.json", "classes.safetensors", "index"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("SHA256SUMS", "classes.json", "classes.safetensors", "index")
+    ]
     assert json.loads((out / "classes.json").read_text())["names"] == list(NAMES)
     refused(command("export", prompts, "--out", out), r"export exists already; .*--overwrite")
     done = command("export", prompts, "--out", out, "--classes", "cat,dog", "--overwrite")
     assert done.out.endswith("(2 classes)\n")
     assert json.loads((out / "classes.json").read_text())["names"] == ["cat", "dog"]
     refused(command("search", out / "index", "cat"), "index is no index of images; texts are searched by")
+
+
+def test_verify(command: Command, prompts: Path, index: Path, picture_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(prompts, tmp_path / "prompts")
+    shutil.copytree(index, tmp_path / "index")
+    assert command("export", prompts, "--out", tmp_path / "export").code == 0
+    picture = picture_folder / "test" / "blue" / "0.png"
+    assert command("classify", prompts, picture, "--cache", tmp_path / "cache").code == 0
+    kinds = {"cache": "image features", "export": "classifier", "index": "index", "prompts": "prompts"}
+    done = command("verify", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert [line.rpartition(": ")[2] for line in done.out.splitlines()] == [f"{each}, sound" for each in kinds.values()]
+    tried = 0
+    for name, kind in kinds.items():
+        for path in sorted((tmp_path / name).rglob("*.*")):
+            if path.is_file():
+                whole = path.read_bytes()
+                path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+                done = command("verify", tmp_path)
+                path.write_bytes(whole)
+                assert done.code == 1, path
+                (wrong,) = [line for line in done.out.splitlines() if "NOT SOUND" in line]
+                assert wrong.startswith(str(tmp_path / name)) and f": {kind}, NOT SOUND: " in wrong
+                tried += 1
+    assert tried > 14
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------
@@ -734,6 +761,7 @@ OPTIONS = {
     "index": "--out --model --captions --factory --overwrite",
     "search": "--prompts --image --html --json --top-k -k",
     "export": "--out --classes --overwrite",
+    "verify": "--json --overwrite",
 }
 
 

@@ -965,6 +965,7 @@ OPTIONS = {
     "convert": "--out --side --overwrite",
     "push": "--private --revision",
     "pull": "--out --overwrite",
+    "verify": "--json --overwrite",
 }
 
 
