@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UNSHOWN, UserError, shown
 
 if TYPE_CHECKING:
     from retrieval_prompts.files import Kind
@@ -49,6 +49,11 @@ def run(app: Callable[[], Any]) -> None:
 def _terminate(*_: object) -> None:
     """Ends a command as Ctrl-C does, so that what it was writing is cleared away."""
     sys.exit(143)
+
+
+def say(text: str) -> None:
+    """Print for people on standard output; what could be taken for a terminal's commands is shown, not sent."""
+    print(shown(text))
 
 
 def warn(message: object) -> None:
@@ -92,7 +97,8 @@ def write_result(path: Path, value: Any) -> None:
     from retrieval_prompts.files import write_json
 
     if str(path) == "-":
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        print(UNSHOWN.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
     else:
         write_json(path, value)
 
@@ -112,12 +118,12 @@ def _quiet() -> None:
 
 
 def _line(message: object) -> str:
-    return " ".join(str(message).split())
+    return shown(" ".join(str(message).split()))
 
 
 def _print(text: Any, file: TextIO) -> None:
     if isinstance(text, str):
-        print(text, file=file)
+        print(shown(text), file=file)
     else:
         from rich.console import Console
 

@@ -20,7 +20,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import beir_sets
 from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.errors import DataWarning, Diverged, UserError
+from retrieval_prompts.errors import DataWarning, Diverged, UserError, shown
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.significance import Comparison, adjust
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
@@ -226,7 +226,7 @@ class BenchmarkDataset:
         tower, settings = self.bench.tower, self.settings
         folder = tuned_folder(self.out, self.name, settings.prompts)
         if settings.tune is not None and (self.overwrite or not (folder / "prompt.json").is_file()):
-            with tqdm(desc=f"tune on {self.name}", unit="step", delay=1, leave=False) as bar:
+            with tqdm(desc=shown(f"tune on {self.name}"), unit="step", delay=1, leave=False) as bar:
 
                 def on_step(step: Step, total: int) -> None:
                     bar.total = total

@@ -30,4 +30,4 @@ def export(
     classifier = load_classifier(prompts, model, pretrained, device, strength)
     names = class_list(classes, class_file)
     classifier.export(out, names, overwrite=overwrite)
-    print(f"{out}: classes.safetensors, classes.json, index/ ({len(classifier.known_classes(names))} classes)")
+    console.say(f"{out}: classes.safetensors, classes.json, index/ ({len(classifier.known_classes(names))} classes)")

@@ -45,5 +45,5 @@ def index(
         load_clip(model, pretrained, device=device), pictures, root=root, texts=texts, factory=factory, cache=cache
     )
     built.save(out, overwrite=overwrite)
-    print(f"{out}: {len(built):,} images, {factory}")
-    print(f'next: multimodal-prompts search {out} "a red boat" --html boats.html')
+    console.say(f"{out}: {len(built):,} images, {factory}")
+    console.say(f'next: multimodal-prompts search {out} "a red boat" --html boats.html')

@@ -40,13 +40,15 @@ def convert(
         tower = load_tower(str(model), device=device, trust_remote_code=trust_remote_code)
         prompts = read_adapter(source, tower, side or "query")
         save_prompts(out, prompts, overwrite=overwrite)
-        print(f"{out}: {prompts.kind} prompts for the {side or 'query'} side of {tower.name}")
+        console.say(f"{out}: {prompts.kind} prompts for the {side or 'query'} side of {tower.name}")
     elif (source / "modules.json").is_file():
         console.claim(out, overwrite=overwrite)
         from retrieval_prompts.interop.onnx import export_onnx
 
         export_onnx(source, out, overwrite=overwrite)
-        print(f"{out}: input_ids and attention_mask -> sentence_embedding, compared with {source} on sample texts")
+        console.say(
+            f"{out}: input_ids and attention_mask -> sentence_embedding, compared with {source} on sample texts"
+        )
     else:
         console.claim(out, overwrite=overwrite, holds=ADAPTER)
         from retrieval_prompts.biencoder import BiEncoder
@@ -57,5 +59,7 @@ def convert(
         read_description(located(source))
         biencoder = BiEncoder.load(model, source, device=device, trust_remote_code=trust_remote_code)
         write_adapter(biencoder, out, side, overwrite=overwrite)
-        print(f"{out}: a PEFT adapter")
-        print(f'next: peft.PeftModel.from_pretrained(AutoModel.from_pretrained("{biencoder.tower.name}"), "{out}")')
+        console.say(f"{out}: a PEFT adapter")
+        console.say(
+            f'next: peft.PeftModel.from_pretrained(AutoModel.from_pretrained("{biencoder.tower.name}"), "{out}")'
+        )

@@ -34,5 +34,5 @@ def export(
 
     biencoder = BiEncoder.load(model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code)
     biencoder.export(out, overwrite=overwrite)
-    print(f"{out}: a stock sentence-transformers checkpoint, compared with these prompts on sample texts")
-    print(f'next: SentenceTransformer("{out}").encode_query("a question")')
+    console.say(f"{out}: a stock sentence-transformers checkpoint, compared with these prompts on sample texts")
+    console.say(f'next: SentenceTransformer("{out}").encode_query("a question")')

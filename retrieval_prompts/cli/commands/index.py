@@ -102,11 +102,11 @@ def index(
         gpu=device != "cpu",
     )
     held = _save(built, corpus, out, bm25, overwrite)
-    print(
+    console.say(
         f"{out}: {len(built):,} documents, {factory}, {held}; "
         f"{documents.encoded:,} encoded now, the rest found in the cache"
     )
-    print(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
+    console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
 
 
 def _save(built: Index, corpus: Corpus, out: Path, bm25: bool, overwrite: bool) -> str:

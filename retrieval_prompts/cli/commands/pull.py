@@ -27,4 +27,4 @@ def pull(
 
     prompts = load_prompts(fetch(repository.removeprefix("hf:")))
     save_prompts(out, prompts, overwrite=overwrite)
-    print(f"{out}: {prompts.kind} prompts for the {' and '.join(prompts.vectors)} side of {prompts.base['name']}")
+    console.say(f"{out}: {prompts.kind} prompts for the {' and '.join(prompts.vectors)} side of {prompts.base['name']}")

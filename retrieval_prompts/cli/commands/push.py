@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Device, Trust
 
 
@@ -48,5 +49,5 @@ def push(
         revision=revision,
         commit_message=message,
     )
-    print(f"{address}: {'prompts and a stock checkpoint' if exported else 'prompts'}, with a model card")
-    print(f'next: retrieval-prompts search INDEX "a question" --prompts hf:{repository}')
+    console.say(f"{address}: {'prompts and a stock checkpoint' if exported else 'prompts'}, with a model card")
+    console.say(f'next: retrieval-prompts search INDEX "a question" --prompts hf:{repository}')

@@ -10,7 +10,7 @@ import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Device, JsonFile, Overwrite, Prompts, Strength, Trust, check_strength
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, shown
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
@@ -87,9 +87,9 @@ def search(
     people.print(f"dense + BM25, weight {weight:g}" if weight else "dense", style="dim")
     for rank, hit in enumerate(hits, start=1):
         line = Text(f"{rank:3}. {hit['score']:.4f}  ")
-        line.append(hit["title"] or hit["id"], style="bold")
+        line.append(shown(hit["title"] or hit["id"]), style="bold")
         people.print(line, soft_wrap=True)
-        people.print(Text(f"     [{hit['id']}] {_snippet(hit['text'])}"), style="dim", soft_wrap=True)
+        people.print(Text(shown(f"     [{hit['id']}] {_snippet(hit['text'])}")), style="dim", soft_wrap=True)
 
 
 def _weight(given: float | None, biencoder: BiEncoder) -> float:

@@ -31,6 +31,7 @@ from multimodal.prompts import folder as artifacts
 from retrieval_prompts.cli import console
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.metrics import means, per_query
+from retrieval_prompts.evaluation.tables import rich_table
 from retrieval_prompts.evaluation.trec_runs import read_run
 from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.folder import PromptFolder, save_prompts
@@ -742,6 +743,17 @@ def test_the_console(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeyp
     assert captured.out == 'for people\nfor people\n{\n  "name": "café"\n}\n' and captured.err == "beside JSON\n"
     console.write_result(tmp_path / "result.json", {"name": "café"})
     assert json.loads((tmp_path / "result.json").read_text()) == {"name": "café"}
+    odd = "\x1b[2J\x9b31m\u202etxt\x07\ta\nb"
+    console.say(odd)
+    console.warn(odd)
+    console.printer(None)(rich_table([[odd, 1.0]], ["name", odd]))
+    console.write_result(Path("-"), {"name": odd})
+    captured = capsys.readouterr()
+    assert not set("\x1b\x9b\u202e\x07") & set(captured.out + captured.err)
+    assert captured.out.startswith("\\x1b[2J\\x9b31m\\u202etxt\\x07\ta\nb\n")
+    assert captured.err == "warning: \\x1b[2J\\x9b31m\\u202etxt\\x07 a b\n"
+    assert json.loads(captured.out[captured.out.index("{") :])["name"] == odd
+    assert ends(UserError(odd)) == (2, "error: \\x1b[2J\\x9b31m\\u202etxt\\x07 a b\n")
     console.check_outputs(None, overwrite=False)
     console.check_outputs(Path("-"), overwrite=False)
     console.check_outputs(tmp_path / "result.json", overwrite=True)

@@ -26,6 +26,7 @@ from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.data.judgements import read_qrels
 from retrieval_prompts.evaluation.metrics import METRICS, means, per_query
 from retrieval_prompts.evaluation.trec_runs import read_run
+from retrieval_prompts.files import sealed
 from retrieval_prompts.training import retrieval as tuning
 from retrieval_prompts.training.losses import info_nce
 
@@ -192,10 +193,9 @@ def test_tune_then_evaluate(command: Command, model: Path, tmp_path: Path) -> No
 def check_runs(folder: Path, result: dict[str, Any]) -> None:
     """The folder holds every ranking whose scores were reported, the judgements, and the result."""
     rankings = {f"data.{system}.trec" for system in result["systems"]}
-    assert {path.name for path in folder.iterdir()} == {*rankings, "data.qrels.tsv", "results.json"}
-    assert json.loads((folder / "results.json").read_text()) == {
-        name: value for name, value in result.items() if name != "also"
-    }
+    assert {path.name for path in folder.iterdir()} == {*rankings, "SHA256SUMS", "data.qrels.tsv", "results.json"}
+    kept = {name: value for name, value in result.items() if name != "also"}
+    assert json.loads((folder / "results.json").read_text()) == sealed(kept)
     qrels = read_qrels(folder / "data.qrels.tsv")
     for system, scores in result["systems"].items():
         assert means(per_query(qrels, read_run(folder / f"data.{system}.trec"))) == scores

@@ -214,3 +214,15 @@ def test_words_of_another_index_are_one_line(
     refused(command("search", index, "copper"), "index/bm25 is damaged or of other documents, index again: bm25/")
     assert len(Index.open(index)) == 40  # the vectors are sound
     assert command("search", index, "copper", "--bm25-weight", "0").out.startswith("dense\n")
+
+
+def test_what_a_title_does_to_a_terminal_is_shown_not_done(command: Command, model: Path, tmp_path: Path) -> None:
+    odd = "\x1b]0;owned\x07\x1b[2J\u202e"
+    row = {"_id": f"id{odd}", "title": f"title{odd}", "text": f"copper{odd}"}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "corpus.jsonl").write_text(json.dumps(row))
+    assert command("index", tmp_path / "data", "--out", tmp_path / "index", "--model", model).code == 0
+    done = command("search", tmp_path / "index", "copper")
+    assert done.code == 0
+    assert not set("\x1b\x07\u202e") & set(done.out)
+    assert "title\\x1b]0;owned\\x07\\x1b[2J\\u202e" in done.out
