@@ -69,9 +69,20 @@ def printer(json_file: Path | None) -> Callable[[Any], None]:
 
 def check_outputs(json_file: Path | None, *files: Path | None, overwrite: bool) -> None:
     """Hold result files, and refuse those that exist, unless `overwrite`; "-" is standard output. Raises UserError."""
-    for path in (None if str(json_file) == "-" else json_file, *files):
-        if path is not None:
+    lock(json_file, *files)
+    for path in (json_file, *files):
+        if path is not None and str(path) != "-":
             claim(path, overwrite=overwrite)
+
+
+def lock(*files: Path | None) -> None:
+    """Keep other runs from files or folders until the command ends. Raises UserError where one writes them already."""
+    from retrieval_prompts.files import check_place, locked
+
+    for path in files:
+        if path is not None and str(path) != "-":
+            check_place(path)
+            hold(locked(path))
 
 
 def missing(json_file: Path | None, *files: Path | None) -> list[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_prompts.errors import Diverged, UserError
-from retrieval_prompts.files import PROMPTS, check_output, output, read_json
+from retrieval_prompts.files import PROMPTS, check_output, output, read_json, sweep
 from retrieval_prompts.training.loop import Step
 
 # In the record of the training: the digest of all that the run depends on, and whether nothing is still to be added
@@ -65,6 +65,7 @@ class PromptOutput:
     def __enter__(self) -> PromptOutput:
         if self.folder is not None:
             self._held.enter_context(output(self.folder, overwrite=self.overwrite or self.there, holds=PROMPTS))
+            sweep(self.folder.parent, f"{self.folder.name}.")  # of checkpoints
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,6 +81,8 @@ class PromptOutput:
                 f"{self.folder} exists already, made by a run with other settings, data or model; choose another name "
                 "or pass --overwrite (overwrite=True)"
             )
+        if self.there and self.folder is not None:
+            self._forget(self.folder)
         return self.there
 
     @classmethod

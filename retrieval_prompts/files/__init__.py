@@ -22,6 +22,7 @@ from retrieval_prompts.files.paths import (
     RUNS,
     Kind,
     check_output,
+    check_place,
     default_cache,
     inside,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "check_all_listed",
     "check_listed",
     "check_output",
+    "check_place",
     "check_seal",
     "default_cache",
     "digest",

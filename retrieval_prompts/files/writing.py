@@ -63,12 +63,17 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error})") from None
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed runs left in a folder; one that is being written is locked, and stays."""
+def sweep(folder: Path, of: str = "") -> None:
+    """Remove the temporary files that killed runs left in a folder; one that is being written is locked, and stays.
+
+    of: how the names of the files begin that they were to become.
+    """
     if fcntl is None:
         return
     with contextlib.suppress(OSError):
-        names = [name for name in os.listdir(folder) if re.fullmatch(rf"\..+\.{NEW}[a-z0-9_]{{8}}", name)]
+        names = [
+            name for name in os.listdir(folder) if re.fullmatch(rf"\.{re.escape(of)}.*\.{NEW}[a-z0-9_]{{8}}", name)
+        ]
         for name in names:
             with contextlib.suppress(OSError), (folder / name).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -56,6 +56,7 @@ def evaluate(
     from multimodal.data.captions import is_captions
     from retrieval_prompts.files import RUNS
 
+    console.lock(run, json_file, report)
     console.check_outputs(json_file, overwrite=overwrite)
     if run is not None:
         console.claim(run, overwrite=overwrite, holds=RUNS)

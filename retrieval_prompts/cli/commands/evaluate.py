@@ -45,6 +45,7 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare frozen and tuned, each alone and beside BM25, on a split, with paired tests; say what to use."""
+    console.lock(run, json_file, report)
     console.check_outputs(json_file, report, overwrite=overwrite)
     from retrieval_prompts.files import RUNS
 

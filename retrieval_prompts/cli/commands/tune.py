@@ -51,6 +51,7 @@ def tune(
     """Tune soft prompts on a data set, and compare them with the frozen model and BM25."""
     from retrieval_prompts.experiments.run import PromptOutput
 
+    console.lock(out, json_file, report)
     missing = console.missing(json_file, report)
     output = console.hold(PromptOutput(out, overwrite=overwrite, again=bool(missing)))
     if output.there:  # a run that was cut short behind its training: what it has written stays
