@@ -127,7 +127,7 @@ def _temporary_file(path: Path) -> tuple[int, str]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{NEW}")
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX)
             if not os.path.exists(name):  # swept before it was locked
                 os.close(handle)
                 continue
