@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ENDED: dict[Any, str] = {130: "interrupted", 143: "terminated"}
 Held = TypeVar("Held", bound=AbstractContextManager[Any])
-_claims = ExitStack()  # outputs that this command holds
+_held: list[ExitStack] = []  # the outputs that the command holds which runs
 
 
 def run(app: Callable[[], Any]) -> None:
@@ -28,6 +28,7 @@ def run(app: Callable[[], Any]) -> None:
     before = None
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, _terminate)
+    _held.append(ExitStack())
     try:
         _quiet()
         app()
@@ -41,7 +42,7 @@ def run(app: Callable[[], Any]) -> None:
             sys.exit(code)
         raise
     finally:
-        _claims.close()
+        _held.pop().close()
         if before is not None:
             signal.signal(signal.SIGTERM, before)
 
@@ -91,8 +92,13 @@ def missing(json_file: Path | None, *files: Path | None) -> list[Path]:
 
 
 def hold(what: Held) -> Held:
-    """Enter a context that ends with the command; returns what was given."""
-    _claims.enter_context(what)
+    """Enter a context that ends with the command; returns what was given. Of a function that is called as one, in no
+    command line, nobody knows the end: then it ends at once."""
+    if _held:
+        _held[-1].enter_context(what)
+    else:
+        with what:
+            pass
     return what
 
 
@@ -100,7 +106,7 @@ def claim(path: Path, *, overwrite: bool, holds: Kind | None = None) -> None:
     """Hold an output until the command ends; see `files.output`. Raises UserError."""
     from retrieval_prompts.files import output
 
-    _claims.enter_context(output(path, overwrite=overwrite, holds=holds))
+    hold(output(path, overwrite=overwrite, holds=holds))
 
 
 def write_result(path: Path, value: Any) -> None:
