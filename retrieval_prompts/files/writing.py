@@ -42,9 +42,10 @@ def write_bytes(path: Path, content: bytes) -> None:
         if fcntl is None:
             os.replace(temporary, path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        _name(error, path)
         raise
 
 
@@ -117,8 +118,17 @@ def new_folder(path: Path, *, holds: Kind, overwrite: bool = False) -> Iterator[
                     place.unlink()
                 os.replace(temporary, place)
             _sync_folder(place.parent)
+        except OSError as error:
+            _name(error, place)
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)  # what was exchanged, or never finished
+
+
+def _name(error: BaseException, path: Path) -> None:
+    """A full disk does not say what it had no room for."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        error.filename = str(path)
 
 
 def _temporary_file(path: Path) -> tuple[int, str]:

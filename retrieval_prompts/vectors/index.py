@@ -173,6 +173,8 @@ class Index:
                 raise ValueError("manifest.json has no digests")
         except UserError:
             raise
+        except PermissionError as error:
+            raise UserError(f"the index in {folder} cannot be read: {error}") from None
         except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise UserError(f"the index in {folder} is damaged, index again: {_reason(error)}") from None
         placed = faiss_index.to_gpu(vectors, manifest["factory"]) if gpu else vectors

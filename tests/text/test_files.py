@@ -93,6 +93,21 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert tree(tmp_path) == {"file": "old"}
 
 
+def test_a_full_disk_says_what_it_had_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"^\\[Errno 28\\] No space left on device: '{tmp_path / 'file'}'$"):
+        write_bytes(tmp_path / "file", b"new")
+    with (
+        pytest.raises(OSError, match=f"^\\[Errno 28\\] No space left on device: '{tmp_path / 'out'}'$"),
+        new_folder(tmp_path / "out", holds=MARKED) as new,
+    ):
+        (new / "mark").write_text("")
+    assert tree(tmp_path) == {}
+
+
 def test_json_round_trip(tmp_path: Path) -> None:
     value = {"naïve": [1, 0.1, None, True], "empty": {}}
     write_json(tmp_path / "file.json", value)

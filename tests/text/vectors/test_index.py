@@ -658,6 +658,18 @@ def test_an_index_without_checksums_is_read_and_nobody_can_tell(tmp_path: Path) 
     assert not index_files.verify(tmp_path / "index")
 
 
+def test_an_index_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "index.faiss")
+
+    build().save(tmp_path / "index")
+    monkeypatch.setattr("retrieval_prompts.vectors.index._read_vectors", forbidden)  # root may read anything
+    with pytest.raises(
+        UserError, match=r"^the index in .*index cannot be read: \[Errno 13\] Permission denied: 'index"
+    ):
+        Index.open(tmp_path / "index")
+
+
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import faiss
 
