@@ -39,9 +39,9 @@ from multimodal.report import sections as report
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.experiments import result_file
 from retrieval_prompts.experiments.result_file import made_on, resume
 from retrieval_prompts.experiments.stopwatch import Stopwatch
-from retrieval_prompts.files import write_json
 from retrieval_prompts.report.content import Report, Section
 
 SEEDLESS = ("zero-shot", "zero-shot-ensemble")
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 if options.runs is not None:
                     runs.write(options.runs, data.name, rankings)
                 result["summary"] = summary(result["datasets"])
-                write_json(options.out, result)
+                result_file.write(options.out, result)
                 scores = done["scores"][method][str(seed)]
                 shown = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items() if value is not None)
                 print(f"{data.name}, {method}, seed {seed}: {shown}", flush=True)

@@ -37,9 +37,10 @@ from multimodal.training.captions import tune_captions
 from multimodal.training.settings import Settings
 from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
 from retrieval_prompts.errors import UserError, few
+from retrieval_prompts.experiments import result_file
 from retrieval_prompts.experiments.result_file import made_on, resume
 from retrieval_prompts.experiments.stopwatch import Stopwatch
-from retrieval_prompts.files import check_output, write_json
+from retrieval_prompts.files import PROMPTS, check_output
 from retrieval_prompts.report.content import Report
 
 Prompted = tuple[nn.Module, float, dict[str, Any]]  # prompter, strength, and what is recorded of the training
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not result["systems"]:
         result |= {"images": len(pairs.images), "captions": len(texts), "images_encoded": pairs.encoded}
         result |= {"systems": {"zero-shot": zero_shot.recalls()}, "seconds": watch.seconds}
-        write_json(options.out, result)
+        result_file.write(options.out, result)
     for name, prompted in prompt_sources(options, clip, settings):
         if name in result["runs"]:
             continue
@@ -124,7 +125,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         }
         result["systems"]["tuned"] = over_runs(list(result["runs"].values()), statistics.fmean)
         result["std"] = over_runs(list(result["runs"].values()), _deviation)
-        write_json(options.out, result)
+        result_file.write(options.out, result)
         print(f"{data.name}, {name}: {_line(result['runs'][name])}", flush=True)
     if options.report is not None:
         from retrieval_prompts.report.page import write_report
@@ -154,7 +155,7 @@ def read(folder: Path, clip: Clip) -> Prompted:
 
 def trained(options: argparse.Namespace, clip: Clip, settings: Settings, folder: Path | None) -> Prompted:
     if folder is not None:
-        check_output(folder, overwrite=options.overwrite, holds="prompt.json")
+        check_output(folder, overwrite=options.overwrite, holds=PROMPTS)
     data = load_captions(options.captions, "train", images=options.images)
     tuned = tune_captions(clip, data, settings, cache=options.cache)
     if folder is not None:

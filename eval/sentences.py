@@ -20,9 +20,10 @@ from pathlib import Path
 from retrieval_prompts.data.beir_folder import Document, load
 from retrieval_prompts.data.judgements import QRELS_HEADER
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import new_folder
+from retrieval_prompts.files import Kind, new_folder
 
 WORDS = 40  # the most words of a sentence; a longer one is cut
+FOLDER = Kind(("corpus.jsonl", "queries.jsonl"), ("qrels/*.tsv",))
 PIECE = 12  # words of a piece of a text that has no sentences
 # A full stop, question or exclamation mark (closing quotes and brackets may follow), white space, and no lower case
 # letter: "e.g. this" is no end. Where a text has spaces around its full stops, any letter may follow.
@@ -57,7 +58,7 @@ def make(sources: Iterable[Path], out: Path, *, overwrite: bool = False) -> dict
     """Write the folder; returns data set -> sentences. Raises UserError for two sources of one name."""
     counts: dict[str, int] = {}
     qrels: dict[str, list[str]] = {}
-    with new_folder(out, holds="corpus.jsonl", overwrite=overwrite) as new:
+    with new_folder(out, holds=FOLDER, overwrite=overwrite) as new:
         with (
             (new / "corpus.jsonl").open("w", encoding="utf-8") as corpus,
             (new / "queries.jsonl").open("w", encoding="utf-8") as queries,

@@ -296,7 +296,7 @@ class PromptClassifier:
         from safetensors.torch import save
 
         from retrieval_prompts.data.beir_folder import Document
-        from retrieval_prompts.files import new_folder, write_bytes, write_json
+        from retrieval_prompts.files import CLASSES, list_all, new_folder, write_bytes, write_json
         from retrieval_prompts.vectors.index import Index
 
         if self.prompts_images and self.strength > 0:
@@ -306,7 +306,7 @@ class PromptClassifier:
         names = self.known_classes(classes).names
         vectors = self.class_vectors(classes).cpu().contiguous()
         scale = torch.tensor(self.clip.scale / self.temperature)
-        with new_folder(Path(folder), holds="classes.json", overwrite=overwrite) as new:
+        with new_folder(Path(folder), holds=CLASSES, overwrite=overwrite) as new:
             write_bytes(new / "classes.safetensors", save({"weight": vectors, "logit_scale": scale}))
             write_json(
                 new / "classes.json",
@@ -322,6 +322,7 @@ class PromptClassifier:
             Index.build(vectors.numpy(), documents, names, encoder={"fingerprint": self.clip.fingerprint}).save(
                 new / "index"
             )
+            list_all(new)
 
     def _forget(self) -> None:
         self._known.clear()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class UserError(ValueError):
@@ -34,6 +37,16 @@ def few(names: Iterable[str], between: str = ", ") -> str:
     different = list(dict.fromkeys(names))
     more = f" and {len(different) - 3} more" if len(different) > 3 else ""
     return between.join(different[:3]) + more
+
+
+def shown(text: str) -> str:
+    r"""For terminals: control characters, which could move the cursor or rename the window, and those that turn the
+    direction of text, as escapes. Line breaks and tabs stay.
+
+    >>> shown("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from multimodal.cli.commands.export import export
 from multimodal.cli.commands.index import index
 from multimodal.cli.commands.search import search
 from multimodal.cli.commands.tune import tune
+from multimodal.cli.commands.verify import verify
 from retrieval_prompts.cli import console
 
 app = typer.Typer(
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (tune, classify, evaluate, index, search, export):
+for command in (tune, classify, evaluate, index, search, export, verify):
     app.command()(command)
 
 

@@ -36,8 +36,9 @@ def write_page(path: Path, result: Found, *, overwrite: bool = False) -> None:
 def write_runs(folder: Path, result: Found, *, overwrite: bool = False) -> None:
     """Write the run files, their judgements and results.json into a new folder."""
     from multimodal.evaluation.rankings import write
-    from retrieval_prompts.files import new_folder, write_json
+    from retrieval_prompts.files import RUNS, list_digest, new_folder, sealed, write_json
 
-    with new_folder(folder, holds="results.json", overwrite=overwrite) as new:
+    with new_folder(folder, holds=RUNS, overwrite=overwrite) as new:
         write(new, result.dataset, result.rankings)
-        write_json(new / "results.json", result.to_json())
+        write_json(new / "results.json", sealed(result.to_json()))
+        list_digest(new / "results.json")

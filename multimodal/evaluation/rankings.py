@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from retrieval_prompts.data.judgements import Qrels, Run, read_qrels, write_qrels
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
-from retrieval_prompts.files import check_output
+from retrieval_prompts.files import check_listed, check_output
 
 if TYPE_CHECKING:
     from multimodal.data.pictures import Picture
@@ -143,6 +143,7 @@ def read(folder: Path, dataset: str, asked: Rankings, systems: Iterable[str]) ->
     """
     stem = file_stem(dataset, asked.name)
     qrels = folder / f"{stem}.qrels.tsv"
+    check_listed(qrels)
     judged = read_qrels(qrels) if qrels.exists() else {}
     kept = [at for at, query in enumerate(asked.queries) if query.id in judged]
     found = Rankings(asked.name, [asked.queries[at] for at in kept], asked.documents, [asked.right[at] for at in kept])

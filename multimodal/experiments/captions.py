@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multimodal.classifier import PromptClassifier
 from multimodal.data import captions
 from multimodal.data.captions import Captioned, load_captions
 from multimodal.evaluation.captions import Pairs, paired_tests
 from multimodal.evaluation.rankings import TOP
 from multimodal.experiments.results import CaptionResult
 from multimodal.towers.clip import Clip
-from multimodal.training.captions import tune_captions
+from multimodal.training.captions import Tuned, tune_captions
 from multimodal.training.settings import Settings
 from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
-from retrieval_prompts.experiments.run import PromptOutput, StepLog, digest
+from retrieval_prompts.experiments.run import IDENTITY, PromptOutput, StepLog, digest
 from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -63,13 +64,32 @@ def tune(
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
-    output, log, train = PromptOutput.of(out), StepLog(on_step), data.train
+    with PromptOutput.of(out) as output:
+        return _tune(clip, data, settings, output, cache, on_step, keep_rankings)
+
+
+def _tune(
+    clip: Clip,
+    data: CaptionSplits,
+    settings: Settings,
+    output: PromptOutput,
+    cache: Path | None,
+    on_step: OnStep | None,
+    keep_rankings: bool,
+) -> CaptionResult:
+    log, train = StepLog(on_step), data.train
     facts = [f"{train.name}: {len(train.pictures):,} training images, {sum(map(len, train.captions)):,} captions"]
     names = [picture.name for picture in train.pictures]
     run = digest([asdict(settings), clip.fingerprint, names, train.captions])
-    with output.checkpoint(run) as checkpoint:
-        tuned = tune_captions(clip, train, settings, cache=cache, checkpoint=checkpoint, on_step=log)
-    output.save(lambda folder, overwrite: tuned.save(folder, clip, overwrite=overwrite))
+    if output.folder is not None and output.made_by(run):
+        saved = PromptClassifier.load(output.folder, clip)
+        found_before = saved.training | {"images_encoded": 0, "seconds": {}}
+        tuned = Tuned(saved.method.prompter, saved.settings, saved.strength, found_before)
+    else:
+        with output.checkpoint(run) as checkpoint:
+            tuned = tune_captions(clip, train, settings, cache=cache, checkpoint=checkpoint, on_step=log)
+        tuned.training[IDENTITY] = run
+        output.save(lambda folder, overwrite: tuned.save(folder, clip, overwrite=overwrite))
     dev = tuned.training["dev"]
     facts += [
         f"dev {dev['metric']}: zero-shot {dev['zero-shot']:.4f}, tuned {dev['tuned']:.4f}",

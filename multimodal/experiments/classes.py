@@ -15,7 +15,7 @@ from multimodal.experiments.results import ClassResult
 from multimodal.towers.clip import Clip
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.experiments.run import PromptOutput, StepLog, digest
+from retrieval_prompts.experiments.run import IDENTITY, PromptOutput, StepLog, digest
 from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -52,23 +52,35 @@ def tune(
     Returns the result of `protocols.evaluate`, with the seconds and settings of the training in it. Raises UserError
     for data or settings that cannot be trained on; nothing is then written.
     """
-    output = PromptOutput.of(out)
+    with PromptOutput.of(out) as output:
+        return _tune(clip, data, settings, output, subset, cache, on_step, keep_rankings)
+
+
+def _tune(
+    clip: Clip,
+    data: ImageData,
+    settings: Settings,
+    output: PromptOutput,
+    subset: str,
+    cache: Path | None,
+    on_step: OnStep | None,
+    keep_rankings: bool,
+) -> ClassResult:
     part, test = subset_of(data, subset), data.split("test")
     train = part.split("train")
     shots = train.take(few_shot(train, settings.shots, settings.seed))
     names, labels = [picture.name for picture in shots.pictures], [part.classes[label] for label in shots.labels]
     classifier, log, watch = PromptClassifier(clip, settings), StepLog(on_step), Stopwatch()
     run = digest([asdict(settings), clip.fingerprint, part.classes, names, labels])
-    with watch("tune"), output.checkpoint(run) as checkpoint:
-        classifier.fit(shots.pictures, labels, part.classes, cache=cache, checkpoint=checkpoint, on_step=log)
-    classifier.training |= {
-        "dataset": data.name,
-        "subset": subset,
-        "seed": settings.seed,
-        "shots": settings.shots,
-        "pictures": names,
-    }
-    output.save(classifier.save)
+    if output.folder is not None and output.made_by(run):
+        classifier = PromptClassifier.load(output.folder, clip)
+        classifier.training["images_encoded"] = 0
+    else:
+        with watch("tune"), output.checkpoint(run) as checkpoint:
+            classifier.fit(shots.pictures, labels, part.classes, cache=cache, checkpoint=checkpoint, on_step=log)
+        about = {"dataset": data.name, "subset": subset, "seed": settings.seed, "shots": settings.shots}
+        classifier.training |= about | {"pictures": names, IDENTITY: run}
+        output.save(classifier.save)
     protocol = "few-shot" if subset == "all" else "base-to-new"
     result = protocols.evaluate(protocol, data, [classifier], cache=cache, keep_rankings=keep_rankings)
     result.images_encoded += classifier.training["images_encoded"]

@@ -16,6 +16,8 @@ from torch import Tensor
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.folder import DESCRIPTION, describe, read, strictly, write
 
+PASSING = ("images_encoded", "seconds")  # of a run, not of its prompts: the same training writes the same folder
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -42,7 +44,8 @@ class Saved:
 
 def save(folder: Path | str, saved: Saved, *, overwrite: bool = False) -> None:
     """Write a prompt folder atomically. Raises UserError when it exists, unless `overwrite`."""
-    about = {**vars(saved), "classes": list(saved.classes)}
+    training = {name: value for name, value in saved.training.items() if name not in PASSING}
+    about = {**vars(saved), "classes": list(saved.classes), "training": training}
     write(folder, "clip", about.pop("state"), about, overwrite=overwrite)
 
 

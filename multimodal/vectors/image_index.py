@@ -6,6 +6,7 @@ prompt of the text side.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from multimodal.data.pictures import Picture
 from multimodal.vectors.features import image_features
 from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.vectors.index import Index
 
 if TYPE_CHECKING:
@@ -73,12 +75,22 @@ class Hit:
 def search(index: Index, vector: Tensor, k: int = 10, **parameters: int | None) -> list[Hit]:
     """The k pictures nearest to a vector (1, D). `parameters`: see `Index.search`.
 
-    The vector must come from the model of the index: `index.check_encoder(encoder(clip))` before.
+    The vector must come from the model of the index: `index.check_encoder(encoder(clip))` before. Raises UserError for
+    a hit whose name leads out of the index's folder of pictures.
     """
     scores, (ids,) = index.search(vector.numpy(), k, **parameters)
     root = Path(index.manifest["encoder"].get("images", ""))
     found = [(index.document(id), score) for id, score in zip(ids, scores[0].tolist(), strict=False)]
+    for document, _ in found:
+        _check_within(root, document.id)
     return [
         Hit(document.id, score, document.title, document.text, Picture(document.id, root / document.id))
         for document, score in found
     ]
+
+
+def _check_within(root: Path, name: str) -> None:
+    """An index comes from anywhere, and what it names is read and shown."""
+    place = Path(os.path.normpath(root / name))
+    if "\0" in name or not place.is_relative_to(os.path.normpath(root)):
+        raise UserError(f"the index names the picture {name!r}, outside its folder {root}; it is not shown")

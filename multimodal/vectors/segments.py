@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import write_bytes
+from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.files import sweep, write_bytes
 
 ROWS = 1024
 KEY = 33  # bytes: a SHA-256, and one for the view
@@ -42,6 +42,7 @@ class Segments:
         self._vectors: list[Tensor | None] = []  # (rows, dimension) in half precision; None: damaged, or not opened yet
         self._unopened: set[int] = set()
         self._where: dict[bytes, int] = {}  # key -> location: segment << 32 | row
+        sweep(folder)
         self.scan()
 
     def scan(self) -> None:
@@ -120,8 +121,26 @@ class Segments:
         return tensors["vectors"] if right and self._name(tensors) == path.name else None
 
     def _name(self, tensors: dict[str, Tensor]) -> str:
-        digest = hashlib.sha256(self.encoder.encode())
-        for part in ("keys", "vectors"):
-            digest.update(f"{tuple(tensors[part].shape)}".encode())
-            digest.update(tensors[part].view(torch.uint8).numpy().data)
-        return f"{digest.hexdigest()[:32]}.safetensors"
+        return _name(self.encoder, tensors)
+
+
+def check(path: Path) -> bool:
+    """True. Raises UserError for a segment that is not the one which was written under its name."""
+    try:
+        with safe_open(path, "pt") as file:
+            encoder = (file.metadata() or {}).get("encoder", "")
+            tensors = {name: file.get_tensor(name) for name in ("keys", "vectors")}
+            sound = _name(encoder, tensors) == path.name
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be read as safetensors ({first_line(error)}); remove it") from None
+    if not sound:
+        raise UserError(f"{path} was changed after it was written; remove it, and its pictures are encoded again")
+    return True
+
+
+def _name(encoder: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(encoder.encode())
+    for part in ("keys", "vectors"):
+        digest.update(f"{tuple(tensors[part].shape)}".encode())
+        digest.update(tensors[part].view(torch.uint8).numpy().data)
+    return f"{digest.hexdigest()[:32]}.safetensors"

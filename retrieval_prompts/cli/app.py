@@ -15,6 +15,7 @@ from retrieval_prompts.cli.commands.pull import pull
 from retrieval_prompts.cli.commands.push import push
 from retrieval_prompts.cli.commands.search import search
 from retrieval_prompts.cli.commands.tune import tune
+from retrieval_prompts.cli.commands.verify import verify
 
 app = typer.Typer(
     help="Soft prompts for frozen retrievers: tune a few kilobytes, keep the document index.",
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (tune, evaluate, beir, compare, index, search, export, convert, push, pull):
+for command in (tune, evaluate, beir, compare, index, search, export, convert, push, pull, verify):
     app.command()(command)
 
 

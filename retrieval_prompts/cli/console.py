@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from retrieval_prompts.errors import UserError, first_line, out_of_memory
+from retrieval_prompts.errors import UNSHOWN, UserError, first_line, out_of_memory, shown
+
+if TYPE_CHECKING:
+    from retrieval_prompts.files import Kind
+
+ENDED: dict[Any, str] = {130: "interrupted", 143: "terminated"}
+Held = TypeVar("Held", bound=AbstractContextManager[Any])
+_held: list[ExitStack] = []  # the outputs that the command holds which runs
 
 
 def run(app: Callable[[], Any]) -> None:
-    """Run a command line; a user's mistake is one line on standard error and status 2."""
-    _quiet()
+    """Run a command line; a user's mistake is one line on standard error and status 2, Ctrl-C 130, SIGTERM 143."""
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _terminate)
+    _held.append(ExitStack())
     try:
+        _quiet()
         app()
     except (UserError, OSError) as error:  # a full disk, a file that may not be read
         print(f"error: {_line(error)}", file=sys.stderr)
@@ -25,14 +39,35 @@ def run(app: Callable[[], Any]) -> None:
         if not out_of_memory(error):
             raise
         print(
-            f"error: there is not enough memory ({first_line(error)}); free some of it, or use --device cpu",
+            f"error: there is not enough memory ({_line(first_line(error))}); free some of it, or use --device cpu",
             file=sys.stderr,
         )
         sys.exit(2)
-    except SystemExit as end:
-        if end.code == 130:  # typer's status for Ctrl-C
-            print("interrupted; the same command goes on from where it was", file=sys.stderr)
+    except (SystemExit, KeyboardInterrupt) as end:
+        code = 130 if isinstance(end, KeyboardInterrupt) else end.code
+        if code in ENDED:  # 130 is typer's status for Ctrl-C too
+            print(f"{ENDED[code]}; the same command goes on from where it was", file=sys.stderr)
+            sys.exit(code)
         raise
+    finally:
+        _held.pop().close()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: object) -> None:
+    """Ends a command as Ctrl-C does, so that what it was writing is cleared away."""
+    sys.exit(143)
+
+
+def say(text: str) -> None:
+    """Print for people on standard output; what could be taken for a terminal's commands is shown, not sent."""
+    print(shown(text))
+
+
+def warn(message: object) -> None:
+    """One line on standard error."""
+    print(f"warning: {_line(message)}", file=sys.stderr)
 
 
 def printer(json_file: Path | None) -> Callable[[Any], None]:
@@ -42,12 +77,44 @@ def printer(json_file: Path | None) -> Callable[[Any], None]:
 
 
 def check_outputs(json_file: Path | None, *files: Path | None, overwrite: bool) -> None:
-    """Refuse result files that exist, unless `overwrite`; "-" is standard output. Raises UserError."""
-    from retrieval_prompts.files import check_output
+    """Hold result files, and refuse those that exist, unless `overwrite`; "-" is standard output. Raises UserError."""
+    lock(json_file, *files)
+    for path in (json_file, *files):
+        if path is not None and str(path) != "-":
+            claim(path, overwrite=overwrite)
 
-    for path in (None if str(json_file) == "-" else json_file, *files):
-        if path is not None:
-            check_output(path, overwrite=overwrite)
+
+def lock(*files: Path | None) -> None:
+    """Keep other runs from files or folders until the command ends. Raises UserError where one writes them already."""
+    from retrieval_prompts.files import check_place, locked
+
+    for path in files:
+        if path is not None and str(path) != "-":
+            check_place(path)
+            hold(locked(path))
+
+
+def missing(json_file: Path | None, *files: Path | None) -> list[Path]:
+    """The result files that were asked for and are not there."""
+    return [path for path in (json_file, *files) if path is not None and str(path) != "-" and not path.exists()]
+
+
+def hold(what: Held) -> Held:
+    """Enter a context that ends with the command; returns what was given. Of a function that is called as one, in no
+    command line, nobody knows the end: then it ends at once."""
+    if _held:
+        _held[-1].enter_context(what)
+    else:
+        with what:
+            pass
+    return what
+
+
+def claim(path: Path, *, overwrite: bool, holds: Kind | None = None) -> None:
+    """Hold an output until the command ends; see `files.output`. Raises UserError."""
+    from retrieval_prompts.files import output
+
+    hold(output(path, overwrite=overwrite, holds=holds))
 
 
 def write_result(path: Path, value: Any) -> None:
@@ -55,7 +122,8 @@ def write_result(path: Path, value: Any) -> None:
     from retrieval_prompts.files import write_json
 
     if str(path) == "-":
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        print(UNSHOWN.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
     else:
         write_json(path, value)
 
@@ -73,18 +141,18 @@ def _quiet() -> None:
         line = _line(message)
         if issubclass(category, UserWarning) and line not in said:
             said.add(line)
-            print(f"warning: {line}", file=sys.stderr)
+            warn(message)
 
     warnings.showwarning = show
 
 
 def _line(message: object) -> str:
-    return " ".join(str(message).split())
+    return shown(" ".join(str(message).split()))
 
 
 def _print(text: Any, file: TextIO) -> None:
     if isinstance(text, str):
-        print(text, file=file)
+        print(shown(text), file=file)
     else:
         from rich.console import Console
 

@@ -53,10 +53,11 @@ def write_runs(folder: Path, found: RetrievalResult, qrels: Qrels, *, overwrite:
     """Write <dataset>.<system>.trec for each system, the judgements and results.json into a new folder."""
     from retrieval_prompts.data.judgements import write_qrels
     from retrieval_prompts.evaluation.trec_runs import write_run
-    from retrieval_prompts.files import new_folder, write_json
+    from retrieval_prompts.files import RUNS, list_digest, new_folder, sealed, write_json
 
-    with new_folder(folder, holds="results.json", overwrite=overwrite) as new:
+    with new_folder(folder, holds=RUNS, overwrite=overwrite) as new:
         write_qrels(new / f"{found.dataset}.qrels.tsv", qrels)
         for system, run in found.runs.items():
             write_run(new / f"{found.dataset}.{system}.trec", run, system)
-        write_json(new / "results.json", found.to_json())
+        write_json(new / "results.json", sealed(found.to_json()))
+        list_digest(new / "results.json")

@@ -43,10 +43,18 @@ class Corpus:
     middle, stay in memory. `fingerprint` is a sha256 over the ids, titles and texts.
     """
 
-    def __init__(self, path: Path, ids: list[str], fingerprint: str, texts: np.ndarray | Sequence[Document]) -> None:
-        """Trusts the parts; `open` makes and checks them. `texts`: byte offsets, int64 (n,), or the documents."""
+    def __init__(
+        self,
+        path: Path,
+        ids: list[str],
+        fingerprint: str,
+        texts: np.ndarray | Sequence[Document],
+        checks: np.ndarray | None = None,
+    ) -> None:
+        """Trusts the parts; `open` makes and checks them. `texts`: byte offsets, int64 (n,), or the documents.
+        `checks`: `line_check` of each line (n,), compared when it is read."""
         self.path, self.ids, self.fingerprint = path, ids, fingerprint
-        self._texts = texts
+        self._texts, self._checks = texts, checks
 
     @classmethod
     def open(cls, path: Path | str) -> Corpus:
@@ -143,6 +151,8 @@ class Corpus:
                         document = _document(json_object(line.decode(), where), where)
                         if document.id != self.ids[position]:
                             raise ValueError(f"found {document.id!r} where {self.ids[position]!r} was")
+                        if self._checks is not None and line_check(line) != self._checks[position]:
+                            raise ValueError(f"the line of {document.id!r} is not the one that was written")
                         yield document
             except (OSError, ValueError) as error:
                 raise UserError(f"{self.path} changed after it was opened; open it again ({error})") from None
@@ -249,6 +259,11 @@ def with_test(dataset: Dataset, fraction: float = 0.2, least: int = 25) -> tuple
         return dataset, False
     kept, test = hold_out(train, fraction, seed=1)
     return replace(dataset, qrels={**dataset.qrels, "train": kept, "test": test}), True
+
+
+def line_check(line: bytes) -> int:
+    """A checksum of 64 bits of a line in a file of documents."""
+    return int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little")
 
 
 def frame(document: Document) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from retrieval_prompts.data.lines import fields, read_lines
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import write_bytes
+from retrieval_prompts.files import check_listed, list_digest, write_bytes
 
 Qrels = dict[str, dict[str, int]]  # query id -> document id -> grade; above 0 is relevant
 Run = dict[str, dict[str, float]]  # query id -> document id -> score; higher is better
@@ -36,6 +36,7 @@ def read_qrels(path: Path | str, split: str = "test") -> Qrels:
     Raises UserError when there are no judgements, or there is no such file or split.
     """
     path = _of_split(Path(path), split) if Path(path).is_dir() else Path(path)
+    check_listed(path)
     if not (qrels := parse_qrels(path)):
         raise UserError(f"{path} holds no judgements")
     return qrels
@@ -135,12 +136,17 @@ def _judgement(line: str, more: Iterator[tuple[int, str]], form: _Form, where: s
 
 
 def write_qrels(path: Path, qrels: Qrels) -> None:
-    """Write judgements as BEIR's qrels/<split>.tsv, atomically; an id with a tab, a quote or a line break is quoted."""
+    """Write judgements as BEIR's qrels/<split>.tsv, atomically, and their digest into SHA256SUMS beside it.
+
+    An id with a tab, a quote or a line break is quoted.
+    """
     text = io.StringIO(newline="")
     rows = csv.writer(text, delimiter="\t", lineterminator="\n")
     rows.writerow(QRELS_HEADER)
     rows.writerows((query, document, grade) for query, own in qrels.items() for document, grade in own.items())
-    write_bytes(path, text.getvalue().encode())
+    content = text.getvalue().encode()
+    write_bytes(path, content)
+    list_digest(path, content)
 
 
 def _of_split(folder: Path, split: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, shown
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -74,14 +74,14 @@ def rich_table(
     from rich.text import Text  # not markup: a name may hold brackets
 
     _check(rows, header)
-    result = RichTable(title=title, title_justify="left")
+    result = RichTable(title=None if title is None else Text(shown(title)), title_justify="left")
     columns = zip(*([_text(cell, digits, "-") for cell in row] for row in rows), strict=True)
     for name, align, cells in zip(header, _align(rows), columns, strict=True):
         # Where a terminal is narrow, headings and cells of several words are broken; no name, no number is cut short
         several = any(" " in cell for cell in (name, *cells))
-        result.add_column(Text(name), justify=align, no_wrap=not several, overflow="fold")
+        result.add_column(Text(shown(name)), justify=align, no_wrap=not several, overflow="fold")
     for row in rows:
-        texts = (Text(_text(cell, digits, "-"), "bold" if isinstance(cell, Bold) else "") for cell in row)
+        texts = (Text(shown(_text(cell, digits, "-")), "bold" if isinstance(cell, Bold) else "") for cell in row)
         result.add_row(*texts)
     return result
 

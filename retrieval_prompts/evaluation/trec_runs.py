@@ -11,7 +11,7 @@ from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.data.lines import read_lines
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import best_first, check_finite
-from retrieval_prompts.files import write_bytes
+from retrieval_prompts.files import check_listed, list_digest, write_bytes
 
 MARK = "%"  # of an encoded id, in the second column
 
@@ -24,6 +24,8 @@ def write_run(path: Path | str, run: Run, tag: str) -> None:
     second column, which nothing else reads, says so: "%Q0" for the query, "Q0%" for the document, "%Q0%" for both. So
     `read_run` gives the same ids, and an id with a "%" of its own stays as it is. Raises UserError for an empty id or
     tag, and for a score that is not a finite number.
+
+    SHA256SUMS beside it gets its digest, by which `read_run` knows what was cut or changed since.
     """
     path = Path(path)
     check_finite(run)
@@ -39,7 +41,9 @@ def write_run(path: Path | str, run: Run, tag: str) -> None:
         )
         blocks.append("".join(lines).encode())
     content = b"".join(blocks)
-    write_bytes(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    content = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+    write_bytes(path, content)
+    list_digest(path, content)
 
 
 def _column(id: str) -> str:
@@ -51,8 +55,9 @@ def read_run(path: Path | str) -> Run:
 
     Ids are those that `write_run` was given; those of a run from elsewhere are taken as they are. Raises UserError with
     file and line for a line without 6 columns, a score that is not a finite number, and a document that comes twice for
-    a query.
+    a query; and for a file that SHA256SUMS beside it lists with another digest.
     """
+    check_listed(Path(path))
     run: Run = {}
     for number, line in read_lines(Path(path)):
         columns = line.split()

@@ -22,6 +22,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import adjust
 from retrieval_prompts.evaluation.words import system_title
+from retrieval_prompts.experiments import result_file
 from retrieval_prompts.experiments.benchmark_dataset import (
     METRICS,
     SYSTEMS,
@@ -30,7 +31,7 @@ from retrieval_prompts.experiments.benchmark_dataset import (
     DatasetRecord,
 )
 from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.files import write_bytes, write_json
+from retrieval_prompts.files import locked, sweep, write_bytes
 from retrieval_prompts.vectors import faiss_index
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def run(
 ) -> BenchmarkResult:
     """Run every system on every data set that the folder `out` lacks; returns the content of its results.json.
 
+    A system whose run file is gone or was changed since is run again. Two runs do not write one folder.
+
     Args:
         biencoder: the frozen model.
         names: data sets, see `beir_sets.expand`.
@@ -101,9 +104,24 @@ def run(
 
     Raises UserError when `out` was made with another model or settings, or a data set has changed since.
     """
+    with locked(out):
+        return _run(biencoder, names, data_dir, out, settings, cache, overwrite, on_system)
+
+
+def _run(
+    biencoder: BiEncoder,
+    names: list[str],
+    data_dir: Path,
+    out: Path,
+    settings: BenchmarkSettings,
+    cache: Path | None,
+    overwrite: bool,
+    on_system: Callable[[str, str, dict[str, float]], object] | None,
+) -> BenchmarkResult:
     expanded = beir_sets.expand(names)
     faiss_index.check(settings.factory, biencoder.tower.dimension, nprobe=settings.nprobe, ef_search=settings.ef_search)
     file = out / "results.json"
+    sweep(out)
     recorded = asdict(settings)
     del recorded["systems"]  # more of them may be asked for later
     wanted = {"model": biencoder.tower.name, "fingerprint": biencoder.tower.fingerprint, "settings": recorded}
@@ -119,15 +137,16 @@ def run(
         if found.prompts is not None and settings.prompts is not None and found.prompts != data.prompt_identity:
             raise UserError(f"{file} was made with other prompts for {name}; choose another --out")
         for system in [each for each in SYSTEMS if each in settings.systems]:
-            if system in found.systems or system in found.left_out or not data.try_system(system):
+            done = system in found.left_out or (system in found.systems and data.intact(system))
+            if done or not data.try_system(system):
                 continue
-            write_json(file, result.to_json())
+            result_file.write(file, result.to_json())
             if on_system is not None:
                 on_system(name, system, found.systems[system])
         if data.values or not found.tests:
             data.test()
         summarize(result)
-        write_json(file, result.to_json())
+        result_file.write(file, result.to_json())
         write_tables(out, result)
     return result
 

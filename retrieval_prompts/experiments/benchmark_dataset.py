@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,13 +20,14 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import beir_sets
 from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.errors import Diverged, UserError
+from retrieval_prompts.errors import DataWarning, Diverged, UserError, shown
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.significance import Comparison, adjust
 from retrieval_prompts.evaluation.trec_runs import read_run, write_run
 from retrieval_prompts.experiments.retrieval import tune
 from retrieval_prompts.experiments.selection.advice import frozen_bm25_weight, tuned_bm25_weight
 from retrieval_prompts.experiments.workbench import Workbench, paired_tests
+from retrieval_prompts.files import check_listed
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.training.training_data import TrainingData
@@ -224,7 +226,7 @@ class BenchmarkDataset:
         tower, settings = self.bench.tower, self.settings
         folder = tuned_folder(self.out, self.name, settings.prompts)
         if settings.tune is not None and (self.overwrite or not (folder / "prompt.json").is_file()):
-            with tqdm(desc=f"tune on {self.name}", unit="step", delay=1, leave=False) as bar:
+            with tqdm(desc=shown(f"tune on {self.name}"), unit="step", delay=1, leave=False) as bar:
 
                 def on_step(step: Step, total: int) -> None:
                     bar.total = total
@@ -247,10 +249,20 @@ class BenchmarkDataset:
     def run(self, system: str) -> Run:
         """A system's ranking, from memory, its file, or its making."""
         if system not in self.done:
-            file = run_file(self.out, self.name, system)
-            there = system in self.record.systems and file.is_file()
-            self.done[system] = read_run(file) if there else self.make(system)
+            kept = system in self.record.systems and self.intact(system)
+            self.done[system] = read_run(run_file(self.out, self.name, system)) if kept else self.make(system)
         return self.done[system]
+
+    def intact(self, system: str) -> bool:
+        """Whether a system's run file is there, and not changed or cut since it was written (one warning)."""
+        file = run_file(self.out, self.name, system)
+        try:
+            check_listed(file)
+        except UserError:
+            message = f"{file} was changed or cut after it was written; it is made again"
+            warnings.warn(message, DataWarning, stacklevel=3)
+            return False
+        return file.is_file()
 
     def make(self, system: str) -> Run:
         """The ranking of a system, at most TOP documents for every query."""
@@ -334,8 +346,11 @@ class BenchmarkDataset:
         if "frozen" not in record.systems:
             return
         for system in record.systems.keys() - self.values.keys():
-            kept = read_run(run_file(self.out, self.name, system))
-            self.values[system] = per_query(self.qrels, kept, [HEADLINE])[HEADLINE]
+            if self.intact(system):
+                kept = read_run(run_file(self.out, self.name, system))
+                self.values[system] = per_query(self.qrels, kept, [HEADLINE])[HEADLINE]
+            else:
+                self.keep(system)
         scores = {system: self.values[system] for system in record.systems}
         compared = [system for system in scores if system != "frozen"]
         trained = [system for system in scores if "tuned" in system or system in TRAINED]

@@ -11,15 +11,19 @@ from typing import Any
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Run
+from retrieval_prompts.errors import UserError, first_line
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.recommendation import Recommendation
 from retrieval_prompts.evaluation.significance import Comparison
-from retrieval_prompts.experiments.run import PromptOutput
+from retrieval_prompts.experiments.run import FINISHED, IDENTITY, PromptOutput
 from retrieval_prompts.experiments.selection.advice import by_dev, by_evaluation, frozen_bm25_weight, tuned_bm25_weight
 from retrieval_prompts.experiments.selection.choice import Choice
 from retrieval_prompts.experiments.selection.encoder import train
+from retrieval_prompts.experiments.selection.trained import Trained
 from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests
+from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.training.loop import Step
+from retrieval_prompts.training.retrieval import run_identity
 from retrieval_prompts.training.settings import TuneSettings
 
 CURVE_POINTS = 60
@@ -41,6 +45,7 @@ class RetrievalResult:
         seconds: part of the work -> seconds.
         runs: system -> run.
         steps: a record for each training step, empty after an evaluation.
+        failed: why the evaluation after a training came to no end; the prompts were saved before.
     """
 
     dataset: str
@@ -57,10 +62,11 @@ class RetrievalResult:
     settings: dict[str, Any] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    failed: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Every field but `runs` and `steps`; a test as `Comparison.as_dict` has it."""
-        plain = {name: value for name, value in vars(self).items() if name not in ("runs", "steps")}
+        """Every field but `runs`, `steps` and `failed`; a test as `Comparison.as_dict` has it."""
+        plain = {name: value for name, value in vars(self).items() if name not in ("runs", "steps", "failed")}
         typed = {name: part.to_json() if (part := plain[name]) else None for name in ("recommendation", "choice")}
         return plain | typed | {"tests": {name: test.as_dict() for name, test in self.tests.items()}}
 
@@ -71,7 +77,7 @@ def tune(
     settings: TuneSettings | None = None,
     *,
     split: str | None = "test",
-    out: Path | None = None,
+    out: Path | PromptOutput | None = None,
     overwrite: bool = False,
     bm25: bool = True,
     on_step: Callable[[Step, int], object] | None = None,
@@ -85,36 +91,40 @@ def tune(
     Args:
         data: a workbench where vectors are at hand, or kept elsewhere than in the user's cache.
         split: evaluated afterwards when the data has it; None: no evaluation.
-        out: the prompt folder. Training is checkpointed beside it, and goes on from there when it was interrupted.
+        out: the prompt folder, or a `PromptOutput`. Training is checkpointed beside it, and goes on from there when it
+            was interrupted; prompts are saved before they are evaluated, and an evaluation that fails is in the result.
         bm25: with BM25, alone and beside the dense scores.
         on_step: called with each record and the number of all steps.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
-    output = PromptOutput(out, overwrite=overwrite)
     settings = settings or TuneSettings()
-    bench = Workbench.of(biencoder.tower, data)
-    learned = bench.training
-    documents = bench.documents
-    with bench.watch("tune"):
-        trained = train(biencoder, bench, settings, output, bm25=bm25, on_step=on_step)
-    choice = trained.choice
-    biencoder.strength, biencoder.bm25_weight = choice.strength, choice.weight
-    record = biencoder.training_record
-    record.setdefault("settings", asdict(settings))  # where nothing was trained to the end
-    record |= {"curve": curve(trained.steps), "dataset": bench.dataset.name, "corpus": bench.dataset.corpus.fingerprint}
-    record |= {"dev_held_out_of_train": learned.held_out, "choice": choice.to_json()}
-    result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
-    if split is not None and split in bench.dataset.qrels:
-        result = _evaluate(biencoder, bench, split, bm25, choice)
-        found = result.to_json()
-        record |= {"results": {split: found["systems"]}, "tests": {split: found["tests"]}}
-    else:
-        result.recommendation = by_dev(choice)
-    assert result.recommendation is not None
-    record["recommendation"] = result.recommendation.without_times().to_json()
-    output.save(biencoder.save)
-    result.choice, result.steps, result.seconds = choice, trained.steps, bench.watch.seconds
+    with out if isinstance(out, PromptOutput) else PromptOutput(out, overwrite=overwrite) as output:
+        bench = Workbench.of(biencoder.tower, data)
+        learned = bench.training
+        identity = run_identity(biencoder, learned, settings) if output.folder is not None else ""
+        documents = bench.documents
+        trained = _kept(biencoder, bench, output) if output.made_by(identity) else None
+        record = biencoder.training_record
+        if trained is None:
+            with bench.watch("tune"):
+                trained = train(biencoder, bench, settings, output, bm25=bm25, on_step=on_step)
+            record = _record(biencoder, bench, settings, trained, identity)
+            output.save(biencoder.save)
+        result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
+        result.recommendation = by_dev(trained.choice)
+        if split is not None and split in bench.dataset.qrels:
+            try:
+                result = _evaluate(biencoder, bench, split, bm25, trained.choice)
+                found = result.to_json()
+                record |= {"results": {split: found["systems"]}, "tests": {split: found["tests"]}}
+            except (UserError, OSError, MemoryError, RuntimeError) as error:
+                result.failed = first_line(error)
+        if result.failed is None and record.pop(FINISHED, True) is False:
+            assert result.recommendation is not None
+            record["recommendation"] = result.recommendation.without_times().to_json()
+            output.save(biencoder.save)
+    result.choice, result.steps, result.seconds = trained.choice, trained.steps, bench.watch.seconds
     result.settings = {
         **asdict(settings),
         "train_queries": len(learned.train),
@@ -126,6 +136,30 @@ def tune(
         "bm25_weight": biencoder.bm25_weight,
     }
     return result
+
+
+def _record(
+    biencoder: BiEncoder, bench: Workbench, settings: TuneSettings, trained: Trained, identity: str
+) -> dict[str, Any]:
+    """Take what was chosen, and note in the prompts' record how they came about; returns it."""
+    choice, record = trained.choice, biencoder.training_record
+    biencoder.strength, biencoder.bm25_weight = choice.strength, choice.weight
+    record.setdefault("settings", asdict(settings))  # where nothing was trained to the end
+    record |= {"curve": curve(trained.steps), "dataset": bench.dataset.name, "corpus": bench.dataset.corpus.fingerprint}
+    record |= {"dev_held_out_of_train": bench.training.held_out, "choice": choice.to_json()}
+    record |= {IDENTITY: identity, FINISHED: False}
+    return record
+
+
+def _kept(biencoder: BiEncoder, bench: Workbench, output: PromptOutput) -> Trained | None:
+    """Give the bi-encoder the prompts that the same run has saved before it was cut short."""
+    assert output.folder is not None
+    saved = BiEncoder.with_prompts(biencoder.tower, load_prompts(output.folder), source=str(output.folder))
+    choice = Choice.recorded(saved.training_record, bench.dataset.corpus.fingerprint)
+    if choice is None:
+        return None
+    biencoder.take(saved)
+    return Trained(choice, [])
 
 
 def evaluate(

@@ -9,13 +9,16 @@ import glob
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts.errors import Diverged
-from retrieval_prompts.files import check_output
+from retrieval_prompts.errors import Diverged, UserError
+from retrieval_prompts.files import PROMPTS, check_output, output, read_json, sweep
 from retrieval_prompts.training.loop import Step
+
+# In the record of the training: the digest of all that the run depends on, and whether nothing is still to be added
+IDENTITY, FINISHED = "identity", "finished"
 
 
 def digest(value: Any) -> str:
@@ -39,20 +42,52 @@ class StepLog:
 class PromptOutput:
     """Where a training writes its prompts, and the checkpoint beside it from which it goes on when it was cut short.
 
+    To be entered: then no other run writes the same folder.
+
     Args:
         folder: None: nothing is written, and nothing is kept on the way.
+        again: the folder may be there already, if this very run made it (see `made_by`), for something beside it is
+            missing; it may always be where that run was cut short before it was evaluated.
 
-    Raises UserError where the folder exists, unless `overwrite`, and where it cannot be written.
+    `there`: it is. Raises UserError where the folder exists otherwise, unless `overwrite`, and where it cannot be
+    written.
     """
 
-    def __init__(self, folder: Path | None, *, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path | None, *, overwrite: bool = False, again: bool = False) -> None:
         self.folder, self.overwrite = folder, overwrite
+        self._held = ExitStack()
+        self.there = False
         if folder is not None:
-            check_output(folder, overwrite=overwrite, holds="prompt.json")
+            record = _record(folder)
+            self.there = not overwrite and IDENTITY in record and (again or record.get(FINISHED) is False)
+            check_output(folder, overwrite=overwrite or self.there, holds=PROMPTS)
+
+    def __enter__(self) -> PromptOutput:
+        if self.folder is not None:
+            self._held.enter_context(output(self.folder, overwrite=self.overwrite or self.there, holds=PROMPTS))
+            sweep(self.folder.parent, f"{self.folder.name}.")  # of checkpoints
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def made_by(self, identity: str) -> bool:
+        """Whether the folder is there and was made by the run of this identity, which then is not trained again.
+
+        Raises UserError where another made it.
+        """
+        if self.there and self.folder is not None and _record(self.folder).get(IDENTITY) != identity:
+            raise UserError(
+                f"{self.folder} exists already, made by a run with other settings, data or model; choose another name "
+                "or pass --overwrite (overwrite=True)"
+            )
+        if self.there and self.folder is not None:
+            self._forget(self.folder)
+        return self.there
 
     @classmethod
     def of(cls, out: Path | PromptOutput | None) -> PromptOutput:
-        """What is given, or a new one for a folder that must not be there yet."""
+        """What is given, or a new one for a folder that must not be there yet; to be entered, once more is free."""
         return out if isinstance(out, PromptOutput) else cls(out)
 
     @contextmanager
@@ -81,10 +116,19 @@ class PromptOutput:
         """Write the folder by write(folder, overwrite=...), and remove the checkpoints, those of abandoned runs too."""
         if self.folder is not None:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            write(self.folder, overwrite=self.overwrite)
+            write(self.folder, overwrite=self.overwrite or self.there)
+            self.there = True  # it may be saved again, with what was found since
             self._forget(self.folder)
 
     @staticmethod
     def _forget(folder: Path) -> None:
         for file in folder.parent.glob(f"{glob.escape(folder.name)}.????????.partial*"):
             file.unlink(missing_ok=True)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What a prompt folder says of its training; empty for what is none."""
+    try:
+        return dict(read_json(folder / "prompt.json")["training"])
+    except (UserError, OSError, KeyError, TypeError, ValueError):
+        return {}

@@ -299,5 +299,5 @@ def _read(path: Path) -> tuple[Floats, list[str]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return file["vectors"], file["ids"].tolist()
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} holds no vectors that FaissSearch.encode wrote ({error}); encode again") from None

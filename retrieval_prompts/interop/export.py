@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import check_output, new_folder
+from retrieval_prompts.files import CHECKPOINT, check_output, list_all, new_folder
 from retrieval_prompts.prompts.encoders import SIDES
 from retrieval_prompts.prompts.feedback import NEEDS_INDEX
 
@@ -44,7 +44,7 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
     if not biencoder.prompts:
         raise UserError("there is no prompt to export; load or train one first")
     check_exportable(biencoder.kind, biencoder.strength, feedback=biencoder.feedback is not None)
-    check_output(folder, overwrite=overwrite, holds="modules.json")
+    check_output(folder, overwrite=overwrite, holds=CHECKPOINT)
     from sentence_transformers import SentenceTransformer
 
     tower = biencoder.tower
@@ -58,7 +58,7 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
     # For callers that name a prompt but no task: documents stay exact, and queries too while they fit
     model[0].tokenizer.model_max_length = model[0].document_length
     plain = dict(tower.sentence_transformer.prompts)
-    with new_folder(folder, holds="modules.json", overwrite=overwrite) as temporary:
+    with new_folder(folder, holds=CHECKPOINT, overwrite=overwrite) as temporary:
         for gap in ("", " "):
             named = {side: "".join(tokens[side]) + gap + tower.text_prompt(side) for side in tokens}
             others = {name: named[side] for side, name in tower.prompt_names.items() if side in named}
@@ -84,6 +84,7 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
                     f"model {tower.name}: the exported checkpoint's {side} vectors differ by {difference:.1e} (at most "
                     f"{TOLERANCE:g} is accepted); use BiEncoder.as_sentence_transformer()"
                 )
+        list_all(temporary)
 
 
 def check_exportable(kind: str, strength: float, *, feedback: bool = False) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from retrieval_prompts.errors import UserError, first_line
-from retrieval_prompts.files import write_bytes
+from retrieval_prompts.files import SUMS, write_bytes
 from retrieval_prompts.interop.model_card import model_card
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, PromptFolder, read_description, save_prompts
 from retrieval_prompts.towers.text import DEFAULT_MODEL
@@ -78,6 +78,7 @@ def push(
         save_prompts(folder, prompts)
         if export is not None:
             export(Path(temporary, "checkpoint"))
+            (Path(temporary, "checkpoint") / SUMS).unlink(missing_ok=True)  # other files come to those that it lists
             shutil.copytree(Path(temporary, "checkpoint"), folder, dirs_exist_ok=True)
         write_bytes(folder / "README.md", model_card(prompts, repo_id, license, exported=export is not None).encode())
         api = HfApi(token=token)

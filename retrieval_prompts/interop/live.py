@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from retrieval_prompts.data.plain_texts import as_texts, one_or_many
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import write_bytes
+from retrieval_prompts.files import inside, write_bytes
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable
 from retrieval_prompts.prompts.feedback import NEEDS_INDEX, fingerprint_of
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, load_prompts, save_prompts
 from retrieval_prompts.prompts.strength import between
+from retrieval_prompts.towers.fingerprint import digest
 from retrieval_prompts.towers.text import padded
 from retrieval_prompts.vectors.encode import embed_batch, pool_batch
 
@@ -272,7 +273,7 @@ class PromptedTower(InputModule):
         if not all(isinstance(module, PromptTable) for module in prompts.values()):
             # Cloned, for a part common to both sides is in the state twice
             state = {name: tensor.detach().cpu().clone() for name, tensor in prompts.state_dict().items()}
-            write_bytes(folder / ENCODER, save(state))
+            write_bytes(folder / ENCODER, save(state, {"sha256": digest(state)}))
 
     def _needs_frozen(self, side: str) -> bool:
         return side in self.biencoder.prompts and 0 < self.biencoder.strength < 1
@@ -299,16 +300,19 @@ class SavedPrompts:
 
     def state_dict(self) -> dict[str, Tensor]:
         """For `LiveModel.load_state_dict`. Raises UserError when the folder holds no prompts."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError, safe_open
 
         saved = load_prompts(self.folder)
-        path = self.folder / ENCODER
+        path = inside(self.folder, ENCODER)
         if path.is_file():
             try:
-                state = load_file(path)
+                with safe_open(path, "pt") as file:
+                    expected = (file.metadata() or {}).get("sha256")  # None: of an older version
+                    state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             except SafetensorError as error:
                 raise UserError(f"{path} cannot be read as safetensors ({error}); take another checkpoint") from None
+            if expected not in (None, digest(state)):
+                raise UserError(f"{path} was changed after it was written; take another checkpoint")
         else:
             state = {f"{side}.vectors": value for side, value in saved.vectors.items()}
         named = OrderedDict((f"0.biencoder.prompts.{name}", value) for name, value in state.items())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import check_output, write_bytes
+from retrieval_prompts.files import check_all_listed, check_output, write_bytes
 from retrieval_prompts.interop.export import SAMPLES
 from retrieval_prompts.towers.text import Floats, load_tower
 
@@ -40,11 +40,12 @@ def export_onnx(folder: Path | str, file: Path | str, *, overwrite: bool = False
     Its inputs are `input_ids` and `attention_mask` (batch, tokens) in int64, its output is `sentence_embedding`
     (batch, dimension) in float32. Before it is written, onnxruntime runs it on sample texts.
 
-    Raises UserError when a package is missing, for a file that exists, for a model of more than 2 GB, and when the
-    vectors are not those of the checkpoint to 1e-4.
+    Raises UserError when a package is missing, for a checkpoint that was changed since, for a file that exists, for a
+    model of more than 2 GB, and when the vectors are not those of the checkpoint to 1e-4.
     """
     file = Path(file)
     check_output(file, overwrite=overwrite)
+    check_all_listed(Path(folder))
     try:
         onnxruntime, _ = import_module("onnxruntime"), import_module("onnxscript")
     except ImportError as error:

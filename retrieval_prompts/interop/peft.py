@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from retrieval_prompts.errors import UserError, few
-from retrieval_prompts.files import new_folder, read_json, write_bytes, write_json
+from retrieval_prompts.files import ADAPTER, check_all_listed, list_all, new_folder, read_json, write_bytes, write_json
 from retrieval_prompts.interop.hub import hub_name
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable
 from retrieval_prompts.prompts.feedback import NEEDS_INDEX
@@ -74,6 +74,7 @@ def read_adapter(folder: Path | str, tower: TextTower, side: str = "query") -> P
         raise UserError(f"--side must be {' or '.join(SIDES)}, got {side!r}")
     path = Path(folder)
     config = read_config(path)
+    check_all_listed(path)
     try:
         tensors = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -147,9 +148,10 @@ def write_adapter(
         vectors = vectors * _scale(tower)
     flat = vectors.transpose(0, 1).reshape(length, layers * width).contiguous()
     _warn(tower, prompts.kind, length)
-    with new_folder(Path(folder), holds=CONFIG, overwrite=overwrite) as temporary:
+    with new_folder(Path(folder), holds=ADAPTER, overwrite=overwrite) as temporary:
         write_bytes(temporary / WEIGHTS, save({VECTORS: flat}))
         write_json(temporary / CONFIG, config)
+        list_all(temporary)
 
 
 def _scale(tower: TextTower) -> Tensor | float:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import new_folder, read_json, write_bytes, write_json
+from retrieval_prompts.files import PROMPTS, check_seal, inside, new_folder, read_json, sealed, write_bytes, write_json
 from retrieval_prompts.prompts.encoders import KINDS, SIDES, fingerprint
 from retrieval_prompts.prompts.strength import checked
 from retrieval_prompts.towers.conventions import Conventions
@@ -26,7 +26,7 @@ FORMAT, OLD_TEXT, OLD_CLIP = "soft-prompts/2", "retrieval-prompts/1", "multimoda
 TARGETS = {"text": ("texts", "retrieval-prompts"), "clip": ("CLIP", "multimodal-prompts")}  # and who reads them
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
 FEEDBACK, PARTS = "query.", ("map", "bias", "gate")  # what a prompt that reads documents has beside its vectors
-OWN = {VECTORS, DESCRIPTION, "README.md", "prompt_encoder.safetensors"}  # what is made here, in live.py and in hub.py
+MOST = 4096  # vectors of a prompt: more than any text that it stands before
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,13 @@ def load_prompts(folder: Path | str) -> PromptFolder:
     tensors, feedback = read(folder, about), None
     if (reads := about.get("feedback")) is not None:
         feedback = Feedback({part: tensors.pop(f"{FEEDBACK}{part}") for part in PARTS}, float(reads["bm25_weight"]))
+        if [feedback.parts[part].ndim for part in PARTS] != [2, 1, 1] or len(feedback.parts["gate"]) > MOST:
+            came = {part: tuple(value.shape) for part, value in feedback.parts.items()}
+            raise UserError(f"{folder}: expected a map, a bias and a gate of at most {MOST:,}, got shapes {came}")
+    for side, value in tensors.items():
+        if value.ndim != 3 or value.shape[1] > MOST:
+            shape = f"(layers, length, width) with a length of at most {MOST:,}"
+            raise UserError(f"{folder}: expected a {side} prompt of shape {shape}, got {tuple(value.shape)}")
     return PromptFolder(about["kind"], tensors, *parts, feedback)
 
 
@@ -128,8 +135,6 @@ def write(
     from safetensors.torch import save
 
     folder = Path(folder)
-    if overwrite and (folder / DESCRIPTION).is_file() and (others := {file.name for file in folder.iterdir()} - OWN):
-        raise UserError(f"{folder} is not replaced, for it holds other things ({min(others)}); choose another name")
     kept = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in tensors.items()}
     description = {
         "format": FORMAT,
@@ -138,9 +143,9 @@ def write(
         "tensors": {name: list(value.shape) for name, value in kept.items()},
         "fingerprint": digest(kept, before=about.get("kind", "")),
     }
-    with new_folder(folder, holds=DESCRIPTION, overwrite=overwrite) as temporary:
+    with new_folder(folder, holds=PROMPTS, overwrite=overwrite) as temporary:
         write_bytes(temporary / VECTORS, save(kept))
-        write_json(temporary / DESCRIPTION, description)
+        write_json(temporary / DESCRIPTION, sealed(description))
 
 
 def describe(folder: Path | str, target: str) -> dict[str, Any]:
@@ -152,7 +157,9 @@ def describe(folder: Path | str, target: str) -> dict[str, Any]:
     file = path / DESCRIPTION
     if not file.is_file() or not (path / VECTORS).is_file():
         raise UserError(f"{path} is no prompt folder: expected {VECTORS} and {DESCRIPTION} in it")
-    about = read_json(file)
+    for name in (VECTORS, DESCRIPTION):
+        inside(path, name)
+    about = written = read_json(file)
     came = about.get("format") if isinstance(about, dict) else type(about).__name__
     if came not in (FORMAT, OLD_TEXT, OLD_CLIP):
         raise UserError(f"{file}: expected format {FORMAT!r}, got {came!r}; update {TARGETS[target][1]}")
@@ -165,11 +172,12 @@ def describe(folder: Path | str, target: str) -> dict[str, Any]:
         base = dict(about["base"])
         base |= {name: str(base[name]) for name in ("name", "fingerprint")}
         strength, training, _ = float(about["strength"]), dict(about["training"]), about["fingerprint"]
-        about |= {"base": base, "strength": strength, "training": training, "tensors": dict(about["tensors"])}
+        about = about | {"base": base, "strength": strength, "training": training, "tensors": dict(about["tensors"])}
     try:
         checked(strength)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
+    check_seal(file, written)  # older files have no digest
     return about
 
 
@@ -196,6 +204,10 @@ def read(folder: Path | str, about: Mapping[str, Any]) -> dict[str, Tensor]:
     shapes = {name: list(value.shape) for name, value in tensors.items()}
     if found != about["fingerprint"] or (about["format"] != OLD_CLIP and shapes != about["tensors"]):
         raise UserError(f"{folder}: {VECTORS} and {DESCRIPTION} do not belong together; restore or train it again")
+    for name, value in tensors.items():
+        if not (value.is_floating_point() and value.numel() and torch.isfinite(value).all()):
+            kind = f"{value.dtype} {tuple(value.shape)}".removeprefix("torch.")
+            raise UserError(f"{file}: expected finite numbers in float32, got {name!r} of {kind}; train it again")
     return {name: tensors[name] for name in about["tensors"] or tensors}
 
 
@@ -206,7 +218,7 @@ def strictly(file: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{file} lacks or garbles a field ({error}); restore or train it again") from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from retrieval_prompts.errors import Diverged, UserError, first_line, out_of_memory
 from retrieval_prompts.files import write_bytes
 from retrieval_prompts.prompts.encoders import CHANGING
+from retrieval_prompts.towers.fingerprint import digest
 
 Batch = TypeVar("Batch")
 CHECKPOINT_EVERY = 50  # steps
@@ -264,18 +265,15 @@ class _Run:
             "state": json.dumps(asdict(self.state)),
             "history": json.dumps([astuple(step) for step in self.steps]),
         }
+        metadata["sha256"] = json.dumps(_digest(tensors, metadata))
         write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
     def resume(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
+        metadata, tensors = read_checkpoint(path)
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
             if json.loads(metadata["identity"]) != self.identity:
                 raise UserError(
                     f"{path} is the checkpoint of a run with other settings, data or model; repeat those to resume it, "
@@ -284,11 +282,10 @@ class _Run:
             self.state = _State(**json.loads(metadata["state"]))
             self.steps += [Step(*values) for values in json.loads(metadata["history"])]
             self.module.load_state_dict(part("module."))
-        except (SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"{path} is no checkpoint of a training run ({reason}); delete it to start afresh"
-            ) from error
+        except UserError:
+            raise
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise _no_checkpoint(path, error) from error
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in part("optimizer.").items():
             index, _, kind = name.partition(".")
@@ -297,6 +294,30 @@ class _Run:
         # load_state_dict copies to the parameters' device; so must the kept best
         device = next(self.module.parameters()).device
         self.best = {name: tensor.to(device) for name, tensor in part("best.").items()}
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a checkpoint. Raises UserError unless they are those that were written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+        if json.loads(metadata["sha256"]) != _digest(tensors, metadata):
+            raise ValueError("it was changed after it was written")
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, OSError) as error:  # deep JSON as well
+        raise _no_checkpoint(path, error) from error
+    return metadata, tensors
+
+
+def _no_checkpoint(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"{path} is no checkpoint of a training run ({reason}); delete it to start afresh")
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    return digest(tensors, before="\n".join(metadata[name] for name in ("identity", "state", "history")))
 
 
 def learning_rate(step: int, total: int, settings: LoopSettings) -> float:

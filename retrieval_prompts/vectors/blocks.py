@@ -1,4 +1,8 @@
-"""A corpus's vectors in blocks on disk that no run computes twice."""
+"""A corpus's vectors in blocks on disk that no run computes twice, and none uses when a byte of them is wrong.
+
+A block is a file in numpy's format with the sha256 of its name and content behind it; the name is a digest of encoder
+and texts. One that is damaged, cut, empty or exchanged for another, or has no digest, is encoded again.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retrieval_prompts.data.plain_texts import as_texts
-from retrieval_prompts.files import write_bytes
+from retrieval_prompts.files import sweep, write_bytes
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.vectors.encode import BLOCK, encode_texts
+
+DIGEST = 32  # bytes at the end of a block's file
 
 
 class VectorBlocks:
@@ -96,6 +102,8 @@ def encode_blocks(
         transform: see `VectorBlocks`; the cache holds vectors as the model gives them.
         precision: see `encode_texts`. The cache keeps vectors of different precisions apart.
     """
+    if cache is not None:
+        sweep(cache / encoder[:16])
     if precision != "float32":
         encoder = hashlib.sha256(f"{encoder}|{precision}".encode()).hexdigest()
     blocks: list[Floats] = []
@@ -112,11 +120,7 @@ def encode_blocks(
             found = encode_texts(tower, texts, "document", kind, vectors, precision=precision, progress=bar.update)
             encoded += len(texts)
             if path is not None:
-                buffer = io.BytesIO()
-                np.save(buffer, found, allow_pickle=False)
-                write_bytes(path, buffer.getvalue())
-                found = _load(path, found.shape)
-                assert found is not None
+                found = _keep(path, found)
         elif bar is not None:
             bar.update(len(texts))
         blocks.append(found)
@@ -125,8 +129,29 @@ def encode_blocks(
     return VectorBlocks(blocks, tower.dimension, encoded, transform)
 
 
+def sound(path: Path) -> bool:
+    """Whether a block is the one that was written under its name: all of it is read. Raises FileNotFoundError."""
+    content = path.read_bytes()
+    return content[-DIGEST:] == _seal(path, content[:-DIGEST])
+
+
+def _seal(path: Path, content: bytes) -> bytes:
+    return hashlib.sha256(path.stem.encode() + content).digest()
+
+
+def _keep(path: Path, block: Floats) -> Floats:
+    """Write a block; returns it memory-mapped."""
+    buffer = io.BytesIO()
+    np.save(buffer, block, allow_pickle=False)
+    write_bytes(path, buffer.getvalue() + _seal(path, buffer.getvalue()))
+    mapped: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
 def _load(path: Path, shape: tuple[int, ...]) -> Floats | None:
     try:
+        if not sound(path):
+            return None
         block: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
     except (FileNotFoundError, ValueError, EOFError):
         return None

@@ -6,7 +6,8 @@ The folder holds
     documents.jsonl  title and text of each document, in BEIR's format (absent if the index was built without them)
     offsets.npy      int64, the byte at which each document's line starts
     bm25/            the words of the documents, for hybrid search (where they were wanted; see `evaluation.hybrid`)
-    manifest.json    what the index is, what encoded it, the sizes of the files above, digests of the ids and the words
+    lines.npy        uint64, a checksum of each of these lines
+    manifest.json    what the index is, what encoded it, sizes and checksums of the files above (see `index_files`)
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.data.beir_folder import Corpus, Document, frame
+from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import digest, new_folder, read_json, write_json
+from retrieval_prompts.files import INDEX, check_seal, digest, inside, new_folder, read_json, sealed, write_json
 from retrieval_prompts.towers.conventions import Conventions
-from retrieval_prompts.vectors import faiss_index
+from retrieval_prompts.vectors import faiss_index, index_files
 from retrieval_prompts.vectors.faiss_index import Vectors
 
 FORMAT = 1
@@ -118,23 +119,18 @@ class Index:
 
         if not self.manifest["encoder"].get("fingerprint"):
             raise UserError('an index that is kept must know its encoder: build it with encoder={"fingerprint": ...}')
-        with new_folder(Path(folder), holds="manifest.json", overwrite=overwrite) as new:
-            faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(new / "index.faiss"))
+        with new_folder(Path(folder), holds=INDEX, overwrite=overwrite) as new:
+            with faiss_index.faiss_errors(f"the index cannot be written to {folder}"):
+                faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(new / "index.faiss"))
             (new / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
             fingerprint = None
             if self.documents is not None:
-                fingerprint, offsets = _write_documents(new / "documents.jsonl", self.documents)
+                fingerprint, offsets, checks = _write_documents(new / "documents.jsonl", self.documents)
                 np.save(new / "offsets.npy", offsets, allow_pickle=False)
+                np.save(new / "lines.npy", checks, allow_pickle=False)
             for name, write in (beside or {}).items():
                 write(new / name)
-            files = {path.relative_to(new).as_posix(): path.stat().st_size for path in sorted(new.rglob("*.*"))}
-            manifest = {
-                **self.manifest,
-                "documents": fingerprint,
-                "ids": digest(new / "ids.json"),
-                "files": files,
-                "digests": {name: digest(new / name) for name in files if "/" in name},
-            }
+            manifest = sealed({**self.manifest, "documents": fingerprint, **index_files.described(new)})
             write_json(new / "manifest.json", manifest)
         self.manifest = manifest
 
@@ -143,8 +139,8 @@ class Index:
         """Open a saved index; with `mmap` the vectors stay on disk until a search reads them, with `gpu` they go to the
         GPUs, if FAISS sees any and has the index's type for them.
 
-        Raises UserError that names the folder if it is no index, has another format, or is damaged: the sizes of all
-        files are checked and the content of the ids, not every vector and text. A text is checked when it is read.
+        Raises UserError that names the folder if it is no index, has another format, or is damaged: vectors, ids and
+        offsets are compared with their checksums (see `index_files`). A text is compared when it is read.
         """
         folder = Path(folder)
         if not (folder / "manifest.json").is_file():
@@ -157,18 +153,16 @@ class Index:
         if manifest["format"] != FORMAT:
             raise UserError(f"{folder} has index format {manifest['format']}, this version reads {FORMAT}; index again")
         try:
-            for name, size in manifest["files"].items():
-                if (came := (folder / name).stat().st_size) != size:
-                    raise ValueError(f"{name} has {came} bytes instead of {size}")
-            content = (folder / "ids.json").read_bytes()
-            if hashlib.sha256(content).hexdigest() != manifest["ids"]:
-                raise ValueError("ids.json was changed")
-            ids = json.loads(content)
+            check_seal(folder / "manifest.json", manifest)
+            ids = json.loads(index_files.check(folder, manifest))
+            if not isinstance(ids, list):
+                raise ValueError(f"ids.json is no list but {type(ids).__name__}")
             vectors = _read_vectors(folder / "index.faiss", mmap)
             documents = None
             if manifest["documents"] is not None:
                 offsets = np.load(folder / "offsets.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
-                documents = Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets)
+                checks = np.load(folder / "lines.npy", mmap_mode="r") if "lines.npy" in manifest["files"] else None
+                documents = Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets, checks)
                 if len(offsets) != len(ids):
                     raise ValueError(f"{len(offsets)} documents and {len(ids)} ids")
             came_shape, expected = (vectors.ntotal, vectors.d), (manifest["count"], manifest["dimension"])
@@ -178,7 +172,11 @@ class Index:
                 raise ValueError("no fingerprint of the encoder")
             if not isinstance(manifest.get("digests", {}), dict):
                 raise ValueError("manifest.json has no digests")
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except UserError:
+            raise
+        except PermissionError as error:
+            raise UserError(f"the index in {folder} cannot be read: {error}") from None
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise UserError(f"the index in {folder} is damaged, index again: {_reason(error)}") from None
         placed = faiss_index.to_gpu(vectors, manifest["factory"]) if gpu else vectors
         return cls(placed, ids, documents, manifest, placed is not vectors)
@@ -192,6 +190,9 @@ class Index:
         written = {file: each for file, each in self.manifest.get("digests", {}).items() if file.startswith(f"{name}/")}
         if not written and place.exists():
             raise UserError(f"{place} was not written with this index; remove it, or index again")
+        others = [f"{name}/{path.name}" for path in place.iterdir()] if place.is_dir() else []
+        for file in (*others, *written):
+            inside(Path(folder), file)
         for file, expected in written.items():
             try:
                 came = digest(Path(folder) / file)
@@ -344,17 +345,19 @@ def _check_order(ids: list[str], documents: Corpus | Sequence[Document]) -> None
             raise UserError(f"expected documents in the order of the ids, got {id!r} for {expected!r} at {position}")
 
 
-def _write_documents(path: Path, documents: Iterable[Document]) -> tuple[str, np.ndarray]:
-    """Returns their fingerprint, the same as the corpus they came from, and the byte offsets (n,)."""
+def _write_documents(path: Path, documents: Iterable[Document]) -> tuple[str, np.ndarray, np.ndarray]:
+    """Returns their fingerprint, the same as the corpus they came from, and of each line offset and checksum (n,)."""
     digest = hashlib.sha256()
-    offsets = []
+    offsets, checks = [], []
     with path.open("wb") as file:
         for document in documents:
             offsets.append(file.tell())
             row = {"_id": document.id, "title": document.title, "text": document.text}
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+            file.write(line)
+            checks.append(line_check(line))
             digest.update(frame(document))
-    return digest.hexdigest(), np.array(offsets, dtype=np.int64)
+    return digest.hexdigest(), np.array(offsets, dtype=np.int64), np.array(checks, dtype=np.uint64)
 
 
 def _reason(error: Exception) -> str:

@@ -28,6 +28,7 @@ from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.files import sealed
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.vectors.index import Index
 
@@ -220,7 +221,7 @@ def test_settings_that_do_not_fit_the_weights(coop: PromptClassifier, tmp_path: 
         ({"colour": "red"}, "prompts does not fit its own settings .*colour.*; restore or train it again"),
         ({"method": "copo"}, "got 'copo'"),
     ):
-        path.write_text(json.dumps({**whole, "settings": {**whole["settings"], **changed}}))
+        path.write_text(json.dumps(sealed({**whole, "settings": {**whole["settings"], **changed}})))
         with pytest.raises(UserError, match=message) as error:
             PromptClassifier.load(tmp_path / "prompts", coop.clip)
         assert "\n" not in str(error.value)

@@ -153,9 +153,9 @@ def test_runs_and_a_report(script: Any, folder: Path, protocol: str, capsys: pyt
         assert words in first
     assert "the mean of" not in first
 
-    before = {path.name: path.read_bytes() for path in (folder / "runs").iterdir()}
+    before = {path.name: path.read_bytes() for path in (folder / "runs").glob("*.*")}
     script.main([*arguments(folder, protocol=protocol, seeds="1,2"), *beside])  # goes on, and the page is of all
-    after = {path.name: path.read_bytes() for path in (folder / "runs").iterdir()}
+    after = {path.name: path.read_bytes() for path in (folder / "runs").glob("*.*")}
     assert before.items() <= after.items() and any(name.endswith("coop-2.trec") for name in after)
     assert "coop: the mean of 2 runs, of which coop-1 is shown" in (folder / "page.html").read_text()
 

@@ -17,6 +17,7 @@ from toys import LONG, MAXIMUM, POSITIONS, TEXTS, WIDTH
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Corpus
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.encoders import ENCODERS, PromptTable
 from retrieval_prompts.towers.injection import prompt_shape
 from retrieval_prompts.towers.text import TextTower, load_tower
@@ -358,7 +359,7 @@ def test_a_model_that_has_moved(bert: BiEncoder, tmp_path: Path) -> None:
     file = tmp_path / "prompts" / "prompt.json"
     description = json.loads(file.read_text())
     description["base"]["name"] = str(tmp_path / "gone")
-    file.write_text(json.dumps(description))
+    file.write_text(json.dumps(sealed(description)))
     with pytest.raises(UserError, match=f"^there is no model folder {tmp_path / 'gone'}; "):
         BiEncoder.load(prompts=tmp_path / "prompts")
     moved = BiEncoder.load(bert.tower.name, tmp_path / "prompts")
@@ -384,7 +385,8 @@ def test_a_garbled_prompt_folder_is_refused_before_its_model_is_sought(bert: BiE
         ({"init": "zero"}, "--init must be text:WORDS, vocab or gaussian, got 'zero'"),
         (
             {"lengths": 4},
-            "no such setting: lengths; there are side, kind, encoder, feedback, feedback_bm25, length, init, common, seed",
+            "no such setting: lengths; there are side, kind, encoder, feedback, feedback_bm25, length, init, common, "
+            "seed",
         ),
     ],
 )

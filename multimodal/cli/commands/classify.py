@@ -65,6 +65,6 @@ def classify(
         return
     for row in rows:
         shown = "  ".join(f"{one['class']} {100 * one['probability']:.1f} %" for one in row["top"])  # type: ignore[index]
-        print(f"{row['image']}: {shown}")
+        console.say(f"{row['image']}: {shown}")
     if html is not None:
-        print(f"page: {html}")
+        console.say(f"page: {html}")

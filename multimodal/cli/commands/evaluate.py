@@ -65,11 +65,12 @@ def evaluate(
 ) -> None:
     """Compare zero-shot, tuned prompts and a linear probe; for captions R@1, 5 and 10 both ways."""
     from multimodal.data.caption_files import is_captions
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import RUNS
 
+    console.lock(run, json_file, report)
     console.check_outputs(json_file, overwrite=overwrite)
     if run is not None:
-        check_output(run, overwrite=overwrite, holds="results.json")
+        console.claim(run, overwrite=overwrite, holds=RUNS)
     say = console.printer(json_file)
     folders = prompts or []
     check_strength(strength, prompts)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from multimodal.cli.options import ClassFile, Model, Pretrained, QuickGelu, class_list, load_classifier
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Device, Overwrite, Strength
 
 
@@ -24,10 +25,10 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the class matrix (safetensors), the names, and a FAISS index of the classes."""
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import CLASSES
 
-    check_output(out, overwrite=overwrite, holds="classes.json")
+    console.claim(out, overwrite=overwrite, holds=CLASSES)
     classifier = load_classifier(prompts, model, pretrained, device, strength, quick_gelu)
     names = class_list(classes, class_file)
     classifier.export(out, names, overwrite=overwrite)
-    print(f"{out}: classes.safetensors, classes.json, index/ ({len(classifier.known_classes(names))} classes)")
+    console.say(f"{out}: classes.safetensors, classes.json, index/ ({len(classifier.known_classes(names))} classes)")

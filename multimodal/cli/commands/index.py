@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from multimodal.cli.options import Model, Pretrained, QuickGelu
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, Overwrite
 
 
@@ -24,9 +25,9 @@ def index(
     overwrite: Overwrite = False,
 ) -> None:
     """Encode images and build a FAISS index. Prompts for the text side change nothing here."""
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import INDEX
 
-    check_output(out, overwrite=overwrite, holds="manifest.json")
+    console.claim(out, overwrite=overwrite, holds=INDEX)
     from multimodal.data.pictures import load_pictures
     from multimodal.towers.clip import load_clip
     from multimodal.vectors.image_index import build_index
@@ -50,5 +51,5 @@ def index(
         cache=cache,
     )
     built.save(out, overwrite=overwrite)
-    print(f"{out}: {len(built):,} images, {factory}")
-    print(f'next: multimodal-prompts search {out} "a red boat" --html boats.html')
+    console.say(f"{out}: {len(built):,} images, {factory}")
+    console.say(f'next: multimodal-prompts search {out} "a red boat" --html boats.html')

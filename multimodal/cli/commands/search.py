@@ -83,6 +83,6 @@ def search(
     if str(json_file) == "-":
         return
     for rank, hit in enumerate(hits, start=1):
-        print(f"{rank:3}. {hit.score:.4f}  {hit.id}{f'  {hit.text[:100]}' if hit.text else ''}")
+        console.say(f"{rank:3}. {hit.score:.4f}  {hit.id}{f'  {hit.text[:100]}' if hit.text else ''}")
     if html is not None:
-        print(f"page: {html}")
+        console.say(f"page: {html}")

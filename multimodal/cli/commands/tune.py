@@ -44,7 +44,11 @@ def tune(
     from multimodal.data.caption_files import is_captions
     from retrieval_prompts.experiments.run import PromptOutput
 
-    output = PromptOutput(out, overwrite=overwrite)
+    console.lock(out, json_file, report)
+    missing = console.missing(json_file, report)
+    output = console.hold(PromptOutput(out, overwrite=overwrite, again=bool(missing)))
+    if output.there:  # a run that was cut short behind its training: what it has written stays
+        json_file, report = (each if each in (*missing, Path("-")) else None for each in (json_file, report))
     console.check_outputs(json_file, report, overwrite=overwrite)
     captions = is_captions(data)
     check_kind(captions, images, {"--subset": subset != "all", "--class-file": class_file is not None})

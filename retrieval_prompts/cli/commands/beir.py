@@ -61,9 +61,11 @@ def beir(
     from retrieval_prompts.data.beir_sets import expand, folder_of
     from retrieval_prompts.experiments.benchmark import run
     from retrieval_prompts.experiments.benchmark_dataset import BenchmarkSettings
+    from retrieval_prompts.files import locked
 
     say = console.printer(json_file)
     console.check_outputs(json_file, report, overwrite=overwrite)
+    console.hold(locked(out))
     if not tune and (of_prompts := sorted(set(given) - {"seed"})):
         raise UserError(f"--{of_prompts[0]} is that of prompts which are tuned; pass --tune as well")
     learned = TuneSettings.of(**given)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import AS_SAID, Device, Overwrite, Trust, with_conventions
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.conventions import Conventions
@@ -27,10 +28,10 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     """Convert a PEFT adapter to prompts, prompts to a PEFT adapter, or an exported checkpoint to ONNX."""
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import ADAPTER, PROMPTS
 
     if (source / "adapter_config.json").is_file():
-        check_output(out, overwrite=overwrite, holds="prompt.json")
+        console.claim(out, overwrite=overwrite, holds=PROMPTS)
         from retrieval_prompts.interop.peft import read_adapter, read_config
         from retrieval_prompts.prompts.folder import save_prompts
         from retrieval_prompts.towers.text import load_tower
@@ -43,17 +44,19 @@ def convert(
         tower = load_tower(str(model), device=device, trust_remote_code=trust_remote_code, conventions=conventions)
         prompts = read_adapter(source, tower, side or "query")
         save_prompts(out, prompts, overwrite=overwrite)
-        print(f"{out}: {prompts.kind} prompts for the {side or 'query'} side of {tower.name}")
+        console.say(f"{out}: {prompts.kind} prompts for the {side or 'query'} side of {tower.name}")
     elif (source / "modules.json").is_file():
-        check_output(out, overwrite=overwrite)
+        console.claim(out, overwrite=overwrite)
         if conventions != AS_SAID:
             raise UserError(f"{', '.join(conventions.options())}: {source} is a checkpoint, which has its own already")
         from retrieval_prompts.interop.onnx import export_onnx
 
         export_onnx(source, out, overwrite=overwrite)
-        print(f"{out}: input_ids and attention_mask -> sentence_embedding, compared with {source} on sample texts")
+        console.say(
+            f"{out}: input_ids and attention_mask -> sentence_embedding, compared with {source} on sample texts"
+        )
     else:
-        check_output(out, overwrite=overwrite, holds="adapter_config.json")
+        console.claim(out, overwrite=overwrite, holds=ADAPTER)
         from retrieval_prompts.biencoder import BiEncoder
         from retrieval_prompts.interop.hub import located
         from retrieval_prompts.interop.peft import write_adapter
@@ -64,5 +67,7 @@ def convert(
             model, source, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
         )
         write_adapter(biencoder, out, side, overwrite=overwrite)
-        print(f"{out}: a PEFT adapter")
-        print(f'next: peft.PeftModel.from_pretrained(AutoModel.from_pretrained("{biencoder.tower.name}"), "{out}")')
+        console.say(f"{out}: a PEFT adapter")
+        console.say(
+            f'next: peft.PeftModel.from_pretrained(AutoModel.from_pretrained("{biencoder.tower.name}"), "{out}")'
+        )

@@ -51,11 +51,12 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare frozen and tuned, each alone and beside BM25, on a split, with paired tests; say what to use."""
+    console.lock(run, json_file, report)
     console.check_outputs(json_file, report, overwrite=overwrite)
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import RUNS
 
     if run is not None:
-        check_output(run, overwrite=overwrite, holds="results.json")
+        console.claim(run, overwrite=overwrite, holds=RUNS)
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load, with_test
     from retrieval_prompts.experiments import retrieval

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import AS_SAID, Device, Overwrite, Strength, Trust, with_conventions
 from retrieval_prompts.towers.conventions import Conventions
 
@@ -24,9 +25,9 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a stock sentence-transformers checkpoint that every tool loads."""
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import CHECKPOINT
 
-    check_output(out, overwrite=overwrite, holds="modules.json")
+    console.claim(out, overwrite=overwrite, holds=CHECKPOINT)
     from retrieval_prompts.interop.export import check_exportable
     from retrieval_prompts.interop.hub import located
     from retrieval_prompts.prompts.folder import read_description
@@ -40,5 +41,5 @@ def export(
         model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code, **asdict(conventions)
     )
     biencoder.export(out, overwrite=overwrite)
-    print(f"{out}: a stock sentence-transformers checkpoint, compared with these prompts on sample texts")
-    print(f'next: SentenceTransformer("{out}").encode_query("a question")')
+    console.say(f"{out}: a stock sentence-transformers checkpoint, compared with these prompts on sample texts")
+    console.say(f'next: SentenceTransformer("{out}").encode_query("a question")')

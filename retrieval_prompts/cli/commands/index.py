@@ -84,9 +84,9 @@ def index(
         raise UserError("pass --out, the index folder to write, or --compare, index types to compare")
     if json_file is not None or picture is not None:
         raise UserError("--json and --picture belong to --compare")
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import INDEX
 
-    check_output(out, overwrite=overwrite, holds="manifest.json")
+    console.claim(out, overwrite=overwrite, holds=INDEX)
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load_corpus
     from retrieval_prompts.vectors import faiss_index
@@ -109,11 +109,11 @@ def index(
         gpu=device != "cpu",
     )
     held = _save(built, corpus, out, bm25, overwrite)
-    print(
+    console.say(
         f"{out}: {len(built):,} documents, {factory}, {held}; "
         f"{documents.encoded:,} encoded now, the rest found in the cache"
     )
-    print(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
+    console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
 
 
 def _save(built: Index, corpus: Corpus, out: Path, bm25: bool, overwrite: bool) -> str:

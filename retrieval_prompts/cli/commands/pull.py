@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Overwrite
 
 
@@ -18,12 +19,12 @@ def pull(
     overwrite: Overwrite = False,
 ) -> None:
     """Download prompts from the Hugging Face Hub into a prompt folder (--prompts hf:user/name does without one)."""
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.files import PROMPTS
 
-    check_output(out, overwrite=overwrite, holds="prompt.json")
+    console.claim(out, overwrite=overwrite, holds=PROMPTS)
     from retrieval_prompts.interop.hub import fetch
     from retrieval_prompts.prompts.folder import load_prompts, save_prompts
 
     prompts = load_prompts(fetch(repository.removeprefix("hf:")))
     save_prompts(out, prompts, overwrite=overwrite)
-    print(f"{out}: {prompts.kind} prompts for the {' and '.join(prompts.vectors)} side of {prompts.base['name']}")
+    console.say(f"{out}: {prompts.kind} prompts for the {' and '.join(prompts.vectors)} side of {prompts.base['name']}")

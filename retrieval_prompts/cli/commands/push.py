@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import AS_SAID, Device, Trust, with_conventions
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.conventions import Conventions
@@ -57,5 +58,5 @@ def push(
         revision=revision,
         commit_message=message,
     )
-    print(f"{address}: {'prompts and a stock checkpoint' if exported else 'prompts'}, with a model card")
-    print(f'next: retrieval-prompts search INDEX "a question" --prompts hf:{repository}')
+    console.say(f"{address}: {'prompts and a stock checkpoint' if exported else 'prompts'}, with a model card")
+    console.say(f'next: retrieval-prompts search INDEX "a question" --prompts hf:{repository}')

@@ -21,7 +21,7 @@ from retrieval_prompts.cli.options import (
     check_strength,
     with_conventions,
 )
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, shown
 from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def search(
     people.print(f"dense + BM25, weight {weight:g}" if weight else "dense", style="dim")
     for rank, hit in enumerate(hits, start=1):
         line = Text(f"{rank:3}. {hit['score']:.4f}  ")
-        line.append(hit["title"] or hit["id"], style="bold")
+        line.append(shown(hit["title"] or hit["id"]), style="bold")
         people.print(line, soft_wrap=True)
-        people.print(Text(f"     [{hit['id']}] {_snippet(hit['text'])}"), style="dim", soft_wrap=True)
+        people.print(Text(shown(f"     [{hit['id']}] {_snippet(hit['text'])}")), style="dim", soft_wrap=True)
 
 
 def _weight(given: float | None, biencoder: BiEncoder) -> float:

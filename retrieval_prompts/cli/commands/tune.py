@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -56,9 +56,13 @@ def tune(
     overwrite: Overwrite = False,
 ) -> None:
     """Tune soft prompts on a data set, and compare them with the frozen model and BM25."""
-    from retrieval_prompts.files import check_output
+    from retrieval_prompts.experiments.run import PromptOutput
 
-    check_output(out, overwrite=overwrite, holds="prompt.json")
+    console.lock(out, json_file, report)
+    missing = console.missing(json_file, report)
+    output = console.hold(PromptOutput(out, overwrite=overwrite, again=bool(missing)))
+    if output.there:  # a run that was cut short behind its training: what it has written stays
+        json_file, report = (each if each in (*missing, Path("-")) else None for each in (json_file, report))
     console.check_outputs(json_file, report, overwrite=overwrite)
     settings = TuneSettings.of(**given)
     check_read(settings, given)
@@ -89,7 +93,9 @@ def tune(
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
     bench = Workbench(biencoder.tower, dataset, cache)
     with Progress("nDCG@10", "frozen") as on_step:
-        found = retrieval.tune(biencoder, bench, settings, split=split, out=out, overwrite=overwrite, on_step=on_step)
+        found = retrieval.tune(biencoder, bench, settings, split=split, out=output, on_step=on_step)
+    if found.failed is not None:
+        _say_failed(out, found.failed)
     lost = elsewhere(biencoder, others, cache)
     if json_file is not None:
         console.write_result(json_file, found.to_json() | also_json(lost))
@@ -107,6 +113,12 @@ def tune(
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.documents_reencoded:,}")
     say(_next(data, out, model, conventions, found, biencoder))
+
+
+def _say_failed(out: Path, why: str) -> NoReturn:
+    text = f"the prompts are saved in {out}, but their evaluation failed ({why})"
+    console.warn(f"{text}; the same command evaluates them again without training")
+    raise typer.Exit(1)
 
 
 def _next(

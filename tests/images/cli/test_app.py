@@ -31,7 +31,9 @@ from multimodal.prompts import folder as artifacts
 from retrieval_prompts.cli import console
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.metrics import means, per_query
+from retrieval_prompts.evaluation.tables import rich_table
 from retrieval_prompts.evaluation.trec_runs import read_run
+from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.folder import PromptFolder, save_prompts
 from retrieval_prompts.vectors.index import Index
 
@@ -278,9 +280,9 @@ def test_evaluate_writes_runs_and_a_report(
     written = ["--run", folder, "--report", page]
     done = command("evaluate", picture_folder, "--prompts", prompts, "--json", "-", *written)
     assert done.code == 0 and f"runs: {folder}\nreport: {page}\n" in done.err
-    names = ["results.json", "colours.qrels.tsv", *(f"colours.{system}.trec" for system in ALL)]
+    names = ["SHA256SUMS", "results.json", "colours.qrels.tsv", *(f"colours.{system}.trec" for system in ALL)]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
-    assert json.loads((folder / "results.json").read_text()) == done.json
+    assert json.loads((folder / "results.json").read_text()) == sealed(done.json)
     run = read_run(folder / "colours.tuned.trec")
     assert len(run) == 4 * TEST and set(run["test/blue/0.png"]) == set(NAMES)
     text = page.read_text()
@@ -303,7 +305,7 @@ def test_runs_of_captions(command: Command, caption_folder: Path, caption_prompt
     assert done.code == 0
     ways = [f"captions.{way}" for way in ("i2t", "t2i")]
     files = [f"{way}.{name}" for way in ways for name in ("qrels.tsv", "zero-shot.trec", "tuned.trec")]
-    assert sorted(path.name for path in folder.iterdir()) == sorted(["results.json", *files])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["SHA256SUMS", "results.json", *files])
     for way in ways:
         rows = (line.split("\t") for line in (folder / f"{way}.qrels.tsv").read_text().splitlines()[1:])
         qrels: dict[str, dict[str, int]] = {}
@@ -332,6 +334,36 @@ def test_tune_writes_a_report(command: Command, clip_folder: Path, picture_folde
     there = ["--images", caption_folder, "--report", out / "none.html"]
     done = command("tune", out / "all.csv", "--out", out / "prompts", *there, *model)
     assert "nothing was evaluated, so there is no report\n" in done.out and not (out / "none.html").exists()
+
+
+def test_what_is_missing_beside_finished_prompts_is_made_without_training(
+    command: Command,
+    clip_folder: Path,
+    picture_folder: Path,
+    caption_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, result = tmp_path / "out", tmp_path / "result.json"
+    runs = []
+    for number, data in enumerate((picture_folder, caption_folder / "captions.csv")):
+        options = ["--out", out / str(number), "--json", result, "--model", clip_folder, *QUICK]
+        assert command("tune", data, *options).code == 0
+        runs.append((data, options, json.loads(result.read_text())))
+        result.unlink()
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    monkeypatch.setattr("multimodal.training.classes.fit", None)
+    monkeypatch.setattr("multimodal.training.captions.fit", None)
+    for data, options, found in runs:
+        assert "exists already, made by a run with other settings" in command("tune", data, *options, "--seed", "9").err
+        done = command("tune", data, *options)
+        assert done.code == 0, done.err
+        again = json.loads(result.read_text())
+        assert again["systems"] == found["systems"]
+        assert again["settings"] == found["settings"]
+        refused(command("tune", data, *options), "exists already; choose another name or pass --overwrite")
+        result.unlink()
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
 
 
 # --- classify -----------------------------------------------------------------------------------------------------
@@ -470,7 +502,7 @@ def test_a_model_that_moved(
     described = json.loads((prompts / "prompt.json").read_text())
     gone = shutil.copytree(prompts, tmp_path / "gone")
     described["base"]["name"] = f"local-dir:{tmp_path / 'nowhere'}"
-    (gone / "prompt.json").write_text(json.dumps(described))
+    (gone / "prompt.json").write_text(json.dumps(sealed(described)))
     refused(command("classify", gone, file), r"nowhere is no open_clip model folder: expected open_clip_config.json")
 
 
@@ -482,13 +514,40 @@ def test_export(command: Command, prompts: Path, tmp_path: Path) -> None:
     done = command("export", prompts, "--out", out, "--device", "cpu")
     assert (done.code, done.err) == (0, "")
     assert done.out == f"{out}: classes.safetensors, classes.json, index/ (4 classes)\n"
-    assert sorted(path.name for path in out.iterdir()) == ["classes.json", "classes.safetensors", "index"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("SHA256SUMS", "classes.json", "classes.safetensors", "index")
+    ]
     assert json.loads((out / "classes.json").read_text())["names"] == list(NAMES)
     refused(command("export", prompts, "--out", out), r"export exists already; .*--overwrite")
     done = command("export", prompts, "--out", out, "--classes", "cat,dog", "--overwrite")
     assert done.out.endswith("(2 classes)\n")
     assert json.loads((out / "classes.json").read_text())["names"] == ["cat", "dog"]
     refused(command("search", out / "index", "cat"), "index is no index of images; texts are searched by")
+
+
+def test_verify(command: Command, prompts: Path, index: Path, picture_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(prompts, tmp_path / "prompts")
+    shutil.copytree(index, tmp_path / "index")
+    assert command("export", prompts, "--out", tmp_path / "export").code == 0
+    picture = picture_folder / "test" / "blue" / "0.png"
+    assert command("classify", prompts, picture, "--cache", tmp_path / "cache").code == 0
+    kinds = {"cache": "image features", "export": "classifier", "index": "index", "prompts": "prompts"}
+    done = command("verify", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert [line.rpartition(": ")[2] for line in done.out.splitlines()] == [f"{each}, sound" for each in kinds.values()]
+    tried = 0
+    for name, kind in kinds.items():
+        for path in sorted((tmp_path / name).rglob("*.*")):
+            if path.is_file():
+                whole = path.read_bytes()
+                path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+                done = command("verify", tmp_path)
+                path.write_bytes(whole)
+                assert done.code == 1, path
+                (wrong,) = [line for line in done.out.splitlines() if "NOT SOUND" in line]
+                assert wrong.startswith(str(tmp_path / name)) and f": {kind}, NOT SOUND: " in wrong
+                tried += 1
+    assert tried > 14
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------
@@ -685,6 +744,17 @@ def test_the_console(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeyp
     assert captured.out == 'for people\nfor people\n{\n  "name": "café"\n}\n' and captured.err == "beside JSON\n"
     console.write_result(tmp_path / "result.json", {"name": "café"})
     assert json.loads((tmp_path / "result.json").read_text()) == {"name": "café"}
+    odd = "\x1b[2J\x9b31m\u202etxt\x07\ta\nb"
+    console.say(odd)
+    console.warn(odd)
+    console.printer(None)(rich_table([[odd, 1.0]], ["name", odd]))
+    console.write_result(Path("-"), {"name": odd})
+    captured = capsys.readouterr()
+    assert not set("\x1b\x9b\u202e\x07") & set(captured.out + captured.err)
+    assert captured.out.startswith("\\x1b[2J\\x9b31m\\u202etxt\\x07\ta\nb\n")
+    assert captured.err == "warning: \\x1b[2J\\x9b31m\\u202etxt\\x07 a b\n"
+    assert json.loads(captured.out[captured.out.index("{") :])["name"] == odd
+    assert ends(UserError(odd)) == (2, "error: \\x1b[2J\\x9b31m\\u202etxt\\x07 a b\n")
     console.check_outputs(None, overwrite=False)
     console.check_outputs(Path("-"), overwrite=False)
     console.check_outputs(tmp_path / "result.json", overwrite=True)
@@ -704,6 +774,7 @@ OPTIONS = {
     "index": "--out --model --captions --factory --overwrite",
     "search": "--prompts --image --html --json --top-k -k",
     "export": "--out --classes --overwrite",
+    "verify": "--json --overwrite",
 }
 
 

@@ -107,7 +107,8 @@ def test_files_are_read_back(tmp_path: Path) -> None:
     ranked = toy({"zero-shot": best(ROWS), "my prompts": best(ROWS[::-1], 3)})
     runs.write(tmp_path, "hf:some/data", [ranked])
     names = ["qrels.tsv", "my_prompts.trec", "zero-shot.trec"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"hf_some_data.part.{name}" for name in names)
+    written = ["SHA256SUMS", *sorted(f"hf_some_data.part.{name}" for name in names)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == written
     lines = (tmp_path / "hf_some_data.part.my_prompts.trec").read_text().splitlines()
     assert lines[0].split()[:4] == ["q1", "Q0", "a", "1"] and lines[0].endswith(" my%20prompts")
     assert read_qrels(tmp_path / "hf_some_data.part.qrels.tsv") == ranked.qrels()

@@ -181,7 +181,8 @@ def test_what_is_refused_writes_nothing(tiny_model: Clip, colours: ImageData, tm
     with pytest.raises(UserError, match="--class-specific is read with --method coop, kgcoop or prograd, not with "):
         quick(method="deep", class_specific=True)
     (tmp_path / "prompts").mkdir()
-    (tmp_path / "prompts" / "prompt.json").write_text("{}")
+    for name in ("prompt.json", "prompt.safetensors"):
+        (tmp_path / "prompts" / name).write_text("{}")
     with pytest.raises(UserError, match="prompts exists already"):
         experiment.tune(tiny_model, colours, quick(), tmp_path / "prompts")
     experiment.tune(tiny_model, colours, quick(), PromptOutput(tmp_path / "prompts", overwrite=True))

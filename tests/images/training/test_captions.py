@@ -178,7 +178,8 @@ def test_prompts_are_saved_as_others_are(clip: Clip, train: Captioned, data: Pat
     tuned.save(tmp_path / "prompts", clip)
     loaded = PromptClassifier.load(tmp_path / "prompts", clip)
     prompter, strength = loaded.search_prompts()
-    assert strength == 0.5 and loaded.training == tuned.training and loaded.classes == ()
+    lasting = {name: value for name, value in tuned.training.items() if name not in ("images_encoded", "seconds")}
+    assert strength == 0.5 and loaded.training == lasting and loaded.classes == ()
     assert torch.equal(text_vectors(clip, ["a boat"], prompter), text_vectors(clip, ["a boat"], tuned.prompter))
     test = load_captions(data / "captions.jsonl", "test")
     ours, theirs = (evaluate(clip, test, (each, 0.5)) for each in (prompter, tuned.prompter))

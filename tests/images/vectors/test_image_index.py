@@ -118,3 +118,13 @@ def test_a_text_side_alone_makes_another_encoder(clip: Clip, tmp_path: Path) -> 
     changed = Clip(same.model, same.preprocess, same.tokenizer, same.name)
     assert changed.image_fingerprint == clip.image_fingerprint
     assert encoder(changed)["fingerprint"] != encoder(clip)["fingerprint"]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.png", "a/../../secret.png"])
+def test_a_picture_outside_the_folder_is_not_shown(name: str, clip: Clip, data: Path) -> None:
+    picture = load_pictures(data / "pictures")[0]
+    index = build_index(clip, [Picture(name, picture.source)], root=data / "pictures")
+    with pytest.raises(UserError, match=f"the index names the picture '{name}', outside its"):
+        search(index, picture_vector(clip, picture), 1)
+    inside = build_index(clip, [Picture(f"{data}/pictures/./x.png", picture.source)], root=data / "pictures")
+    assert len(search(inside, picture_vector(clip, picture), 1)) == 1

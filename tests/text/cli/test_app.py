@@ -27,6 +27,7 @@ from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.data.judgements import read_qrels
 from retrieval_prompts.evaluation.metrics import METRICS, means, per_query
 from retrieval_prompts.evaluation.trec_runs import read_run
+from retrieval_prompts.files import sealed
 from retrieval_prompts.training import retrieval as tuning
 from retrieval_prompts.training.losses import info_nce
 
@@ -193,10 +194,9 @@ def test_tune_then_evaluate(command: Command, model: Path, tmp_path: Path) -> No
 def check_runs(folder: Path, result: dict[str, Any]) -> None:
     """The folder holds every ranking whose scores were reported, the judgements, and the result."""
     rankings = {f"data.{system}.trec" for system in result["systems"]}
-    assert {path.name for path in folder.iterdir()} == {*rankings, "data.qrels.tsv", "results.json"}
-    assert json.loads((folder / "results.json").read_text()) == {
-        name: value for name, value in result.items() if name != "also"
-    }
+    assert {path.name for path in folder.iterdir()} == {*rankings, "SHA256SUMS", "data.qrels.tsv", "results.json"}
+    kept = {name: value for name, value in result.items() if name != "also"}
+    assert json.loads((folder / "results.json").read_text()) == sealed(kept)
     qrels = read_qrels(folder / "data.qrels.tsv")
     for system, scores in result["systems"].items():
         assert means(per_query(qrels, read_run(folder / f"data.{system}.trec"))) == scores
@@ -787,9 +787,11 @@ def test_outputs_are_replaced_on_request(
     shutil.copytree(index, place)
     checkpoint.mkdir()
     (checkpoint / "modules.json").write_text("[]")
+    (checkpoint / "config_sentence_transformers.json").write_text("{}")
     result.write_text("old")
     run.mkdir()
     (run / "results.json").write_text("{}")
+    (run / "data.frozen.trec").write_text("")
     before = tree(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     for arguments in (
@@ -869,6 +871,93 @@ def test_a_killed_tune_goes_on_to_the_same_prompt(command: Command, model: Path,
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["out", "whole"]
 
 
+def test_what_is_missing_beside_finished_prompts_is_made_without_training(
+    command: Command, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, result, report = (tmp_path / name for name in ("out", "result.json", "report.html"))
+    arguments = ["tune", data, "--out", out, "--model", model, "--json", result, "--report", report, *ONCE]
+    assert command(*arguments).code == 0
+    before = tree(out)
+    found = json.loads(result.read_text())
+    refused(command(*arguments), "out exists already; choose another name or pass --overwrite")
+    result.write_text("kept")
+    report.unlink()
+    refused(command(*arguments, "--seed", "5"), "out exists already, made by a run with other settings, data or model")
+    monkeypatch.setattr(tuning, "info_nce", None)
+    assert command(*arguments).code == 0
+    assert (tree(out), result.read_text()) == (before, "kept")
+    assert report.stat().st_size > 10_000
+    result.unlink()
+    assert command(*arguments).code == 0
+    again = json.loads(result.read_text())
+    for name in ("systems", "tests", "choice", "recommendation", "weights", "settings"):
+        assert name == "recommendation" or again[name] == found[name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "report.html", "result.json"]
+
+
+def test_an_evaluation_that_fails_is_a_warning_and_a_status(
+    command: Command, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out, result = tmp_path / "out", tmp_path / "result.json"
+    arguments = ["tune", data, "--out", out, "--model", model, "--json", result, *ONCE]
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval_prompts.experiments.retrieval._evaluate", fail)
+        done = command(*arguments)
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == (
+        f"warning: the prompts are saved in {out}, but their evaluation failed ([Errno 28] No space left on device); "
+        "the same command evaluates them again without training"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    monkeypatch.setattr(tuning, "info_nce", None)
+    assert command(*arguments).code == 0
+    assert json.loads(result.read_text())["systems"]["tuned"]
+
+
+def test_two_runs_into_one_output(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from retrieval_prompts.files import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    for name, arguments in (
+        ("out", ["tune", data, "--out", tmp_path / "out"]),
+        ("r.json", ["tune", data, "--out", tmp_path / "out", "--json", tmp_path / "r.json"]),
+        ("index", ["index", data, "--out", tmp_path / "index"]),
+        ("run", ["evaluate", data, "--run", tmp_path / "run"]),
+        ("bench", ["beir", "--datasets", data.name, "--data-dir", data.parent, "--out", tmp_path / "bench"]),
+    ):
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / name)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            refused(command(*arguments, "--model", model), f"{tmp_path / name} is being written by another run; wait")
+            other.communicate("")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_clears_away_and_has_its_status(
+    command: Command, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminated(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("retrieval_prompts.prompts.folder.write_json", terminated)  # half of the folder is written
+    done = command("tune", data, "--model", model, "--out", tmp_path / "out", *ONCE)
+    assert done.code == 143
+    assert done.err.splitlines()[-1] == "terminated; the same command goes on from where it was"
+    assert "Traceback" not in done.err
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def _threads() -> int:
     import torch
 
@@ -906,6 +995,7 @@ OPTIONS = {
     "convert": "--out --side --overwrite",
     "push": "--private --revision",
     "pull": "--out --overwrite",
+    "verify": "--json --overwrite",
 }
 
 

@@ -28,7 +28,24 @@ def test_run_files_are_sorted_and_round_trip(tmp_path: Path) -> None:
     trec_runs.write_run(tmp_path / "run.trec.gz", run, "frozen")
     assert gzip.decompress((tmp_path / "run.trec.gz").read_bytes()) == path.read_bytes()
     assert trec_runs.read_run(str(tmp_path / "run.trec.gz")) == run
-    assert [file.name for file in path.parent.iterdir()] == ["run.trec"]  # nothing temporary is left
+    assert sorted(file.name for file in path.parent.iterdir()) == ["SHA256SUMS", "run.trec"]  # nothing temporary
+
+
+@pytest.mark.parametrize("name", ["run.trec", "run.trec.gz"])
+def test_a_run_that_was_cut_or_changed_is_refused_one_from_elsewhere_is_not(name: str, tmp_path: Path) -> None:
+    run: Run = {f"q{query}": {f"d{document}": 1.0 / (1 + document) for document in range(5)} for query in range(4)}
+    path = tmp_path / name
+    trec_runs.write_run(path, run, "frozen")
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=f"^{path} was changed or cut after it was written"):
+            trec_runs.read_run(path)
+    path.write_bytes(whole)
+    (tmp_path / "SHA256SUMS").write_bytes((tmp_path / "SHA256SUMS").read_bytes().replace(b"run", b"other"))
+    assert trec_runs.read_run(path) == run
+    (tmp_path / "SHA256SUMS").unlink()
+    assert trec_runs.read_run(path) == run
 
 
 def test_a_run_from_elsewhere_is_read_by_its_scores(tmp_path: Path) -> None:

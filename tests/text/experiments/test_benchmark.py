@@ -14,13 +14,14 @@ import tiny
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import load
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.hybrid import WEIGHTS
 from retrieval_prompts.evaluation.metrics import per_query
 from retrieval_prompts.evaluation.trec_runs import read_run
 from retrieval_prompts.experiments import benchmark
 from retrieval_prompts.experiments.benchmark_dataset import CUTOFFS, METRICS, BenchmarkDataset, BenchmarkSettings
 from retrieval_prompts.experiments.workbench import Workbench
+from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.training.settings import TuneSettings
 
@@ -66,7 +67,7 @@ def test_every_system_has_a_run_file_whose_scores_are_those_reported(
     finished: tuple[Path, dict[str, Any]], data_dir: Path
 ) -> None:
     out, result = finished
-    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(result))
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(sealed(result)))
     for name in ("one", "two"):
         found = result["datasets"][name]
         _, qrels = load(data_dir / name).split("test")
@@ -144,6 +145,28 @@ def test_what_is_finished_is_not_run_again_and_more_systems_are_added(
     result = run(frozen, ["one", "two"], data_dir, tmp_path / "out", more, cache=cache)
     assert made[1:] == [("one", "bm25"), ("one", "rrf"), ("two", "bm25"), ("two", "frozen"), ("two", "rrf")]
     assert set(result["datasets"]["one"]["tests"]) == {"bm25_vs_frozen", "rrf_vs_frozen"}
+
+
+def test_run_files_that_were_cut_changed_or_deleted_are_made_again(
+    frozen: BiEncoder, data_dir: Path, cache: Path, tmp_path: Path
+) -> None:
+    out, settings = tmp_path / "out", BenchmarkSettings(systems=("bm25", "frozen"))
+    run(frozen, ["one"], data_dir, out, settings, cache=cache)
+    before = {path.name: path.read_bytes() for path in out.glob("*.trec")}
+    frozen_run, bm25_run = (out / f"one.{system}.trec" for system in ("frozen", "bm25"))
+    frozen_run.write_bytes(before[frozen_run.name][: len(before[frozen_run.name]) // 2])
+    with pytest.raises(UserError, match=r"one\.frozen\.trec was changed or cut after it was written"):
+        read_run(frozen_run)
+    bm25_run.unlink()
+    more = BenchmarkSettings(systems=("bm25", "frozen", "rrf"))
+    with pytest.warns(DataWarning, match=r"one\.frozen\.trec was changed or cut after it was .* is made again"):
+        again = run(frozen, ["one"], data_dir, out, more, cache=cache)
+    assert {path.name: path.read_bytes() for path in out.glob("*.trec") if "rrf" not in path.name} == before
+    whole = run(frozen, ["one"], data_dir, tmp_path / "whole", more, cache=cache)
+    assert again["datasets"]["one"]["systems"] == whole["datasets"]["one"]["systems"]
+    (out / "results.json").write_text((out / "results.json").read_text().replace("0.", "0.1", 1))
+    with pytest.raises(UserError, match=r"results\.json was changed after it was written"):
+        run(frozen, ["one"], data_dir, out, more, cache=cache)
 
 
 def test_rows_with_bm25_are_made_with_the_weights_that_are_recorded(

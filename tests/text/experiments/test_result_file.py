@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.experiments.result_file import made_on, resume
+from retrieval_prompts.experiments.result_file import made_on, resume, write
 from retrieval_prompts.files import read_json, write_json
 
 WANTED: dict[str, Any] = {"model": "m", "settings": {"shots": 4, "layers": (1, 2)}, "pretrained": None}
@@ -29,6 +29,15 @@ def test_a_result_is_gone_on_from(tmp_path: Path) -> None:
     assert found == {**read_json(out), "notes": []}, "tuples are lists in a file; a new field is empty"
     assert list(found) == [*read_json(out), "notes"], "the file's order stays"
     assert resume(out, {**WANTED, "model": "other"}, {"runs": {}}, True)["runs"] == {}, "overwrite begins anew"
+
+
+def test_a_result_that_was_changed_since_it_was_written_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    write(out, {**resume(out, WANTED, {"runs": {}}, False), "runs": {"1": 0.5}})
+    assert resume(out, WANTED, {}, False) == {**WANTED, "settings": {"shots": 4, "layers": [1, 2]}, "runs": {"1": 0.5}}
+    out.write_text(out.read_text().replace("0.5", "0.6"))
+    with pytest.raises(UserError, match=r"out\.json was changed after it was written \(its sha256 differs\)"):
+        resume(out, WANTED, {}, False)
 
 
 @pytest.mark.parametrize(

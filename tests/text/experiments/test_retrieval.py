@@ -258,10 +258,11 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(
     def interrupt(*_: object) -> None:
         raise Stop
 
-    monkeypatch.setattr(experiment, "_evaluate", interrupt)  # when training is over, before anything is saved
+    monkeypatch.setattr(experiment, "_record", interrupt)  # when training is over, before anything is saved
     with pytest.raises(Stop):
         tune(loaded(model), dataset, SETTINGS, out=tmp_path / "prompts", cache=cache)
     other = TuneSettings(**{**vars(SETTINGS), "seed": 1})
+    monkeypatch.undo()
     found = tune(loaded(model), dataset, other, out=tmp_path / "prompts", cache=cache, split=None)
     assert found.steps[0].step == 0
     again = tune(loaded(model), dataset, SETTINGS, out=tmp_path / "prompts2", cache=cache, split=None)
@@ -295,6 +296,41 @@ def test_a_prompt_folder_that_exists_is_replaced_only_on_request(
     tune(loaded(model), dataset, other, overwrite=True, **options)
     assert content(out) != before
     assert names(tmp_path) == ["prompts"]
+
+
+def test_prompts_are_saved_before_they_are_evaluated_and_not_trained_again(
+    model: Path, dataset: Dataset, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: BaseException) -> None:
+        def raised(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(experiment, "_evaluate", raised)
+
+    options: dict[str, Any] = {"cache": cache, "out": tmp_path / "prompts"}
+    whole = tune(loaded(model), dataset, SETTINGS, cache=cache, out=tmp_path / "whole")
+    vectors = content(tmp_path / "whole")["prompt.safetensors"]
+    with monkeypatch.context():
+        fail(MemoryError("no room for BM25"))
+        found = tune(loaded(model), dataset, SETTINGS, **options)
+        assert (found.failed, found.systems) == ("no room for BM25", {})
+        assert content(tmp_path / "prompts")["prompt.safetensors"] == vectors
+        fail(Stop())  # now it is killed
+        with pytest.raises(Stop):
+            tune(loaded(model), dataset, SETTINGS, **options)
+    monkeypatch.undo()
+    other = replace(SETTINGS, seed=1)
+    with pytest.raises(UserError, match="prompts exists already, made by a run with other settings, data or model"):
+        tune(loaded(model), dataset, other, **options)
+    trained: list[Step] = []
+    found = tune(loaded(model), dataset, SETTINGS, on_step=lambda step, _: trained.append(step), **options)
+    assert trained == []
+    assert content(tmp_path / "prompts") == content(tmp_path / "whole")
+    assert found.to_json()["systems"] == whole.to_json()["systems"]
+    assert json.dumps(found.to_json()["choice"]) == json.dumps(whole.to_json()["choice"])
+    assert names(tmp_path) == ["prompts", "whole"]
+    with pytest.raises(UserError, match="exists already; choose another name or pass --overwrite"):
+        tune(loaded(model), dataset, SETTINGS, **options)  # nothing is missing
 
 
 def test_settings_that_the_model_cannot_take_leave_nothing(

@@ -24,6 +24,7 @@ from retrieval_prompts.cli.commands.pull import pull
 from retrieval_prompts.cli.commands.push import push as push_command
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import compare
+from retrieval_prompts.files import sealed
 from retrieval_prompts.interop.hub import fetch, hub_name, located, push
 from retrieval_prompts.interop.model_card import model_card
 from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, read_description, save_prompts
@@ -182,7 +183,7 @@ def test_a_path_as_a_base_model_is_refused(name: str, hub: FakeHub) -> None:
     push(PROMPTS, "me/toy")
     description = json.loads(hub.files["me/toy"]["prompt.json"])
     description["base"]["name"] = name
-    hub.files["me/toy"]["prompt.json"] = json.dumps(description).encode()
+    hub.files["me/toy"]["prompt.json"] = json.dumps(sealed(description)).encode()
     assert refusal(located, "hf:me/toy") == (
         f"me/toy on the hub names {name!r} as its base model; expected the name of a model on the hub"
     )

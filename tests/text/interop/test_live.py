@@ -175,6 +175,10 @@ def test_what_made_the_prompts_is_saved_too(encoder: str, common: bool, toy_towe
     live.load_state_dict(SavedPrompts(tmp_path).state_dict())
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
     assert np.array_equal(live.encode_query(ALL), model.as_sentence_transformer().encode_query(ALL))
+    file = tmp_path / "prompt_encoder.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"prompt_encoder\.safetensors was changed after it was written; take another"):
+        SavedPrompts(tmp_path).state_dict()
     BiEncoder(model.tower).attach("query", length=3).as_sentence_transformer().save(str(tmp_path))
     assert not (tmp_path / "prompt_encoder.safetensors").exists(), "tables need none, and that of before is gone"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts import folder as artifacts
 from retrieval_prompts.prompts.folder import FORMAT, PromptFolder, load_prompts, read_description, save_prompts
+from retrieval_prompts.towers.fingerprint import digest
 
 BASE = {"name": "toy", "fingerprint": "f" * 64, "dimension": 6, "width": 4}
 GENERATOR = torch.Generator().manual_seed(0)
@@ -26,6 +30,11 @@ PROMPTS = PromptFolder("prefix", VECTORS, BASE, 0.5, {"epochs": 3, "scores": [0.
 def folder(tmp_path: Path) -> Path:
     save_prompts(tmp_path / "prompts", PROMPTS)
     return tmp_path / "prompts"
+
+
+def fields(file: Path) -> dict[str, Any]:
+    """Those of a description, without the digest of them all: what is garbled is found by itself too."""
+    return {name: value for name, value in json.loads(file.read_text()).items() if name != "sha256"}
 
 
 def refusal(folder: Path) -> str:
@@ -151,7 +160,7 @@ def test_bad_json(folder: Path) -> None:
 )
 def test_a_garbled_description(change: dict[str, Any], reason: str, folder: Path) -> None:
     file = folder / "prompt.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    file.write_text(json.dumps(fields(file) | change))
     assert reason in refusal(folder)
 
 
@@ -164,7 +173,7 @@ def test_a_description_that_is_no_object(content: str, folder: Path) -> None:
 
 def test_a_lacking_field(folder: Path) -> None:
     file = folder / "prompt.json"
-    description = json.loads(file.read_text())
+    description = fields(file)
     for name in ("kind", "for", "base", "strength", "training", "tensors", "fingerprint"):
         file.write_text(json.dumps({key: value for key, value in description.items() if key != name}))
         assert refusal(folder) == f"{file} lacks or garbles a field ('{name}'); restore or train it again"
@@ -239,5 +248,67 @@ def test_the_first_format_is_read_and_written_anew_bit_for_bit(tmp_path: Path) -
 def test_a_damaged_folder_of_the_first_format(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
     shutil.copytree(FIRST, tmp_path / "old")
     file = tmp_path / "old" / "prompt.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    file.write_text(json.dumps(fields(file) | change))
     assert reason in refusal(tmp_path / "old")
+
+
+# --- what nobody would write ----------------------------------------------------------------------------------------
+
+
+def write_sound(folder: Path, tensors: dict[str, torch.Tensor], **about: Any) -> None:
+    """A prompt folder with any tensors, and digests that are right."""
+    folder.mkdir()
+    save_file(tensors, folder / "prompt.safetensors")
+    description = {"format": FORMAT, "for": "text", "kind": "input", "base": BASE, "strength": 1.0, "training": {}}
+    description["tensors"] = {name: list(value.shape) for name, value in tensors.items()}
+    description["fingerprint"] = digest(tensors, before="input")
+    (folder / "prompt.json").write_text(json.dumps(sealed(description | about)))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.tensor(1.0), r"query prompt of shape \(layers, length, width\) .*, got \(\)"),
+        (torch.ones(4), r"query prompt of shape \(layers, length, width\) .*, got \(4,\)"),
+        (torch.ones(1, 100_000, 1), r"with a length of at most 4,096, got \(1, 100000, 1\)"),
+        (torch.ones(1, 2, 4).long(), r"expected finite numbers in float32, got 'query' of int64 \(1, 2, 4\)"),
+        (torch.full((1, 2, 4), torch.nan), r"expected finite numbers in float32, got 'query' of float32 \(1, 2, 4\)"),
+        (torch.ones(1, 0, 4), r"expected finite numbers in float32, got 'query' of float32 \(1, 0, 4\)"),
+    ],
+)
+def test_tensors_of_an_absurd_shape(tensor: torch.Tensor, message: str, tmp_path: Path) -> None:
+    write_sound(tmp_path / "prompts", {"query": tensor})
+    assert re.search(message, refusal(tmp_path / "prompts"))
+
+
+def test_numbers_and_depths_beyond_all_bounds(tmp_path: Path) -> None:
+    write_sound(tmp_path / "prompts", {"query": torch.ones(1, 2, 4)}, base=BASE | {"dimension": math.inf})
+    assert "lacks or garbles a field (cannot convert float infinity to integer)" in refusal(tmp_path / "prompts")
+    file = tmp_path / "prompts" / "prompt.json"
+    for text in ("[" * 200_000, '{"strength": ' + "1" * 10_000 + "}"):
+        file.write_text(text)
+        assert f"{file} is not valid JSON (" in refusal(tmp_path / "prompts")
+
+
+def test_links_out_of_the_folder_are_not_followed(folder: Path) -> None:
+    for name in ("prompt.json", "prompt.safetensors"):
+        (folder / name).rename(folder.parent / name)
+        (folder / name).symlink_to(folder.parent / name)
+        assert f"{folder / name} is a link to {folder.parent / name}, outside its folder" in refusal(folder)
+        (folder / name).unlink()
+        (folder.parent / name).rename(folder / name)
+    load_prompts(folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"strength": 0.5', '"strength": 0.25'), ('"name": "toy"', '"name": "toi"'), ('"epochs": 3', '"epochs": 4')],
+)
+def test_an_edited_description_is_refused(before: str, after: str, folder: Path) -> None:
+    file = folder / "prompt.json"
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+    assert refusal(folder).startswith(f"{file} was changed after it was written (its sha256 differs); restore it")
+    file.write_text(json.dumps(json.loads(text)))  # only its spaces
+    load_prompts(folder)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -526,9 +527,17 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         lambda: save_file(tensors, path, {**metadata, "state": "{"}),
         lambda: save_file(tensors, path, {**metadata, "state": '{"epoch": 1}'}),
         lambda: save_file({"module.other": torch.zeros(2)}, path, metadata),
+        lambda: save_file({name: tensors[name] for name in sorted(tensors)[1:]}, path, metadata),
+        lambda: save_file(tensors, path, {**metadata, "sha256": "1" * 10_000}),
+        lambda: save_file(tensors, path, {**metadata, "history": "[" * 100_000}),
         lambda: save_file({**tensors, "module.place": torch.zeros(3)}, path, metadata),
         lambda: path.mkdir(),
     ]
+    damaged = bytearray(good)
+    for at in range(8, len(good), 3):
+        damaged[at] ^= 1 << (at % 8)
+        changes.insert(0, partial(path.write_bytes, bytes(damaged)))
+        damaged[at] = good[at]
     for change in changes:
         write(change)
         with pytest.raises(

@@ -13,7 +13,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import default_cache
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.vectors import blocks as stored
-from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks
+from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks, sound
 from retrieval_prompts.vectors.encode import encode_texts
 
 ToyTower = Callable[..., TextTower]
@@ -101,8 +101,15 @@ def test_another_encoder_finds_nothing(tower_of_blocks: TextTower, tmp_path: Pat
         lambda content: b"garbage" * 100,
         lambda content: content.replace(b"'<f4'", b"'<f8'"),
         lambda content: content.replace(b"(4, 32)", b"(8, 16)"),
+        lambda content: content[:-32],
+        lambda content: content[:200] + bytes([content[200] ^ 1]) + content[201:],
+        lambda content: bytes(len(content)),
+        lambda content: content[:-1] + bytes([content[-1] ^ 128]),
     ],
-    ids=["cut", "cut in the header", "empty", "garbage", "other numbers", "another shape"],
+    ids=[
+        *("cut", "cut in the header", "empty", "garbage", "other numbers", "another shape"),
+        *("without a digest", "a flipped bit", "zeros", "a bit of the digest"),
+    ],
 )
 def test_a_damaged_block_is_encoded_again(
     damage: Callable[[bytes], bytes], tower_of_blocks: TextTower, tmp_path: Path
@@ -116,6 +123,27 @@ def test_a_damaged_block_is_encoded_again(
     assert blocks.encoded == 4
     assert np.array_equal(blocks.array(), expected)
     assert file.read_bytes() == whole
+
+
+def test_blocks_that_were_exchanged_or_deleted_are_encoded_again(tower_of_blocks: TextTower, tmp_path: Path) -> None:
+    expected = blocks_of(tower_of_blocks, DOCUMENTS[:8], tmp_path).array()
+    one, two = files(tmp_path)
+    contents = [one.read_bytes(), two.read_bytes()]
+    one.write_bytes(contents[1])
+    blocks = blocks_of(tower_of_blocks, DOCUMENTS[:8], tmp_path)
+    assert (blocks.encoded, [one.read_bytes(), two.read_bytes()]) == (4, contents)
+    assert np.array_equal(blocks.array(), expected)
+    two.unlink()
+    assert blocks_of(tower_of_blocks, DOCUMENTS[:8], tmp_path).encoded == 4
+    assert sound(one) and sound(two)
+
+
+def test_what_a_killed_run_left_in_the_cache_is_swept(tower_of_blocks: TextTower, tmp_path: Path) -> None:
+    blocks_of(tower_of_blocks, DOCUMENTS[:4], tmp_path)
+    (file,) = files(tmp_path)
+    (file.parent / f".{file.name}.new-abcdefgh").write_bytes(b"half")
+    assert blocks_of(tower_of_blocks, DOCUMENTS[:4], tmp_path).encoded == 0
+    assert files(tmp_path) == [file]
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tower_of_blocks: TextTower, tmp_path: Path) -> None:

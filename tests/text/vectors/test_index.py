@@ -15,6 +15,8 @@ import pytest
 
 from retrieval_prompts.data.beir_folder import Corpus, Document
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.files import digest, of_blocks
+from retrieval_prompts.vectors import index_files
 from retrieval_prompts.vectors.index import Index
 
 ENCODER = {"model": "toy", "fingerprint": "f" * 64, "document_prompt": None}
@@ -404,6 +406,7 @@ def test_round_trip(tmp_path: Path, corpus: Corpus, mmap: bool) -> None:
         "documents.jsonl",
         "ids.json",
         "index.faiss",
+        "lines.npy",
         "manifest.json",
         "offsets.npy",
     ]
@@ -420,7 +423,12 @@ def test_manifest(tmp_path: Path) -> None:
     assert manifest.pop("created_with").startswith("retrieval-prompts")
     assert len(manifest.pop("ids")) == len(manifest.pop("documents")) == 64
     assert manifest.pop("digests") == {}  # of folders beside it
-    assert manifest.pop("files").keys() == {"index.faiss", "ids.json", "documents.jsonl", "offsets.npy"}
+    files = {"index.faiss", "ids.json", "documents.jsonl", "offsets.npy", "lines.npy"}
+    assert manifest.pop("files").keys() == files
+    blocks = manifest.pop("blocks")
+    assert blocks.keys() == files - {"ids.json"}
+    assert blocks["index.faiss"] == [digest(tmp_path / "index" / "index.faiss")]
+    assert len(manifest.pop("sha256")) == 64
     assert manifest == {
         "format": 1,
         "factory": "Flat",
@@ -479,7 +487,9 @@ def test_save_overwrites_only_when_told_to_even_the_folder_it_was_opened_from(tm
 def edit_manifest(**changes: Any) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         path = folder / "manifest.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        fields = json.loads(path.read_text())
+        del fields["sha256"]  # as in an older index: what is garbled is found by itself too
+        path.write_text(json.dumps({**fields, **changes}))
 
     return edit
 
@@ -495,6 +505,28 @@ def other_vectors(folder: Path) -> None:
     index = faiss.IndexFlatIP(8)
     index.add(np.ones((1, 8), dtype=np.float32))
     faiss.write_index(index, str(folder / "index.faiss"))
+
+
+def flip(path: Path, at: bytes | None = None) -> None:
+    """One bit, of the last byte or where `at` begins."""
+    content = bytearray(path.read_bytes())
+    content[-1 if at is None else content.index(at)] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def older(damage: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Damage of an index that has no checksums of its vectors."""
+
+    def both(folder: Path) -> None:
+        edit_manifest(blocks={})(folder)
+        damage(folder)
+
+    return both
+
+
+def linked(folder: Path) -> None:
+    (folder / "index.faiss").rename(folder.parent / "elsewhere")
+    (folder / "index.faiss").symlink_to(folder.parent / "elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -524,7 +556,15 @@ def other_vectors(folder: Path) -> None:
             lambda f: (f / "index.faiss").write_bytes(bytes((f / "index.faiss").stat().st_size)),
             "is damaged, index again",
         ),
-        (other_vectors, r"\(1, 8\) vectors and 4 ids where the manifest says \(4, 2\)"),
+        (other_vectors, r"is damaged, index again: index\.faiss was changed"),
+        (older(other_vectors), r"\(1, 8\) vectors and 4 ids where the manifest says \(4, 2\)"),
+        (lambda f: flip(f / "manifest.json", b"toy"), r"manifest\.json was changed after it was written \(its sha256"),
+        (lambda f: flip(f / "offsets.npy"), r"is damaged, index again: offsets\.npy was changed"),
+        (lambda f: flip(f / "lines.npy"), r"is damaged, index again: lines\.npy was changed"),
+        (lambda f: flip(f / "index.faiss"), r"is damaged, index again: index\.faiss was changed"),
+        (edit_manifest(files={"../../etc/passwd": 1}), "names the file '../../etc/passwd', which lies outside it"),
+        (edit_manifest(files={"/etc/passwd": 1}), "names the file '/etc/passwd', which lies outside it"),
+        (linked, r"index\.faiss is a link to .*elsewhere, outside its folder; it is not read"),
         (exchange_ids, "ids.json was changed"),
     ],
 )
@@ -549,6 +589,97 @@ def test_exchanged_texts_are_noticed_when_they_are_read(tmp_path: Path) -> None:
     assert opened.document("d0") == DOCUMENTS[0]
     with pytest.raises(UserError, match=r"documents\.jsonl changed after it was opened.*found 'dX' where 'd1' was"):
         opened.document("d1")
+
+
+def test_a_bit_of_a_text_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+    build().save(tmp_path / "index")
+    flip(tmp_path / "index" / "documents.jsonl", b"title d1")
+    opened = Index.open(tmp_path / "index")
+    assert opened.document("d0") == DOCUMENTS[0]
+    with pytest.raises(UserError, match=r"\(the line of 'd1' is not the one that was written\)"):
+        opened.document("d1")
+    with pytest.raises(UserError, match=r"index in .* is damaged, index again: documents\.jsonl was changed"):
+        index_files.verify(tmp_path / "index")
+
+
+TYPES = ("Flat", "SQfp16", "SQ8", "HNSW8", "IVF4,Flat", "PCA8,Flat", "PQ4x4")
+
+
+@pytest.mark.parametrize("factory", TYPES)
+def test_every_single_bit_of_an_index_is_noticed(factory: str, tmp_path: Path) -> None:
+    index = build(random_vectors(640), None, names(640), factory=factory)
+    index.save(tmp_path / "index")
+    path = tmp_path / "index" / "index.faiss"
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for bit in (*range(0, 800, 11), *random.integers(0, 8 * len(whole), 80)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(UserError, match=r"index again: index\.faiss was changed$"):
+            Index.open(tmp_path / "index")
+    path.write_bytes(whole)
+    assert index_files.verify(tmp_path / "index")
+    assert len(Index.open(tmp_path / "index")) == 640
+
+
+def test_the_vectors_of_another_corpus_of_the_same_size_are_refused(tmp_path: Path) -> None:
+    build().save(tmp_path / "index")
+    build(VECTORS[::-1]).save(tmp_path / "other")
+    (tmp_path / "index" / "index.faiss").write_bytes((tmp_path / "other" / "index.faiss").read_bytes())
+    with pytest.raises(UserError, match=r"index\.faiss was changed"):
+        Index.open(tmp_path / "index")
+
+
+def test_of_a_large_file_the_ends_are_read_at_opening_and_all_of_it_by_verify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"block": 64}
+    monkeypatch.setattr(index_files, "BOUND", 1000)
+    monkeypatch.setattr(index_files, "of_blocks", lambda path, only=None: of_blocks(path, only, **small))
+    build(random_vectors(50), None, names(50)).save(tmp_path / "index")
+    path = tmp_path / "index" / "index.faiss"
+    whole = path.read_bytes()
+    assert len(whole) > 1000
+    for at, noticed in ((3, True), (len(whole) // 2, False), (len(whole) - 3, True)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        if noticed:
+            with pytest.raises(UserError, match=r"index\.faiss was changed, first in block"):
+                Index.open(tmp_path / "index")
+        else:
+            Index.open(tmp_path / "index")
+        with pytest.raises(UserError, match=r"index\.faiss was changed, first in block"):
+            index_files.verify(tmp_path / "index")
+
+
+def test_an_index_without_checksums_is_read_and_nobody_can_tell(tmp_path: Path) -> None:
+    build().save(tmp_path / "index")
+    edit_manifest(blocks={})(tmp_path / "index")
+    assert Index.open(tmp_path / "index").document("d1") == DOCUMENTS[1]
+    assert not index_files.verify(tmp_path / "index")
+
+
+def test_an_index_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "index.faiss")
+
+    build().save(tmp_path / "index")
+    monkeypatch.setattr("retrieval_prompts.vectors.index._read_vectors", forbidden)  # root may read anything
+    with pytest.raises(
+        UserError, match=r"^the index in .*index cannot be read: \[Errno 13\] Permission denied: 'index"
+    ):
+        Index.open(tmp_path / "index")
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+
+    def full(*_: object) -> None:
+        raise RuntimeError("Error in virtual size_t FileIOWriter at /x/io.cpp:42: Error: write error: No space left")
+
+    monkeypatch.setattr(faiss, "write_index", full)
+    with pytest.raises(UserError, match=r"^the index cannot be written to .*index: write error: No space left$"):
+        build().save(tmp_path / "index")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the encoder --------------------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ def test_beir_prints_a_table_writes_everything_and_goes_on(
         assert any(title in line for line in done.out.splitlines())
     names = {f"{data}.{system}.trec" for data in ("one", "two") for system in result["datasets"]["one"]["systems"]}
     assert {path.name for path in out.iterdir()} == names | {
+        "SHA256SUMS",
         "results.json",
         "table.md",
         "table.csv",

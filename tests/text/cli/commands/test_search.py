@@ -15,6 +15,7 @@ from command_line import Command, Done, command_line
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli import app as cli
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
+from retrieval_prompts.files import sealed
 from retrieval_prompts.vectors.index import Index
 
 QUESTION = "what does the evidence show about copper and river"
@@ -89,7 +90,7 @@ def test_the_index_holds_the_words_and_says_so(command: Command, model: Path, da
 
 def test_an_index_may_do_without_words(wordless: Path) -> None:
     assert sorted(path.name for path in wordless.iterdir()) == [
-        *("documents.jsonl", "ids.json", "index.faiss", "manifest.json", "offsets.npy")
+        *("documents.jsonl", "ids.json", "index.faiss", "lines.npy", "manifest.json", "offsets.npy")
     ]
     assert HybridIndex.open(wordless) is None
 
@@ -151,7 +152,7 @@ def test_the_weight_of_the_prompts(
         folder = tmp_path / f"weight-{own}"
         shutil.copytree(prompts, folder)
         about = json.loads((folder / "prompt.json").read_text())
-        (folder / "prompt.json").write_text(json.dumps({**about, "bm25_weight": own}))
+        (folder / "prompt.json").write_text(json.dumps(sealed({**about, "bm25_weight": own})))
         return folder
 
     def found(prompts: Path, *arguments: object) -> Any:
@@ -213,3 +214,15 @@ def test_words_of_another_index_are_one_line(
     refused(command("search", index, "copper"), "index/bm25 is damaged or of other documents, index again: bm25/")
     assert len(Index.open(index)) == 40  # the vectors are sound
     assert command("search", index, "copper", "--bm25-weight", "0").out.startswith("dense\n")
+
+
+def test_what_a_title_does_to_a_terminal_is_shown_not_done(command: Command, model: Path, tmp_path: Path) -> None:
+    odd = "\x1b]0;owned\x07\x1b[2J\u202e"
+    row = {"_id": f"id{odd}", "title": f"title{odd}", "text": f"copper{odd}"}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "corpus.jsonl").write_text(json.dumps(row))
+    assert command("index", tmp_path / "data", "--out", tmp_path / "index", "--model", model).code == 0
+    done = command("search", tmp_path / "index", "copper")
+    assert done.code == 0
+    assert not set("\x1b\x07\u202e") & set(done.out)
+    assert "title\\x1b]0;owned\\x07\\x1b[2J\\u202e" in done.out

@@ -1,0 +1,168 @@
+"""What lies at a path, and whether it is as it was written: a verdict on each artifact, by its checksums."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval_prompts.errors import UserError, first_line
+
+Check = Callable[[Path], bool]  # True: sound; False: it has no checksums; UserError: what is wrong
+RUNS, RANKED = "runs", (".trec", ".trec.gz", ".qrels.tsv")
+BLOCK = re.compile(r"[0-9a-f]{64}\.npy")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one artifact.
+
+    Args:
+        sound: None: nobody can tell, for it was written without checksums.
+        reason: what is wrong with one that is not sound.
+    """
+
+    path: Path
+    kind: str
+    sound: bool | None
+    reason: str = ""
+
+    def line(self) -> str:
+        """For people."""
+        if self.sound is None:
+            return f"{self.path}: {self.kind}, cannot be told: written without checksums"
+        return f"{self.path}: {self.kind}, " + ("sound" if self.sound else f"NOT SOUND: {self.reason}")
+
+
+def verdicts(path: Path, more: tuple[tuple[str, str, Check], ...] = ()) -> Iterator[Verdict]:
+    """The verdicts on an artifact, or on all artifacts in a folder.
+
+    Args:
+        more: (pattern of a file's name, kind, check) of kinds that this package does not know.
+
+    Raises UserError for a path that does not exist.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if path.is_dir():
+        yield from _folders(path, more)
+    else:
+        found = _file(path, more)
+        yield found if found is not None else Verdict(path, "file", False, "it is no artifact of this package")
+
+
+def _folders(path: Path, more: tuple[tuple[str, str, Check], ...]) -> Iterator[Verdict]:
+    kind = None
+    for marker, kind, check in FOLDERS:
+        if (path / marker).is_file():
+            yield _verdict(path, kind, check)
+            if kind != RUNS:  # a benchmark holds prompts too
+                return
+            break
+    else:
+        kind = None
+    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _folders(path / entry.name, more)
+        elif not (kind == RUNS and entry.name.endswith(RANKED)) and (found := _file(path / entry.name, more)):
+            yield found
+
+
+def _file(path: Path, more: tuple[tuple[str, str, Check], ...]) -> Verdict | None:
+    if BLOCK.fullmatch(path.name):
+        return _verdict(path, "cached vectors", _block)
+    if path.name.endswith((".partial", ".partial.2")) or ".partial.fold" in path.name:
+        return _verdict(path, "checkpoint", _checkpoint)
+    if path.name.endswith(RANKED):
+        return _verdict(path, "run" if ".trec" in path.name else "judgements", _listed)
+    for pattern, kind, check in more:
+        if fnmatch.fnmatchcase(path.name, pattern):
+            return _verdict(path, kind, check)
+    return None
+
+
+def _verdict(path: Path, kind: str, check: Check) -> Verdict:
+    try:
+        return Verdict(path, kind, True if check(path) else None)
+    except (UserError, OSError) as error:
+        return Verdict(path, kind, False, first_line(error))
+
+
+def _prompts(folder: Path) -> bool:
+    from retrieval_prompts.files import check_seal, read_json
+    from retrieval_prompts.prompts.folder import DESCRIPTION, OLD_CLIP, describe, load_prompts, read
+
+    about = read_json(folder / DESCRIPTION)
+    if isinstance(about, dict) and (about.get("for") == "clip" or about.get("format") == OLD_CLIP):
+        read(folder, describe(folder, "clip"))
+    else:
+        load_prompts(folder)
+    return check_seal(folder / DESCRIPTION, about)
+
+
+def _index(folder: Path) -> bool:
+    from retrieval_prompts.vectors.index import Index
+    from retrieval_prompts.vectors.index_files import verify
+
+    sound = verify(folder)
+    if not sound:
+        Index.open(folder)
+    return sound
+
+
+def _runs(folder: Path) -> bool:
+    from retrieval_prompts.files import check_all_listed, check_seal, read_json
+
+    result = read_json(folder / "results.json")
+    sealed = check_seal(folder / "results.json", result if isinstance(result, dict) else {})
+    return check_all_listed(folder) and sealed
+
+
+def _all_listed(folder: Path) -> bool:
+    from retrieval_prompts.files import check_all_listed
+
+    return check_all_listed(folder)
+
+
+def _listed(path: Path) -> bool:
+    from retrieval_prompts.files import check_listed
+
+    return check_listed(path)
+
+
+def _block(path: Path) -> bool:
+    from retrieval_prompts.vectors.blocks import sound
+
+    if not sound(path):
+        raise UserError("it is damaged, or of before there were checksums; it is encoded again when it is asked for")
+    return True
+
+
+def _checkpoint(path: Path) -> bool:
+    from retrieval_prompts.training.loop import read_checkpoint
+
+    read_checkpoint(path)
+    return True
+
+
+def _classes(folder: Path) -> bool:
+    return _all_listed(folder) and _index(folder / "index")
+
+
+FOLDERS: tuple[tuple[str, str, Check], ...] = (
+    ("prompt.json", "prompts", _prompts),
+    ("prompt.safetensors", "prompts", _prompts),
+    ("classes.json", "classifier", _classes),
+    ("classes.safetensors", "classifier", _classes),
+    ("manifest.json", "index", _index),
+    ("index.faiss", "index", _index),
+    ("modules.json", "checkpoint of sentence-transformers", _all_listed),
+    ("config_sentence_transformers.json", "checkpoint of sentence-transformers", _all_listed),
+    ("adapter_config.json", "PEFT adapter", _all_listed),
+    ("adapter_model.safetensors", "PEFT adapter", _all_listed),
+    ("results.json", RUNS, _runs),
+    ("SHA256SUMS", RUNS, _all_listed),
+)

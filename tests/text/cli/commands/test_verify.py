@@ -1,0 +1,141 @@
+"""retrieval-prompts verify and multimodal-prompts verify: what is sound, and any single change to what is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from command_line import Command, command_line
+
+from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.cli.app import main
+from retrieval_prompts.interop.peft import write_adapter
+from retrieval_prompts.prompts.folder import PromptFolder, save_prompts
+from retrieval_prompts.training.loop import LoopSettings, fit
+
+BASE = {"name": "toy", "fingerprint": "f" * 64, "dimension": 6, "width": 4}
+FIRST = Path(__file__).parents[3] / "data" / "text_prompts_1"  # of an older format
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return command_line("retrieval-prompts", main, monkeypatch, capsys, columns=300)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of each: prompts, an index with words, an export, an adapter, runs, a checkpoint of training, a cache."""
+    from typer.testing import CliRunner
+
+    from retrieval_prompts.cli.app import app
+
+    folder = tmp_path_factory.mktemp("all")
+    model = tiny.write_model(tmp_path_factory.mktemp("model"))
+    data = tiny.write_data(tmp_path_factory.mktemp("data") / "toy", dev=True)
+    biencoder = BiEncoder.load(model, device="cpu").attach("query", length=2)
+    biencoder.save(folder / "prompts")
+    biencoder.export(folder / "export")
+    with pytest.warns(UserWarning, match="PEFT puts input prompts before the leading special tokens"):
+        write_adapter(biencoder, folder / "adapter")
+    for arguments in (
+        ["index", data, "--model", model, "--out", folder / "index", "--cache", folder / "cache"],
+        ["evaluate", data, "--model", model, "--run", folder / "runs", "--cache", folder / "cache"],
+    ):
+        done = CliRunner().invoke(app, [str(each) for each in arguments])
+        assert done.exit_code == 0, done.output
+    point = torch.nn.Linear(2, 1)
+    loop, loss = LoopSettings(1), lambda _: point.weight.sum()
+    list(fit(point, lambda _: [0], loss, None, loop, checkpoint=folder / "x.partial"))
+    return folder
+
+
+def lines(folder: Path) -> dict[str, str]:
+    return {
+        "adapter": "PEFT adapter",
+        "cache": "cached vectors",
+        "export": "checkpoint of sentence-transformers",
+        "index": "index",
+        "prompts": "prompts",
+        "runs": "runs",
+        "x.partial": "checkpoint",
+    }
+
+
+def test_all_is_sound(command: Command, everything: Path) -> None:
+    done = command("verify", everything)
+    assert (done.code, done.err) == (0, "")
+    said = done.out.splitlines()
+    for name, kind in lines(everything).items():
+        assert any(line.startswith(str(everything / name)) and line.endswith(f": {kind}, sound") for line in said)
+    assert len(said) == len(lines(everything))
+    done = command("verify", everything / "index", everything / "x.partial", "--json", "-")
+    assert done.json == [
+        {"path": str(everything / "index"), "kind": "index", "sound": True, "reason": ""},
+        {"path": str(everything / "x.partial"), "kind": "checkpoint", "sound": True, "reason": ""},
+    ]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, Path.unlink, lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])]
+)
+def test_any_changed_file_of_any_artifact_is_named_in_one_line(
+    damage: Callable[[Path], object], command: Command, everything: Path, tmp_path: Path
+) -> None:
+    files = [path.relative_to(everything) for path in sorted(everything.rglob("*")) if path.is_file()]
+    tried = 0
+    for name in files:
+        alone = name.name == "x.partial" or name.parts[0] == "cache"  # deleted, there is nothing to look at
+        if name.name == "SHA256SUMS" or (alone and damage is Path.unlink):
+            continue
+        top = name.parts[0]
+        kind = lines(everything)[top]
+        copy = tmp_path / str(tried)
+        if (everything / top).is_dir():
+            shutil.copytree(everything / top, copy / top)
+        else:
+            copy.mkdir()
+            shutil.copy(everything / top, copy / top)
+        damage(copy / name)
+        done = command("verify", copy)
+        assert done.code == 1, (name, done)
+        (wrong,) = [line for line in done.out.splitlines() if "NOT SOUND" in line]
+        assert f": {kind}, NOT SOUND: " in wrong
+        tried += 1
+    assert tried > 20
+
+
+def test_what_has_no_checksums_cannot_be_told(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "prompts"
+    shutil.copytree(FIRST, folder)
+    done = command("verify", folder)
+    assert done.code == 0
+    assert done.out == f"{folder}: prompts, cannot be told: written without checksums\n"
+
+
+def test_what_is_no_artifact(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = command("verify", tmp_path)
+    assert (done.code, done.out) == (1, f"{tmp_path}: holds no artifact that this package knows\n")
+    done = command("verify", tmp_path / "file")
+    assert (done.code, done.out) == (1, f"{tmp_path / 'file'}: file, NOT SOUND: it is no artifact of this package\n")
+    done = command("verify", tmp_path / "nowhere")
+    assert (done.code, done.err) == (2, f"error: {tmp_path / 'nowhere'} does not exist\n")
+
+
+def test_an_edited_strength_is_no_sound_prompt(command: Command, tmp_path: Path) -> None:
+    save_prompts(tmp_path / "prompts", PromptFolder("input", {"query": torch.ones(1, 2, 4)}, BASE))
+    path = tmp_path / "prompts" / "prompt.json"
+    path.write_text(path.read_text().replace('"strength": 1.0', '"strength": 0.5'))
+    done = command("verify", tmp_path)
+    assert done.code == 1
+    assert "prompt.json was changed after it was written (its sha256 differs)" in done.out
