@@ -47,7 +47,15 @@ class Kind:
 
 
 PROMPTS = Kind(("prompt.json", "prompt.safetensors"), ("README.md", "prompt_encoder.safetensors"))
-_INDEX = ("ids.json", "documents.jsonl", "offsets.npy", "lines.npy", "bm25/*.index.json", "bm25/*.index.npy")
+_INDEX = (
+    "ids.json",
+    "documents.jsonl",
+    "offsets.npy",
+    "lines.npy",
+    "bm25/*.index.json",
+    "bm25/*.index.npy",
+    "bm25/words.json",
+)
 INDEX = Kind(("manifest.json", "index.faiss"), _INDEX)
 RUNS = Kind(("results.json", "*.trec"), ("*.trec.gz", "*.qrels.tsv", "SHA256SUMS"))
 ADAPTER = Kind(("adapter_config.json", "adapter_model.safetensors"), ("README.md", "SHA256SUMS"))

@@ -630,7 +630,7 @@ def test_bad_data(command: Command, model: Path, data: Path, tmp_path: Path, nam
     [
         (["--side", "left"], "--side must be query, document or both, got 'left'"),
         (["--kind", "suffix"], "--kind must be input or prefix, got 'suffix'"),
-        (["--encoder", "gru"], "--encoder must be table, mlp or lstm, got 'gru'"),
+        (["--encoder", "gru"], "--encoder must be table, mlp, lstm, feedback or auto, got 'gru'"),
         (["--negatives", "hard"], "--negatives must be corpus, in-batch or mined, got 'hard'"),
         (["--init", "zeros"], "--init must be text:WORDS, vocab or gaussian, got 'zeros'"),
         (["--init", "text:"], "--init 'text:' has no words"),

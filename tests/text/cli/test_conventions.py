@@ -13,6 +13,7 @@ from command_line import Command, command_line
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli import app as cli
+from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.vectors.index import Index
@@ -106,7 +107,7 @@ def test_an_index_without_a_record_is_searched_as_before(
     assert command("index", data, "--out", index, "--model", other, "--query-words", "").code == 0
     manifest = json.loads((index / "manifest.json").read_text())
     del manifest["encoder"]["query_words"]
-    (index / "manifest.json").write_text(json.dumps(manifest))
+    (index / "manifest.json").write_text(json.dumps(sealed(manifest)))
     found = command("search", index, QUESTION, "--bm25-weight", "0", "--json", "-")
     assert (found.code, found.err) == (0, "")
     plain = BiEncoder.load(model).query_vectors([QUESTION])

@@ -17,6 +17,7 @@ from retrieval_prompts.data.beir_folder import Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.first_pass import FirstPass, with_words
 from retrieval_prompts.evaluation.hybrid import HybridIndex
+from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.feedback import MAP_RATE, FeedbackPrompt, Start, regress
 from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.towers.injection import prompt_shape
@@ -152,7 +153,7 @@ def test_a_folder_keeps_the_map_and_the_first_search(toy_tower: ToyTower, kind: 
     file = tmp_path / "prompts" / "prompt.json"
     about = json.loads(file.read_text())
     about["feedback"]["bm25_weight"] = 2
-    file.write_text(json.dumps(about))
+    file.write_text(json.dumps(sealed(about)))
     with pytest.raises(UserError, match=r"prompt\.json: expected a bm25_weight of feedback"):
         BiEncoder.load(tower.name, tmp_path / "prompts", device="cpu")
 
