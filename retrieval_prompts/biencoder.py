@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.data.beir_folder import Corpus
-from retrieval_prompts.data.plain_texts import one_or_many
+from retrieval_prompts.data.plain_texts import as_texts, one_or_many
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.first_pass import FirstPass
+from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.files import default_cache
 from retrieval_prompts.prompts.encoders import CHANGING, ENCODERS, KINDS, SIDES, PromptSum, PromptTable, fingerprint
-from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, save_prompts
+from retrieval_prompts.prompts.feedback import UNBOUND, FeedbackPrompt, Start, maker, modules_of, shape_of
+from retrieval_prompts.prompts.folder import Feedback, PromptFolder, load_prompts, save_prompts
 from retrieval_prompts.prompts.initialize import initial_vectors
 from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.prompts.strength import between, checked
 from retrieval_prompts.towers import injection
 from retrieval_prompts.towers.conventions import Conventions
-from retrieval_prompts.towers.probe import verify
+from retrieval_prompts.towers.probe import check_made, check_room, verify
 from retrieval_prompts.towers.text import DEFAULT_MODEL, Floats, TextTower, load_tower
 from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks
 from retrieval_prompts.vectors.encode import BLOCK, embed_texts, encode_texts
+from retrieval_prompts.vectors.index import Index
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+SECOND = 256  # queries whose prompts are made at once
 
 
 class BiEncoder(nn.Module):
@@ -64,6 +71,7 @@ class BiEncoder(nn.Module):
         self.strength = strength
         self.training_record: dict[str, Any] = {}
         self.bm25_weight: float | None = None
+        self.first_pass: FirstPass | None = None
         if self.prompts:
             self._check(kind, self.prompts)
 
@@ -114,9 +122,8 @@ class BiEncoder(nn.Module):
             folder = load_prompts(prompts)
         if model is None:
             model = folder.base["name"] if folder is not None else DEFAULT_MODEL
-        conventions = Conventions(query_words, document_words, similarity)
-        if folder is not None:
-            conventions = conventions.or_else(Conventions.recorded(folder.base))
+        recorded = Conventions() if folder is None else Conventions.recorded(folder.base)
+        conventions = Conventions(query_words, document_words, similarity).or_else(recorded)
         tower = load_tower(model, device=device, trust_remote_code=trust_remote_code, conventions=conventions)
         if folder is None:
             return cls(tower)
@@ -127,31 +134,22 @@ class BiEncoder(nn.Module):
         cls, tower: TextTower, folder: PromptFolder, *, strength: float | None = None, source: str = "these prompts"
     ) -> BiEncoder:
         """A loaded tower with the prompts of a folder. Raises UserError when they were made for another model."""
-        base = folder.base
-        if not tower.made(base):
-            if (differing := tower.conventions.differing(Conventions.recorded(base))) and base["name"] == tower.name:
-                raise UserError(f"{source} were made with {differing}; leave that to the prompts, or tune new ones")
-            raise UserError(
-                f"{source} belong to {base.get('name')} (fingerprint {base['fingerprint'][:12]}, dimension "
-                f"{base['dimension']}), not to {tower.name} ({tower.fingerprint[:12]}, dimension {tower.dimension}); "
-                "load that model, or tune prompts for this one"
-            )
+        check_made(tower, folder.base, source)
         for side, value in folder.vectors.items():
             expected = injection.prompt_shape(tower, folder.kind, value.shape[1])
             if tuple(value.shape) != expected:
                 raise UserError(f"{source}: the {side} prompt has shape {tuple(value.shape)}, expected {expected}")
-        modules: dict[str, nn.Module] = {
-            side: PromptTable(value.to(tower.device)) for side, value in folder.vectors.items()
-        }
-        made = cls(tower, folder.kind, modules, folder.strength if strength is None else strength)
-        made.training_record, made.bm25_weight = folder.training, folder.bm25_weight
-        return made
+        modules = modules_of(folder, tower, source)
+        biencoder = cls(tower, folder.kind, modules, folder.strength if strength is None else strength)
+        biencoder.training_record, biencoder.bm25_weight = folder.training, folder.bm25_weight
+        return biencoder
 
-    def attach(self, side: str | PromptSettings = "query", **given: Any) -> BiEncoder:
+    def attach(self, side: str | PromptSettings = "query", *, start: Start | None = None, **given: Any) -> BiEncoder:
         """Attach fresh prompt encoders; returns self. See `initialize.initial_vectors` for `init`.
 
         Args:
             side: "query", "document" or "both"; or whole settings.
+            start: of the map of a feedback prompt, which depends on the documents (see `feedback.regress`).
             given: other fields of `PromptSettings`; what is not given is the default of the kind. A common part of
                 both sides starts at zero.
 
@@ -159,10 +157,11 @@ class BiEncoder(nn.Module):
         """
         wanted = replace(side, **given) if isinstance(side, PromptSettings) else PromptSettings.of(side=side, **given)
         kind, length, init, seed = wanted.kind, wanted.length, wanted.init, wanted.seed
+        encoder = maker(wanted, start) if wanted.encoder == "feedback" else ENCODERS[wanted.encoder]
         with CHANGING, torch.random.fork_rng(devices=[]):  # the state of the generator is that of all threads
             torch.manual_seed(seed)
             made: dict[str, nn.Module] = {
-                each: ENCODERS[wanted.encoder](initial_vectors(self.tower, kind, length, init, seed))
+                each: encoder(initial_vectors(self.tower, kind, length, init, seed))
                 for each in (SIDES if wanted.side == "both" else (wanted.side,))
             }
         if wanted.common:
@@ -175,27 +174,66 @@ class BiEncoder(nn.Module):
             self.kind, self.prompts, self.strength, self.bm25_weight = kind, prompts, 1.0, None
         return self
 
-    def prompt(self, side: str) -> Tensor | None:
-        """The vectors (layers, length, width) of a side, with their gradient; None for a frozen side."""
-        return self.prompts[side]() if side in self.prompts else None
+    def prompt(self, side: str, documents: Tensor | None = None) -> Tensor | None:
+        """The vectors (layers, length, width) of a side, with their gradient; None for a frozen side.
+
+        Args:
+            documents: for a feedback prompt the vectors (queries, documents, dimension) of what a first search found;
+                it then makes a prompt a query (queries, layers, length, width). Without them it raises UserError.
+        """
+        if side not in self.prompts:
+            return None
+        return self.prompts[side]() if documents is None else self.prompts[side](documents)
+
+    @property
+    def feedback(self) -> FeedbackPrompt | None:
+        """The query prompt where it is made from the documents of a first search."""
+        found = dict(self.prompts.items()).get("query")
+        return found if isinstance(found, FeedbackPrompt) else None
+
+    def take(self, other: BiEncoder) -> None:
+        """Have the prompts of another bi-encoder over the same tower, and all that is known of them."""
+        self.kind, self.prompts, self.strength = other.kind, other.prompts, other.strength
+        self.training_record, self.bm25_weight = other.training_record, other.bm25_weight
+        self.first_pass = other.first_pass
+
+    def whole(self) -> BiEncoder:
+        """The same prompts at strength 1, with the same index to read."""
+        made = BiEncoder(self.tower, self.kind, dict(self.prompts.items()))
+        made.first_pass = self.first_pass
+        return made
+
+    def bind(self, searched: Index | HybridIndex) -> BiEncoder:
+        """Give a feedback prompt the index that its first search is in; returns self. Other prompts need none.
+
+        Raises UserError when the index is not of this frozen model's documents, or does not give its vectors back.
+        """
+        if (reads := self.feedback) is not None:
+            index = searched if isinstance(searched, Index) else searched.index
+            index.check_encoder(self.identity())
+            self.first_pass = FirstPass(searched, reads.documents, reads.bm25_weight)
+        return self
 
     def still(self, side: str) -> tuple[str, Tensor | None, float]:
-        """The kind of the prompts, the vectors of a side and the strength, all of one moment.
-
-        The vectors are a copy without a gradient, which a training in another thread does not change.
-        """
+        """The kind of the prompts, the vectors of a side and the strength, of one moment: a copy without a gradient,
+        which a training in another thread does not change; None where none are used. Not for feedback prompts."""
         with CHANGING:
-            prompt = self.prompt(side)
+            prompt = self.prompt(side) if self.strength > 0 else None
             return self.kind, None if prompt is None else prompt.detach().clone(), self.strength
 
-    def embed(self, ids: Sequence[list[int]], side: str, *, saving: bool = False) -> Tensor:
-        """Token ids (see `tokenize`) -> vectors (texts, dimension) ready to be compared, with gradients."""
-        vectors = embed_texts(self.tower, ids, side, self.kind, self.prompt(side), saving=saving)
+    def embed(
+        self, ids: Sequence[list[int]], side: str, *, documents: Tensor | None = None, saving: bool = False
+    ) -> Tensor:
+        """Token ids (see `tokenize`) -> vectors (texts, dimension) ready to be compared, with gradients.
+
+        `documents`: see `prompt`.
+        """
+        vectors = embed_texts(self.tower, ids, side, self.kind, self.prompt(side, documents), saving=saving)
         return self.tower.comparable(vectors)
 
     def tokenize(self, texts: list[str], side: str) -> list[list[int]]:
         """Token ids of each text, cut to the room that the prompt leaves."""
-        return self.tower.tokenize(texts, side, prompt=injection.prompt_room(self.kind, self.prompt(side)))
+        return self.tower.tokenize(texts, side, prompt=self._room(side))
 
     def encode_query(self, texts: str | Iterable[str]) -> Floats:
         """Queries -> vectors (queries, dimension) in float32; one string -> (dimension,).
@@ -226,8 +264,6 @@ class BiEncoder(nn.Module):
             mixed = [self.tower.comparable(self.encode_document(corpus.contents(*span))) for span in spans]
             return VectorBlocks(mixed, self.tower.dimension, count)
         kind, prompt, strength = self.still("document")
-        if strength == 0:
-            prompt = None
         identity = f"{self.tower.fingerprint}|document|{_name(kind, prompt, strength) or 'frozen'}"
         encoder = hashlib.sha256(identity.encode()).hexdigest()
         return encode_blocks(
@@ -259,9 +295,13 @@ class BiEncoder(nn.Module):
 
     def collapsed(self) -> PromptFolder:
         """The prompts as plain vectors with what they belong to."""
-        vectors = {side: module().detach() for side, module in self.prompts.items()}
-        if not vectors:
+        if not self.prompts:
             raise UserError("there is no prompt to save; attach one first")
+        reads, feedback = self.feedback, None
+        if reads is not None:
+            vectors, feedback = {"query": reads.vectors.detach()}, Feedback(reads.parts(), reads.bm25_weight)
+        else:
+            vectors = {side: module().detach() for side, module in self.prompts.items()}
         base = {
             "name": self.tower.name,
             "fingerprint": self.tower.fingerprint,
@@ -270,7 +310,7 @@ class BiEncoder(nn.Module):
             "pools_prompt": self.tower.pools_prompt,
             **asdict(self.tower.conventions),
         }
-        return PromptFolder(self.kind, vectors, base, self.strength, self.training_record, self.bm25_weight)
+        return PromptFolder(self.kind, vectors, base, self.strength, self.training_record, self.bm25_weight, feedback)
 
     def export(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a stock sentence-transformers checkpoint; see `interop.export.export`."""
@@ -304,8 +344,10 @@ class BiEncoder(nn.Module):
         texts = one_or_many(texts)
         if isinstance(texts, str):
             return self._encode([texts], side)[0]
+        if side == "query" and self.feedback is not None and self.strength > 0:
+            return self._encode_twice(as_texts(texts))
         kind, prompt, strength = self.still(side)
-        if prompt is None or strength == 0:
+        if prompt is None:
             return encode_texts(self.tower, texts, side)
         prompted = encode_texts(self.tower, texts, side, kind, prompt)
         if strength == 1:
@@ -313,28 +355,46 @@ class BiEncoder(nn.Module):
         frozen = encode_texts(self.tower, texts, side)
         return between(frozen, prompted, strength, unit=self.tower.unit_length)
 
+    @torch.no_grad()
+    def _encode_twice(self, texts: list[str]) -> Floats:
+        """Queries -> vectors by prompts that are made from what the frozen vectors find."""
+        with CHANGING:
+            module, kind, strength = copy.deepcopy(self.prompts["query"]), self.kind, self.strength
+        frozen = encode_texts(self.tower, texts, "query")
+        prompted = np.empty_like(frozen)
+        for start in range(0, len(texts), SECOND):
+            part = slice(start, start + SECOND)
+            documents = self.read(texts[part], self.tower.comparable(frozen[part]))
+            vectors = module(documents)
+            prompted[part] = encode_texts(self.tower, texts[part], "query", kind, vectors)
+        return between(frozen, prompted, strength, unit=self.tower.unit_length) if strength < 1 else prompted
+
+    def read(self, texts: Sequence[str], frozen: Floats) -> Tensor:
+        """The document vectors (queries, documents, dimension) that a feedback prompt is made from.
+
+        Args:
+            frozen: the queries' frozen vectors (queries, dimension), ready to be compared.
+
+        Raises UserError without an index; see `bind`.
+        """
+        if self.first_pass is None:
+            raise UserError(UNBOUND)
+        found = self.first_pass.vectors(self.first_pass.positions(texts, frozen))
+        return torch.from_numpy(found).to(self.tower.device)
+
+    def _room(self, side: str) -> int:
+        """The tokens that a side's prompt takes from the text."""
+        return shape_of(self.prompts[side])[1] if self.kind == "input" and side in self.prompts else 0
+
     def _check(self, kind: str, prompts: nn.ModuleDict) -> None:
         """Say where a prompt takes room from the text, and probe the model. Raises UserError."""
         for side, module in prompts.items():
-            room = injection.prompt_room(kind, module())
-            before, after = self.tower.text_length(side), self.tower.total_length(side, room) - room
-            if after < before:
-                if after <= self.tower.lead + 8:
-                    raise UserError(
-                        f"a {side} prompt of {room} leaves {max(after, 0)} of {before} tokens to the text; "
-                        "use a smaller --length"
-                    )
-                warnings.warn(
-                    f"{self.tower.name} has {self.tower.positions} positions: with a {side} prompt of {room} its texts "
-                    f"are cut at {after} tokens, not {before}; a prefix (--kind prefix) takes none",
-                    UserWarning,
-                    stacklevel=3,
-                )
+            check_room(self.tower, side, shape_of(module)[1] if kind == "input" else 0)
         verify(self.tower, kind)
 
 
 def _name(kind: str, prompt: Tensor | None, strength: float) -> str | None:
     """What distinguishes the vectors of a side from those of other prompts; None: they are the frozen model's."""
-    if prompt is None or strength == 0:
+    if prompt is None:
         return None
     return fingerprint(kind, prompt) + ("" if strength == 1 else f"@{strength}")

@@ -17,7 +17,7 @@ Data = Annotated[
     str,
     typer.Argument(
         help="image folder (train/<class>/*, test/... or <class>/*), CSV (path,label[,split]), hf:NAME or "
-        "torchvision:NAME; or captions: Karpathy JSON, JSONL, CSV (image,caption)"
+        "torchvision:NAME; or captions: COCO's or Karpathy's JSON, JSONL, CSV (image,caption)"
     ),
 ]
 Model = Annotated[

@@ -237,10 +237,10 @@ class BenchmarkDataset:
     @property
     def prompt_identity(self) -> dict[str, Any]:
         """What the tuned ranking depends on beside the model and the data."""
-        from retrieval_prompts.prompts.encoders import fingerprint
+        from retrieval_prompts.prompts.feedback import fingerprint_of
 
         kind = self.tuned.kind
-        prints = {side: fingerprint(kind, module().detach()) for side, module in self.tuned.prompts.items()}
+        prints = {side: fingerprint_of(kind, module) for side, module in self.tuned.prompts.items()}
         weight = {} if self.tuned.bm25_weight is None else {"bm25_weight": self.tuned.bm25_weight}
         return {"kind": kind, "strength": self.tuned.strength, **weight, **prints}
 

@@ -17,7 +17,7 @@ from retrieval_prompts.evaluation.significance import Comparison
 from retrieval_prompts.experiments.run import PromptOutput
 from retrieval_prompts.experiments.selection.advice import by_dev, by_evaluation, frozen_bm25_weight, tuned_bm25_weight
 from retrieval_prompts.experiments.selection.choice import Choice
-from retrieval_prompts.experiments.selection.trained import Trained
+from retrieval_prompts.experiments.selection.encoder import train
 from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.settings import TuneSettings
@@ -95,11 +95,9 @@ def tune(
     settings = settings or TuneSettings()
     bench = Workbench.of(biencoder.tower, data)
     learned = bench.training
-    with bench.watch("tune"):
-        biencoder.attach(settings)
     documents = bench.documents
     with bench.watch("tune"):
-        trained = Trained.of(biencoder, bench, settings, output, bm25=bm25, on_step=on_step)
+        trained = train(biencoder, bench, settings, output, bm25=bm25, on_step=on_step)
     choice = trained.choice
     biencoder.strength, biencoder.bm25_weight = choice.strength, choice.weight
     record = biencoder.training_record
@@ -122,7 +120,7 @@ def tune(
         "train_queries": len(learned.train),
         "dev_queries": len(learned.dev),
         "dev_held_out_of_train": learned.held_out,
-        **{name: record.get(name) for name in ("dev", "document_prompt_on_dev", "given_up", "stages")},
+        **{name: record.get(name) for name in ("dev", "document_prompt_on_dev", "given_up", "stages", "encoders")},
         "sides": sorted(biencoder.prompts),
         "strength": biencoder.strength,
         "bm25_weight": biencoder.bm25_weight,

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+import torch
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
@@ -21,6 +22,7 @@ from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical
 from retrieval_prompts.evaluation.significance import Comparison, compare
 from retrieval_prompts.experiments.stopwatch import Stopwatch
+from retrieval_prompts.prompts.feedback import RECORDED, SAMPLE, Start, regress
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.training.loop import Training
 from retrieval_prompts.training.retrieval import train
@@ -56,6 +58,7 @@ class Workbench:
     _queries: dict[str, Floats] = field(default_factory=dict, repr=False)  # frozen, by text
     _documents: dict[str, VectorBlocks] = field(default_factory=dict, repr=False)  # by the identity of their prompt
     _indexes: dict[str, Index] = field(default_factory=dict, repr=False)
+    _starts: dict[str, Start] = field(default_factory=dict, repr=False)  # by the kind of prompt
 
     @classmethod
     def of(cls, tower: TextTower, data: Dataset | Workbench) -> Workbench:
@@ -76,7 +79,7 @@ class Workbench:
     def query_vectors(self, biencoder: BiEncoder, texts: Iterable[str]) -> Floats:
         """Queries ready to be compared (n, dimension); without a prompt they are the frozen ones."""
         if "query" in biencoder.prompts and biencoder.strength > 0:
-            return biencoder.query_vectors(list(texts))
+            return self.bind(biencoder).query_vectors(list(texts))
         return self.tower.comparable(self.frozen_queries(texts))
 
     @cached_property
@@ -154,8 +157,39 @@ class Workbench:
         self, biencoder: BiEncoder, data: TrainingData, settings: TuneSettings, checkpoint: Path | None
     ) -> Training:
         """Train prompts on a part of these data; see `training.retrieval.train`. Dev is scored with an exact index."""
-        index = self.index if self.factory == "Flat" else None
+        index: Index | HybridIndex | None = self.index if self.factory == "Flat" else None
+        if biencoder.feedback is not None:
+            index = self.searched
         return train(biencoder, data, settings, documents=self.documents, index=index, checkpoint=checkpoint)
+
+    @property
+    def searched(self) -> Index | HybridIndex:
+        """The frozen documents with their words, where they have any."""
+        return self.hybrid_of(self.index) or self.index
+
+    def bind(self, biencoder: BiEncoder) -> BiEncoder:
+        """Let prompts that read documents find them here; returns the bi-encoder."""
+        if biencoder.feedback is not None and (
+            biencoder.first_pass is None or biencoder.first_pass.index is not self.index
+        ):
+            biencoder.bind(self.searched)
+        return biencoder
+
+    def attach(self, biencoder: BiEncoder, settings: TuneSettings) -> BiEncoder:
+        """Attach fresh prompts, those that read documents with a start that is made from these; returns the
+        bi-encoder."""
+        return biencoder.attach(settings, start=self.start(settings.kind) if settings.encoder == "feedback" else None)
+
+    def start(self, kind: str) -> Start:
+        """Where the map of a feedback prompt starts, by a sample of the documents."""
+        if kind not in self._starts:
+            most = SAMPLE if kind == "input" else RECORDED
+            count = len(self.dataset.corpus)
+            chosen = np.sort(np.random.default_rng(0).permutation(count)[:most]).astype(np.int64)
+            texts = [self.dataset.corpus[int(position)].content for position in chosen]
+            vectors = torch.from_numpy(self.documents.rows(chosen)).to(self.tower.device)
+            self._starts[kind] = regress(self.tower, kind, vectors, texts)
+        return self._starts[kind]
 
     def unseen_queries(self, split: str) -> list[str]:
         """Queries of a split none of whose relevant documents is relevant to a training query.

@@ -29,6 +29,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Document, frame
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.first_pass import with_words
 from retrieval_prompts.files import write_bytes
 from retrieval_prompts.towers.text import Floats, unit_length
 from retrieval_prompts.vectors.index import Index
@@ -146,9 +147,18 @@ class FaissSearch(BaseSearch):
             self._corpus = fingerprint
         if not queries:
             return {}
+        self._bind(documents)
         vectors = _scored(self.model.encode_queries(list(queries.values()), **self.options), score_function)
         run = self.index.run(list(queries), vectors, top_k + 1, nprobe=nprobe, ef_search=ef_search)
         return _best_others(run, top_k)
+
+    def _bind(self, documents: list[Document]) -> None:
+        """Let prompts that read documents find them in this index."""
+        if isinstance(self.model, BeirModel) and self.model.biencoder.feedback is not None:
+            known = self.model.biencoder.first_pass
+            if known is None or known.index is not self.index:
+                assert self.index is not None
+                self.model.biencoder.bind(with_words(self.index, documents))
 
     def save(self, folder: Path | str, overwrite: bool = False) -> None:
         """Write the index as an index folder (see `Index`), which `Index.open` and our command line read too.

@@ -17,6 +17,7 @@ import torch
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import check_output, new_folder
 from retrieval_prompts.prompts.encoders import SIDES
+from retrieval_prompts.prompts.feedback import NEEDS_INDEX
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
@@ -42,7 +43,7 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
     """
     if not biencoder.prompts:
         raise UserError("there is no prompt to export; load or train one first")
-    check_exportable(biencoder.kind, biencoder.strength)
+    check_exportable(biencoder.kind, biencoder.strength, feedback=biencoder.feedback is not None)
     check_output(folder, overwrite=overwrite, holds="modules.json")
     from sentence_transformers import SentenceTransformer
 
@@ -85,8 +86,10 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
                 )
 
 
-def check_exportable(kind: str, strength: float) -> None:
+def check_exportable(kind: str, strength: float, *, feedback: bool = False) -> None:
     """Raises UserError that says why where no stock checkpoint can hold such prompts."""
+    if feedback:
+        raise UserError(NEEDS_INDEX.format("a stock checkpoint"))
     if kind == "prefix":
         raise UserError(
             "a prefix is keys and values inside every layer, and no stock checkpoint has a place for them: export "

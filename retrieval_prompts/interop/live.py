@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from retrieval_prompts.data.plain_texts import as_texts, one_or_many
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import write_bytes
-from retrieval_prompts.prompts.encoders import SIDES, PromptTable, fingerprint
+from retrieval_prompts.prompts.encoders import SIDES, PromptTable
+from retrieval_prompts.prompts.feedback import NEEDS_INDEX, fingerprint_of
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, load_prompts, save_prompts
 from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.towers.text import padded
@@ -55,6 +56,8 @@ def as_sentence_transformer(biencoder: BiEncoder) -> SentenceTransformer:
 
     Prompt names of the model's own that mean neither queries nor documents keep their words, without a soft prompt.
     """
+    if biencoder.feedback is not None:
+        raise UserError(NEEDS_INDEX.format("a SentenceTransformer"))
     tower = biencoder.tower
     model = LiveModel(
         modules=[PromptedTower(biencoder)],
@@ -74,7 +77,8 @@ def name_and_revision(biencoder: BiEncoder) -> tuple[str, str]:
     """A name in a hub's form, and 40 hexadecimal digits over what the vectors depend on."""
     tower = biencoder.tower
     parts = [tower.fingerprint, str(biencoder.strength)]
-    parts += [f"{side} {fingerprint(biencoder.kind, make())}" for side, make in sorted(biencoder.prompts.items())]
+    prompts = sorted(biencoder.prompts.items())
+    parts += [f"{side} {fingerprint_of(biencoder.kind, encoder)}" for side, encoder in prompts]
     name = re.sub(r"[^\w.-]+", "-", Path(tower.name).name) or "model"
     return f"retrieval-prompts/{name}", hashlib.sha256("|".join(parts).encode()).hexdigest()[:40]
 

@@ -50,6 +50,11 @@ biencoder = BiEncoder.from_hub("{repo_id}")
 queries = biencoder.encode_query(["a question"])
 documents = biencoder.encode_document(["a document", "another one"])
 print(queries @ documents.T)"""
+USE_BOUND = """from retrieval_prompts import BiEncoder, Index
+
+index = Index.open("an index of the documents, by this frozen model")
+biencoder = BiEncoder.from_hub("{repo_id}").bind(index)
+scores, ids = index.search(biencoder.query_vectors(["a question"]), 10)"""
 USE_EXPORTED = """from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("{repo_id}")
@@ -69,13 +74,14 @@ def model_card(prompts: PromptFolder, repo_id: str, license: str | None = None, 
 
     Raises UserError when the record of the training is not one that `experiments.retrieval.tune` makes.
     """
+    own = USE if prompts.feedback is None else USE_BOUND
     try:
         return CARD.format(
             metadata=_metadata(prompts, repo_id, license, exported),
             name=repo_id.split("/")[-1],
             summary=_summary(prompts),
             use="\n\n# or, with the package retrieval-prompts\n".join(
-                text.format(repo_id=repo_id) for text in ([USE_EXPORTED, USE] if exported else [USE])
+                text.format(repo_id=repo_id) for text in ([USE_EXPORTED, own] if exported else [own])
             ),
             evaluation=_evaluation(prompts.training),
             training=_training(prompts.training),
@@ -91,13 +97,19 @@ def _summary(prompts: PromptFolder) -> str:
     sides = [side for side in SIDES if side in prompts.vectors]
     shapes = " and ".join(str(prompts.vectors[side].shape[1]) for side in sides)
     what = "input vectors" if prompts.kind == "input" else "keys and values in each layer"
-    size = sum(4 * value.numel() for value in prompts.vectors.values()) / 1000
+    reads = list(prompts.feedback.parts.values()) if prompts.feedback is not None else []
+    size = sum(4 * value.numel() for value in [*prompts.vectors.values(), *reads]) / 1000
     sentences = [
         f"A soft prompt for the {' and the '.join(sides)} side of [{base}](https://huggingface.co/{base})"
         + (f", tuned on {_escape(dataset)}." if dataset else "."),
         f"It is {shapes} learned {what}, {size:.1f} kB, which the model reads beside the text; no weight of the model "
         "is changed.",
     ]
+    if prompts.feedback is not None:
+        count = len(prompts.feedback.parts["gate"])
+        sentences.append(
+            f"One more for each of {count} documents that a first search finds is made from their vectors."
+        )
     if sides == ["query"]:
         sentences.append("Documents are encoded by the model as it is, so an index of them stays valid.")
     if prompts.strength == 0:

@@ -22,6 +22,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Corpus, Document
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.first_pass import with_words
 from retrieval_prompts.interop.live import name_and_revision
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
@@ -78,6 +79,8 @@ class IndexSearch:
         # Encoding asks for nothing but ids and texts
         self.documents = self.biencoder.encode_corpus(Corpus(Path(), ids, "", documents), self.cache)
         self.vectors = Index.build(self.documents, None, ids, encoder=self.biencoder.identity(), factory=self.factory)
+        if self.biencoder.feedback is not None:
+            self.biencoder.bind(with_words(self.vectors, documents))
 
     def search(self, queries: Any, *, top_k: int, top_ranked: Mapping[str, list[str]] | None = None, **_: Any) -> Run:
         """Query id -> document id -> score, an entry for every query.

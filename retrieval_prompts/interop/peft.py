@@ -25,6 +25,7 @@ from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import new_folder, read_json, write_bytes, write_json
 from retrieval_prompts.interop.hub import hub_name
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable
+from retrieval_prompts.prompts.feedback import NEEDS_INDEX
 from retrieval_prompts.prompts.folder import PromptFolder
 from retrieval_prompts.towers.injection import prompt_shape
 from retrieval_prompts.towers.text import TextTower
@@ -117,6 +118,8 @@ def write_adapter(
     from safetensors.torch import save
 
     prompts = biencoder.collapsed()
+    if prompts.feedback is not None:
+        raise UserError(NEEDS_INDEX.format("a PEFT adapter"))
     if side is None and len(prompts.vectors) == 1:
         (side,) = prompts.vectors
     if side not in prompts.vectors:

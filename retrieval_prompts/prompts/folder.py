@@ -25,7 +25,21 @@ from retrieval_prompts.towers.fingerprint import digest
 FORMAT, OLD_TEXT, OLD_CLIP = "soft-prompts/2", "retrieval-prompts/1", "multimodal-prompts/1"
 TARGETS = {"text": ("texts", "retrieval-prompts"), "clip": ("CLIP", "multimodal-prompts")}  # and who reads them
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
+FEEDBACK, PARTS = "query.", ("map", "bias", "gate")  # what a prompt that reads documents has beside its vectors
 OWN = {VECTORS, DESCRIPTION, "README.md", "prompt_encoder.safetensors"}  # what is made here, in live.py and in hub.py
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a prompt that is made from the documents of a first search has beside its static vectors.
+
+    Args:
+        parts: see `feedback.FeedbackPrompt.parts`.
+        bm25_weight: of BM25 in that search.
+    """
+
+    parts: dict[str, Tensor]
+    bm25_weight: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class PromptFolder:
         strength: from 0 (the frozen model) to 1.
         training: settings, data and scores of the training; free-form JSON.
         bm25_weight: of BM25 in hybrid search with these prompts, from 0 to 1; None where nothing is known of it.
+        feedback: of a query prompt that is made from documents; its static vectors are in `vectors`.
     """
 
     kind: str
@@ -48,6 +63,7 @@ class PromptFolder:
     strength: float = 1.0
     training: dict[str, Any] = field(default_factory=dict)
     bm25_weight: float | None = None
+    feedback: Feedback | None = None
 
 
 def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool = False) -> None:
@@ -55,7 +71,11 @@ def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool =
     about = {"kind": prompts.kind, "base": prompts.base, "strength": prompts.strength, "training": prompts.training}
     if prompts.bm25_weight is not None:
         about["bm25_weight"] = prompts.bm25_weight
-    write(folder, "text", prompts.vectors, about, overwrite=overwrite)
+    tensors = dict(prompts.vectors)
+    if prompts.feedback is not None:
+        about["feedback"] = {"bm25_weight": prompts.feedback.bm25_weight}
+        tensors |= {f"{FEEDBACK}{name}": value for name, value in prompts.feedback.parts.items()}
+    write(folder, "text", tensors, about, overwrite=overwrite)
 
 
 def read_description(folder: Path | str) -> dict[str, Any]:
@@ -70,8 +90,14 @@ def read_description(folder: Path | str) -> dict[str, Any]:
             raise UserError(f"{file}: {error}") from None
         if (weight := about.get("bm25_weight")) is not None and not 0 <= float(weight) <= 1:
             raise UserError(f"{file}: expected a bm25_weight from 0 to 1, got {weight}")
-    if kind not in KINDS or not about["tensors"] or not set(about["tensors"]) <= set(SIDES):
+        if (reads := about.get("feedback")) is not None and not 0 <= float(reads["bm25_weight"]) <= 1:
+            raise UserError(f"{file}: expected a bm25_weight of feedback from 0 to 1, got {reads['bm25_weight']}")
+    maps = {f"{FEEDBACK}{part}" for part in PARTS} if reads is not None else set()
+    sides = set(about["tensors"]) - maps
+    if kind not in KINDS or not sides or not sides <= set(SIDES) or not maps <= set(about["tensors"]):
         raise UserError(f"{file}: expected a kind of {KINDS}, and sides of {SIDES}")
+    if maps and "query" not in sides:
+        raise UserError(f"{file}: expected a query prompt beside what it reads of documents")
     return about
 
 
@@ -79,7 +105,10 @@ def load_prompts(folder: Path | str) -> PromptFolder:
     """Read a prompt folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
     about = read_description(folder)
     parts = (about["base"], about["strength"], about["training"], about.get("bm25_weight"))
-    return PromptFolder(about["kind"], read(folder, about), *parts)
+    tensors, feedback = read(folder, about), None
+    if (reads := about.get("feedback")) is not None:
+        feedback = Feedback({part: tensors.pop(f"{FEEDBACK}{part}") for part in PARTS}, float(reads["bm25_weight"]))
+    return PromptFolder(about["kind"], tensors, *parts, feedback)
 
 
 def write(

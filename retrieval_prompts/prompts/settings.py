@@ -145,6 +145,9 @@ def _read(option: str, values: Sequence[Any]) -> str:
     return f"with {option} {said}" if option else f"with {said}"
 
 
+FEEDBACK = {"encoder": ("feedback", "auto")}
+
+
 @dataclass(frozen=True)
 class PromptSettings(Values):
     """What a text prompt is. Inputs are read by one layer, prefixes by all, so that each kind has its own defaults."""
@@ -157,7 +160,11 @@ class PromptSettings(Values):
 
     side: str = setting("query", help="what gets a prompt", choices=("query", "document", "both"))
     kind: str = setting("input", help="of the prompt", choices=("input", "prefix"))
-    encoder: str = setting("table", help="what makes the vectors", choices=("table", "mlp", "lstm"))
+    encoder: str = setting("table", help="what makes the vectors", choices=("table", "mlp", "lstm", "feedback", "auto"))
+    feedback: int = setting(
+        4, help="documents of a first search that a query's prompt is made from", low=1, high=100, read_by=FEEDBACK
+    )
+    feedback_bm25: float = setting(0.75, help="weight of BM25 in that search", low=0, high=1, read_by=FEEDBACK)
     length: int = setting(None, help="vectors a prompt", low=1)
     init: str = setting(None, help="where the vectors start", choices=("text:WORDS", "vocab", "gaussian"))
     common: bool = setting(False, help="add a part that both sides share (Semi-Siamese)", read_by={"side": ("both",)})

@@ -100,7 +100,7 @@ def strength_curve(
     index.check_encoder(BiEncoder(tower).identity())
     texts = list(queries.values())
     frozen = BiEncoder(tower).encode_query(texts)
-    prompted = BiEncoder(tower, biencoder.kind, dict(biencoder.prompts)).encode_query(texts)
+    prompted = biencoder.whole().encode_query(texts)
     points = []
     for strength in at:
         vectors = tower.comparable(between(frozen, prompted, strength, unit=tower.unit_length))

@@ -25,8 +25,10 @@ def nearest_words(biencoder: BiEncoder, count: int = 5) -> Words:
         return {}
     tower = biencoder.tower
     found: Words = {}
+    reads = biencoder.feedback
     for side in biencoder.prompts:
-        vectors = biencoder.prompt(side)
+        # What is made from documents differs from query to query
+        vectors = biencoder.prompt(side) if reads is None else reads.vectors
         assert vectors is not None
         cosines, tokens = _nearest(tower, vectors.detach()[0].float(), count)
         found[side] = [

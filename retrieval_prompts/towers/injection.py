@@ -54,7 +54,7 @@ def embed(tower: TextTower, ids: list[list[int]], side: str, kind: str, vectors:
 
 def prompt_room(kind: str, vectors: Tensor | None) -> int:
     """How many token positions the prompt takes from `tower.tokenize`."""
-    return vectors.shape[1] if kind == "input" and vectors is not None else 0
+    return vectors.shape[-2] if kind == "input" and vectors is not None else 0
 
 
 def prompt_shape(tower: TextTower, kind: str, length: int) -> tuple[int, int, int]:
@@ -70,9 +70,9 @@ def _embed_input(tower: TextTower, ids: list[list[int]], side: str, vectors: Ten
     features: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
     P = 0
     if vectors is not None:
-        P, lead = vectors.shape[1], tower.lead
+        P, lead = vectors.shape[-2], tower.lead
         embedded = tower.embeddings(tokens)  # (B, T, H)
-        prompt = vectors[0].to(embedded.dtype) * getattr(tower.embeddings, "embed_scale", 1.0)
+        prompt = vectors[..., 0, :, :].to(embedded.dtype) * getattr(tower.embeddings, "embed_scale", 1.0)
         prompt = prompt.expand(len(ids), P, -1)
         embedded = torch.cat([embedded[:, :lead], prompt, embedded[:, lead:]], dim=1)  # (B, P + T, H)
         features = {"inputs_embeds": embedded, "attention_mask": nn.functional.pad(mask, (P, 0), value=1)}

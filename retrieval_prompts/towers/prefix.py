@@ -25,10 +25,10 @@ class Prefix:
         if self.vectors is None:
             self.seen.append((module, key, value))
             return None
-        L, P, W = self.vectors.shape
+        P = self.vectors.shape[-2]
         if P == 0:
             return None
         B, heads, _, head_dim = key.shape
-        both = self.vectors[self.modules[id(module)]].view(P, 2, heads, head_dim).permute(1, 2, 0, 3)
-        both = both.unsqueeze(1).expand(2, B, heads, P, head_dim).to(key.dtype)  # (2, B, heads, P, head_dim)
+        both = self.vectors[..., self.modules[id(module)], :, :]  # (P, W), or (B, P, W)
+        both = both.expand(B, P, -1).view(B, P, 2, heads, head_dim).permute(2, 0, 3, 1, 4).to(key.dtype)
         return both[0], both[1]

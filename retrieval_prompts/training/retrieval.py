@@ -22,6 +22,8 @@ from torch import Tensor
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.first_pass import FirstPass
+from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, balanced, drop_identical, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
@@ -50,7 +52,7 @@ def train(
     settings: TuneSettings,
     *,
     documents: VectorBlocks,
-    index: Index | None = None,
+    index: Index | HybridIndex | None = None,
     checkpoint: Path | None = None,
 ) -> Training:
     """Train the prompts that are attached to `biencoder`, as the result is iterated (see `loop.Training`).
@@ -65,7 +67,8 @@ def train(
     of the first alone: the second is short, and may help where the first did not.
 
     Args:
-        documents: the corpus's frozen vectors; `index`: over them, where there is one already.
+        documents: the corpus's frozen vectors; `index`: over them, where there is one already; with the words of the
+            documents, where a prompt is to read what BM25 finds.
         checkpoint: a file; a second stage keeps its own beside it (see `checkpoints`).
 
     Raises UserError when there is no query to train on, or training diverges.
@@ -166,7 +169,7 @@ class Task(BaseTask):
         data: TrainingData,
         settings: TuneSettings,
         documents: VectorBlocks,
-        index: Index | None = None,
+        index: Index | HybridIndex | None = None,
     ) -> None:
         """`index`: over `documents`, where there is one already."""
         super().__init__(biencoder.tower.device, settings.precision, settings.seed)
@@ -189,7 +192,9 @@ class Task(BaseTask):
         if index is None:
             factory = "Flat" if self.in_memory else "SQ8"
             index = Index.build(documents, None, self.corpus.ids, factory=factory, encoder={})
-        self.index = index
+        self.index = index.index if isinstance(index, HybridIndex) else index
+        reads = biencoder.feedback
+        self.first_pass = FirstPass(index, reads.documents, reads.bm25_weight) if reads is not None else None
         self.negatives = settings.negatives or "corpus"
         self.temperature = settings.temperature or (0.05 if biencoder.tower.similarity == "cosine" else 1.0)
         self._ids: dict[tuple[str, int], list[int]] = {}
@@ -266,7 +271,8 @@ class Task(BaseTask):
     def query_vectors(self, positions: Positions) -> Tensor:
         """Training queries -> vectors (queries, dimension), with gradients where the side has a prompt."""
         if "query" in self.biencoder.prompts:
-            return self._embed("query", positions, lambda position: self.texts[position])
+            read = self.documents_at(self.read[positions]) if self.first_pass is not None else None
+            return self._embed("query", positions, lambda position: self.texts[position], read)
         return self.frozen_queries[torch.from_numpy(positions).to(self.device)]
 
     def document_vectors(self, positions: Positions, fresh: bool) -> Tensor:
@@ -312,13 +318,15 @@ class Task(BaseTask):
     def dev_scores(self, biencoder: BiEncoder, fresh: bool) -> dict[str, float]:
         """Dev query -> nDCG@10: over the frozen index, or over a pool of documents that is encoded now."""
         names = list(self.data.dev)
-        queries = biencoder.embed(biencoder.tokenize([self.data.queries[name] for name in names], "query"), "query")
+        ids = biencoder.tokenize([self.data.queries[name] for name in names], "query")
+        read = self.documents_at(self.read_by_dev) if biencoder.feedback is not None else None
+        queries = biencoder.embed(ids, "query", documents=read)
         if fresh:
             texts = [self.corpus[position].content for position in self.pool]
             documents = biencoder.embed(biencoder.tokenize(texts, "document"), "document")
-            ids = [self.corpus.ids[position] for position in self.pool]
+            pool = [self.corpus.ids[position] for position in self.pool]
             scores = (queries.float() @ documents.float().T).tolist()
-            run = {name: dict(zip(ids, row, strict=True)) for name, row in zip(names, scores, strict=True)}
+            run = {name: dict(zip(pool, row, strict=True)) for name, row in zip(names, scores, strict=True)}
         else:
             run = self.index.rank(names, queries.float().cpu().numpy(), 10)
         return per_query(self.data.dev, drop_identical(run), [HEADLINE])[HEADLINE]
@@ -337,6 +345,24 @@ class Task(BaseTask):
     def frozen_queries(self) -> Tensor:
         """The frozen vectors of the training queries (queries, dimension)."""
         return torch.from_numpy(self.frozen.query_vectors(self.texts)).to(self.device)
+
+    @cached_property
+    def read(self) -> Positions:
+        """The documents (queries, documents) that the prompt of each training query is made from."""
+        assert self.first_pass is not None
+        return self.first_pass.positions(self.texts, self.frozen_queries.cpu().numpy())
+
+    @cached_property
+    def read_by_dev(self) -> Positions:
+        """The same for dev queries."""
+        assert self.first_pass is not None
+        texts = [self.data.queries[name] for name in self.data.dev]
+        return self.first_pass.positions(texts, self.frozen.query_vectors(texts))
+
+    def documents_at(self, positions: Positions) -> Tensor:
+        """The frozen vectors (queries, documents, dimension) at positions (queries, documents)."""
+        found = self.documents.rows(positions.reshape(-1)).reshape(*positions.shape, -1)
+        return torch.from_numpy(found).to(self.device)
 
     @cached_property
     def general(self) -> dict[str, Tensor]:
@@ -360,7 +386,9 @@ class Task(BaseTask):
             pool.append(position)
         return pool
 
-    def _embed(self, side: str, positions: Positions, read: Callable[[int], str]) -> Tensor:
+    def _embed(
+        self, side: str, positions: Positions, read: Callable[[int], str], documents: Tensor | None = None
+    ) -> Tensor:
         wanted = [int(position) for position in positions]
         new = [position for position in wanted if (side, position) not in self._ids]
         ids = self.biencoder.tokenize([read(position) for position in new], side)
@@ -368,4 +396,4 @@ class Task(BaseTask):
         rows = [self._ids[side, position] for position in wanted]
         saving = torch.is_grad_enabled() and sum(map(len, rows)) > SAVING_TOKENS
         with self.autocast():
-            return self.biencoder.embed(rows, side, saving=saving).float()
+            return self.biencoder.embed(rows, side, documents=documents, saving=saving).float()

@@ -62,5 +62,8 @@ class TuneSettings(PromptSettings):
     )
     precision: str = setting("auto", help="of training", choices=("auto", "float32", "bfloat16"))
     keep: float = setting(
-        0.0, help="how much to hold general texts at their frozen vectors; 1 forgets next to nothing elsewhere", low=0
+        0.0,
+        help="how much to hold general texts at their frozen vectors; 1 forgets next to nothing elsewhere",
+        low=0,
+        read_by={"encoder": ("table", "mlp", "lstm")},
     )

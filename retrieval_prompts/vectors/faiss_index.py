@@ -146,12 +146,33 @@ def scores_at(index: Any, query: np.ndarray, positions: np.ndarray) -> np.ndarra
     index does not give its vectors back."""
     if not len(positions):
         return np.empty(0, dtype=np.float32)
+    vectors = vectors_at(index, positions)
+    return None if vectors is None else vectors @ np.asarray(query, dtype=np.float32)
+
+
+def vectors_at(index: Any, positions: np.ndarray) -> np.ndarray | None:
+    """The vectors (n, dimension) at these positions, as the index keeps them; None where its type does not give them
+    back, or would first need a map from positions to lists (see `map_lists`)."""
     try:
-        vectors = index.reconstruct_batch(np.ascontiguousarray(positions, dtype=np.int64))
+        vectors: np.ndarray = index.reconstruct_batch(np.ascontiguousarray(positions, dtype=np.int64))
     except RuntimeError:
         return None
-    products: np.ndarray = vectors @ np.asarray(query, dtype=np.float32)
-    return products
+    return vectors
+
+
+def map_lists(index: Any) -> bool:
+    """Make the map by which an index of lists (IVF) gives its vectors back: 8 bytes a vector, kept in memory. False for
+    types that do not, or that FAISS ends the process over (packed and RaBitQ codes)."""
+    import faiss
+
+    try:
+        lists: Any = faiss.downcast_index(faiss.extract_index_ivf(index))
+    except RuntimeError:
+        return False
+    if type(lists) not in (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer, faiss.IndexIVFPQ):
+        return False
+    lists.make_direct_map()
+    return True
 
 
 def accepted(index: Any, gpu: bool = False) -> list[str]:

@@ -262,6 +262,22 @@ class Index:
         them; None where it cannot give its vectors back (IVF, and what is on a GPU)."""
         return None if self.gpu else faiss_index.scores_at(self.vectors, query, positions)
 
+    def vectors_at(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors (n, dimension) at these positions, as the index keeps them.
+
+        Raises UserError where it cannot give them back: lists (IVF) of packed or RaBitQ codes, and what is on a GPU.
+        """
+        found = None if self.gpu else faiss_index.vectors_at(self.vectors, positions)
+        if found is None and not self.gpu and faiss_index.map_lists(self.vectors):
+            found = faiss_index.vectors_at(self.vectors, positions)
+        if found is None:
+            where = "on a GPU" if self.gpu else f"of type {self.manifest['factory']}"
+            raise UserError(
+                f"an index {where} does not give its vectors back, and these prompts read them; use Flat, SQ8, HNSW32 "
+                "or IVF256,SQ8 on the CPU"
+            )
+        return found
+
     def run(
         self, query_ids: Sequence[str], vectors: np.ndarray, k: int, *, block: int = 1024, **parameters: int | None
     ) -> Run:

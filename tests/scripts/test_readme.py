@@ -36,7 +36,8 @@ def test_the_example_on_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "eval").symlink_to(ROOT / "eval")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(tmp_path / "cache"))
-    example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example = next(each for each in examples if "picture-prompts" in each)
     names: dict[str, Any] = {}
     exec(example, names)
     assert sorted(file.name for file in Path("picture-prompts").iterdir()) == ["prompt.json", "prompt.safetensors"]

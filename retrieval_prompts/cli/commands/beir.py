@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BASELINES = "bm25, linear, lora, nudge, rrf; or none"
 
 
-@with_settings(TuneSettings, "kind", "seed")
+@with_settings(TuneSettings, "kind", "encoder", "seed")
 @with_conventions
 def beir(
     datasets: Annotated[str, typer.Option(help="names of BEIR, or of folders in --data-dir, with commas; or all")],
@@ -64,8 +64,8 @@ def beir(
 
     say = console.printer(json_file)
     console.check_outputs(json_file, report, overwrite=overwrite)
-    if "kind" in given and not tune:
-        raise UserError("--kind is that of prompts which are tuned; pass --tune as well")
+    if not tune and (of_prompts := sorted(set(given) - {"seed"})):
+        raise UserError(f"--{of_prompts[0]} is that of prompts which are tuned; pass --tune as well")
     learned = TuneSettings.of(**given)
     settings = BenchmarkSettings(
         systems=_systems(baselines, prompts is not None or tune),

@@ -32,7 +32,8 @@ def export(
     from retrieval_prompts.prompts.folder import read_description
 
     saved = read_description(located(prompts))
-    check_exportable(saved["kind"], saved["strength"] if strength is None else strength)
+    whole = saved["strength"] if strength is None else strength
+    check_exportable(saved["kind"], whole, feedback="feedback" in saved)
     from retrieval_prompts.biencoder import BiEncoder
 
     biencoder = BiEncoder.load(

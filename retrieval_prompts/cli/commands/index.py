@@ -165,6 +165,7 @@ def _compare(
     )
     bench = Workbench(biencoder.tower, dataset, cache)
     frozen = bench.frozen
+    bench.bind(biencoder)
     if biencoder.identity() != frozen.identity():
         raise UserError(f"{prompts} has a document prompt; --compare searches an index of frozen documents")
     factories = parse_factories(texts, biencoder.tower.dimension)

@@ -139,6 +139,9 @@ def _say_training(say: Any, found: RetrievalResult, biencoder: BiEncoder) -> Non
             + (", on the query side alone" if len(found.settings["stages"]) > 1 else "")
         )
     say(f"nDCG@10 on dev ({asked}): {means}")
+    if tried := found.settings["encoders"]:
+        dev = ", ".join(f"{name} {100 * values['all']:.1f}" for name, values in tried["dev"].items())
+        say(f"prompt encoders on dev, each as it would be used: {dev}; used: {tried['used']}")
     earned = found.settings["document_prompt_on_dev"]
     if earned and "document" not in biencoder.prompts:
         say(

@@ -134,6 +134,13 @@ def decide(grid: Grid, unseen: Sequence[str], **about: Any) -> Choice:
     return Choice(**{**sure, **found, **about, "queries": len(queries), "unseen": len(unseen), "systems": means})
 
 
+def scores_of(grid: Grid, choice: Choice) -> Scores:
+    """The scores of the system that was chosen."""
+    weight = choice.weight if "tuned" in choice.system else choice.frozen_weight
+    strength = choice.strength if "tuned" in choice.system else 0.0
+    return grid[strength, (weight or 0.0) if "bm25" in choice.system else 0.0]
+
+
 def frozen_grid(hybrid: HybridIndex | Index, bench: Workbench, queries: dict[str, str], qrels: Qrels) -> Grid:
     """The frozen model's scores with every weight of BM25; with weight 0 alone where the index holds no words."""
     vectors = bench.tower.comparable(bench.frozen_queries(queries.values()))
@@ -149,7 +156,7 @@ def tuned_grid(
         hybrid: over the documents of this bi-encoder.
     """
     tower = biencoder.tower
-    whole = BiEncoder(tower, biencoder.kind, dict(biencoder.prompts)).encode_query(list(queries.values()))
+    whole = bench.bind(biencoder).whole().encode_query(list(queries.values()))
     if "document" in biencoder.prompts:
         return _scores(hybrid, 1.0, tower.comparable(whole), queries, qrels)
     frozen, grid = bench.frozen_queries(queries.values()), Grid()

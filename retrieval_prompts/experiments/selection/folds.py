@@ -60,7 +60,7 @@ def cross_validate(
     data = bench.training
     judged, folds = Judged(), list(data.folds(settings.folds))
     for number, fold in enumerate(folds):
-        biencoder = BiEncoder(bench.tower).attach(settings)
+        biencoder = bench.attach(BiEncoder(bench.tower), settings)
         place = checkpoint.with_name(f"{checkpoint.name}.fold{number}") if checkpoint is not None else None
         training = bench.train(biencoder, replace(fold, dev={}), settings, place)
         for step in training:

@@ -12,10 +12,18 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import DataWarning
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
 from retrieval_prompts.experiments.run import PromptOutput
-from retrieval_prompts.experiments.selection.choice import Choice, Grid, decide, frozen_grid, tuned_grid
+from retrieval_prompts.experiments.selection.choice import (
+    Choice,
+    Grid,
+    Scores,
+    decide,
+    frozen_grid,
+    scores_of,
+    tuned_grid,
+)
 from retrieval_prompts.experiments.selection.folds import cross_validate
 from retrieval_prompts.experiments.workbench import Workbench
-from retrieval_prompts.training.doubts import Doubts, doubts
+from retrieval_prompts.training.doubts import doubts
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.plan import query_steps
 from retrieval_prompts.training.retrieval import run_identity
@@ -32,6 +40,7 @@ class Trained:
 
     choice: Choice
     steps: list[Step] = field(default_factory=list)
+    scores: Scores = field(default_factory=dict)  # of what was chosen
 
     @classmethod
     def of(
@@ -82,7 +91,9 @@ class _Training:
         with self.output.checkpoint(identity, good=None if self.folded else self.biencoder.save) as checkpoint:
             if not self.folded:
                 steps = self._train(checkpoint, 0)
-                return Trained(self._by_dev(frozen, found), steps)
+                grid = self._grid(frozen)
+                choice = decide(grid, self.data.unseen(), how=self._how, remarks=found.remarks)
+                return Trained(choice, steps, scores_of(grid, choice))
             judged = cross_validate(
                 self.bench,
                 self.settings,
@@ -94,8 +105,10 @@ class _Training:
             if judged.given_up is not None:
                 remarks = (*found.remarks, NOTHING)
                 return Trained(decide(frozen, [], how=self._how, remarks=remarks))
-            choice = decide(frozen | judged.grid, judged.unseen, how=self._how, remarks=found.remarks)
-            return Trained(choice, self._train(checkpoint, judged.steps) if choice.strength > 0 else [])
+            grid = frozen | judged.grid
+            choice = decide(grid, judged.unseen, how=self._how, remarks=found.remarks)
+            steps = self._train(checkpoint, judged.steps) if choice.strength > 0 else []
+            return Trained(choice, steps, scores_of(grid, choice))
 
     @property
     def _how(self) -> str:
@@ -113,15 +126,15 @@ class _Training:
         if self.on_step is not None:
             self.on_step(step, self.total)
 
-    def _by_dev(self, frozen: Grid, found: Doubts) -> Choice:
-        """With a document prompt, its documents are encoded where a sample of them gave hope."""
+    def _grid(self, frozen: Grid) -> Grid:
+        """The scores to choose by. With a document prompt, documents are encoded where a sample of them gave hope."""
         biencoder, grid = self.biencoder, dict(frozen)
         if "document" not in biencoder.prompts:
             grid |= tuned_grid(self._searched(self.bench.index), self.bench, biencoder, self.queries, self.qrels)
         elif biencoder.strength > 0:
             index = self._searched(self.bench.index_for(biencoder))
             grid |= tuned_grid(index, self.bench, biencoder, self.queries, self.qrels)
-        return decide(grid, self.data.unseen(), how=self._how, remarks=found.remarks)
+        return grid
 
     def _searched(self, index: Index) -> HybridIndex | Index:
         return (self.bench.hybrid_of(index) if self.bm25 else None) or index

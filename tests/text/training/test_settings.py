@@ -19,7 +19,7 @@ from retrieval_prompts.training.settings import TuneSettings
     [
         ({"side": "left"}, "--side must be query, document or both, got 'left'"),
         ({"kind": "suffix"}, "--kind must be input or prefix, got 'suffix'"),
-        ({"encoder": "gru"}, "--encoder must be table, mlp or lstm, got 'gru'"),
+        ({"encoder": "gru"}, "--encoder must be table, mlp, lstm, feedback or auto, got 'gru'"),
         ({"negatives": "hard"}, "--negatives must be corpus, in-batch or mined, got 'hard'"),
         ({"init": "zeros"}, "--init must be text:WORDS, vocab or gaussian, got 'zeros'"),
         ({"length": 0}, "--length must be 1 or more, got 0"),

@@ -1,0 +1,72 @@
+"""The first of two searches: the documents that the frozen model finds, for prompts that are made from them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.bm25 import NoWords
+from retrieval_prompts.evaluation.hybrid import HybridIndex
+from retrieval_prompts.towers.text import Floats
+from retrieval_prompts.vectors.index import Index
+
+
+def with_words(index: Index, documents: Iterable[Document]) -> Index | HybridIndex:
+    """The index with the words of its documents beside it; alone where they have none."""
+    try:
+        return HybridIndex.build(index, documents)
+    except NoWords:
+        return index
+
+
+class FirstPass:
+    """A search for the best few documents by the frozen model, with BM25 beside it where the index holds words.
+
+    Args:
+        searched: an index of frozen documents, with or without their words.
+        documents: how many are found a query. Where there are fewer, they are repeated in their order.
+        bm25_weight: of BM25, from 0 to 1. Without words in the index it is 0, with a warning.
+
+    Raises UserError when the type of the index does not give its vectors back.
+    """
+
+    def __init__(self, searched: Index | HybridIndex, documents: int, bm25_weight: float) -> None:
+        if isinstance(searched, Index) and bm25_weight > 0:
+            warnings.warn(
+                f"these prompts read what BM25 finds (weight {bm25_weight:g}), and the index holds no words: they read "
+                "the dense ranking instead; index again with BM25",
+                UserWarning,
+                stacklevel=3,
+            )
+            bm25_weight = 0.0
+        self.index = searched if isinstance(searched, Index) else searched.index
+        self.hybrid = searched if isinstance(searched, HybridIndex) and bm25_weight > 0 else None
+        self.documents, self.bm25_weight = documents, bm25_weight
+        self.index.vectors_at(np.zeros(1, dtype=np.int64))
+
+    def positions(self, texts: Sequence[str], vectors: Floats) -> NDArray[np.int64]:
+        """The positions (queries, documents) in the index of each query's best documents, best first.
+
+        Args:
+            texts: the queries; vectors (queries, dimension): their frozen vectors, ready to be compared.
+        """
+        if not len(texts):
+            return np.empty((0, self.documents), dtype=np.int64)
+        if self.hybrid is not None:
+            candidates = self.hybrid.candidates(texts, vectors, self.documents)
+            found = [each.best(self.bm25_weight, self.documents)[0] for each in candidates]
+        else:
+            _, nearest = self.index.nearest(vectors, self.documents)
+            found = [row[row >= 0] for row in nearest]
+        if not all(map(len, found)):
+            raise UserError("the first search found nothing; raise nprobe or ef_search of the index")
+        return np.stack([np.resize(row, self.documents) for row in found]).astype(np.int64)
+
+    def vectors(self, positions: NDArray[np.int64]) -> Floats:
+        """The vectors (queries, documents, dimension) at positions (queries, documents), as the index keeps them."""
+        return self.index.vectors_at(positions.reshape(-1)).reshape(*positions.shape, -1)
