@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.prompts.strength import between, checked
 from retrieval_prompts.towers import injection
 from retrieval_prompts.towers.conventions import Conventions
-from retrieval_prompts.towers.probe import verify
+from retrieval_prompts.towers.probe import check_made, check_room, verify
 from retrieval_prompts.towers.text import DEFAULT_MODEL, Floats, TextTower, load_tower
 from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks
 from retrieval_prompts.vectors.encode import BLOCK, embed_texts, encode_texts
@@ -120,9 +119,8 @@ class BiEncoder(nn.Module):
             folder = load_prompts(prompts)
         if model is None:
             model = folder.base["name"] if folder is not None else DEFAULT_MODEL
-        conventions = Conventions(query_words, document_words, similarity)
-        if folder is not None:
-            conventions = conventions.or_else(Conventions.recorded(folder.base))
+        recorded = Conventions() if folder is None else Conventions.recorded(folder.base)
+        conventions = Conventions(query_words, document_words, similarity).or_else(recorded)
         tower = load_tower(model, device=device, trust_remote_code=trust_remote_code, conventions=conventions)
         if folder is None:
             return cls(tower)
@@ -133,15 +131,7 @@ class BiEncoder(nn.Module):
         cls, tower: TextTower, folder: PromptFolder, *, strength: float | None = None, source: str = "these prompts"
     ) -> BiEncoder:
         """A loaded tower with the prompts of a folder. Raises UserError when they were made for another model."""
-        base = folder.base
-        if not tower.made(base):
-            if (differing := tower.conventions.differing(Conventions.recorded(base))) and base["name"] == tower.name:
-                raise UserError(f"{source} were made with {differing}; leave that to the prompts, or tune new ones")
-            raise UserError(
-                f"{source} belong to {base.get('name')} (fingerprint {base['fingerprint'][:12]}, dimension "
-                f"{base['dimension']}), not to {tower.name} ({tower.fingerprint[:12]}, dimension {tower.dimension}); "
-                "load that model, or tune prompts for this one"
-            )
+        check_made(tower, folder.base, source)
         for side, value in folder.vectors.items():
             expected = injection.prompt_shape(tower, folder.kind, value.shape[1])
             if tuple(value.shape) != expected:
@@ -192,15 +182,6 @@ class BiEncoder(nn.Module):
             return None
         return self.prompts[side]() if documents is None else self.prompts[side](documents)
 
-    def still(self, side: str) -> tuple[str, Tensor | None, float]:
-        """The kind of the prompts, the vectors of a side and the strength, all of one moment.
-
-        The vectors are a copy without a gradient, which a training in another thread does not change.
-        """
-        with CHANGING:
-            prompt = self.prompt(side)
-            return self.kind, None if prompt is None else prompt.detach().clone(), self.strength
-
     @property
     def feedback(self) -> FeedbackPrompt | None:
         """The query prompt where it is made from the documents of a first search."""
@@ -230,6 +211,13 @@ class BiEncoder(nn.Module):
             index.check_encoder(self.identity())
             self.first_pass = FirstPass(searched, reads.documents, reads.bm25_weight)
         return self
+
+    def still(self, side: str) -> tuple[str, Tensor | None, float]:
+        """The kind of the prompts, the vectors of a side and the strength, of one moment: a copy without a gradient,
+        which a training in another thread does not change; None where none are used. Not for feedback prompts."""
+        with CHANGING:
+            prompt = self.prompt(side) if self.strength > 0 else None
+            return self.kind, None if prompt is None else prompt.detach().clone(), self.strength
 
     def embed(
         self, ids: Sequence[list[int]], side: str, *, documents: Tensor | None = None, saving: bool = False
@@ -274,8 +262,6 @@ class BiEncoder(nn.Module):
             mixed = [self.tower.comparable(self.encode_document(corpus.contents(*span))) for span in spans]
             return VectorBlocks(mixed, self.tower.dimension, count)
         kind, prompt, strength = self.still("document")
-        if strength == 0:
-            prompt = None
         identity = f"{self.tower.fingerprint}|document|{_name(kind, prompt, strength) or 'frozen'}"
         encoder = hashlib.sha256(identity.encode()).hexdigest()
         return encode_blocks(
@@ -360,8 +346,8 @@ class BiEncoder(nn.Module):
             with CHANGING:
                 found = self.kind, copy.deepcopy(reads), self.strength
             return encode_twice(self.tower, as_texts(texts), *found, self.first_pass)
-        kind, prompt, strength = self.still(side) if self.strength > 0 else (self.kind, None, 0.0)
-        if prompt is None or strength == 0:
+        kind, prompt, strength = self.still(side)
+        if prompt is None:
             return encode_texts(self.tower, texts, side)
         prompted = encode_texts(self.tower, texts, side, kind, prompt)
         if strength == 1:
@@ -376,25 +362,12 @@ class BiEncoder(nn.Module):
     def _check(self, kind: str, prompts: nn.ModuleDict) -> None:
         """Say where a prompt takes room from the text, and probe the model. Raises UserError."""
         for side, module in prompts.items():
-            room = shape_of(module)[1] if kind == "input" else 0
-            before, after = self.tower.text_length(side), self.tower.total_length(side, room) - room
-            if after < before:
-                if after <= self.tower.lead + 8:
-                    raise UserError(
-                        f"a {side} prompt of {room} leaves {max(after, 0)} of {before} tokens to the text; "
-                        "use a smaller --length"
-                    )
-                warnings.warn(
-                    f"{self.tower.name} has {self.tower.positions} positions: with a {side} prompt of {room} its texts "
-                    f"are cut at {after} tokens, not {before}; a prefix (--kind prefix) takes none",
-                    UserWarning,
-                    stacklevel=3,
-                )
+            check_room(self.tower, side, shape_of(module)[1] if kind == "input" else 0)
         verify(self.tower, kind)
 
 
 def _name(kind: str, prompt: Tensor | None, strength: float) -> str | None:
     """What distinguishes the vectors of a side from those of other prompts; None: they are the frozen model's."""
-    if prompt is None or strength == 0:
+    if prompt is None:
         return None
     return fingerprint(kind, prompt) + ("" if strength == 1 else f"@{strength}")

@@ -113,7 +113,8 @@ class Adopted:
 
 def adopt(model: Any, given: Conventions) -> Adopted:
     """Write conventions into a SentenceTransformer: what is given, and words that it has under other names."""
-    prompts = dict(model.prompts or {})
+    model.prompts = model.prompts or {}
+    prompts = dict(model.prompts)
     names = {side: name for side in NAMES if (name := _other_name(prompts, side)) not in (None, side)}
     understood: dict[str, str] = {}
     for side in NAMES:
@@ -166,7 +167,9 @@ def _plain(name: str) -> str:
 
 def _unused(model: Any, prompts: Mapping[str, str], given: Conventions, understood: Mapping[str, str]) -> str | None:
     """What to say of a model with words that are put nowhere, where a side seems to miss some."""
-    used = {name for side in NAMES for name in NAMES[side]} | set(understood.values()) | {model.default_prompt_name}
+    used = {name for side in NAMES for name in NAMES[side]} | set(understood.values())
+    # Plain `encode` uses the words of the default name; a query or document has them only where it has no name at all
+    used |= {model.default_prompt_name} if set(prompts).isdisjoint(("query", "document")) else set()
     left = [name for name, words in prompts.items() if words and name not in used]
     without = [side for side in NAMES if not words_of(model, side) and given.words(side) is None]
     # Words for queries alone are what most models want; for documents alone they are odd

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.injection import PROBE_TEXTS, embed, prompt_room, prompt_shape, record_prefix
 from retrieval_prompts.towers.text import TextTower
 
@@ -54,3 +59,34 @@ def verify(tower: TextTower, kind: str) -> None:
     reached = gradient.abs().sum(dim=2) > 0  # (layers, length)
     if not bool(reached.all()):
         refuse(f"only {int(reached.sum())} of {reached.numel()} prompt vectors reach the model's output")
+
+
+def check_room(tower: TextTower, side: str, room: int) -> None:
+    """Say where a prompt of `room` vectors takes tokens from the text. Raises UserError where next to none are left."""
+    before, after = tower.text_length(side), tower.total_length(side, room) - room
+    if after >= before:
+        return
+    if after <= tower.lead + 8:
+        raise UserError(
+            f"a {side} prompt of {room} leaves {max(after, 0)} of {before} tokens to the text; use a smaller --length"
+        )
+    warnings.warn(
+        f"{tower.name} has {tower.positions} positions: with a {side} prompt of {room} its texts are cut at {after} "
+        f"tokens, not {before}; a prefix (--kind prefix) takes none",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def check_made(tower: TextTower, base: Mapping[str, Any], source: str) -> None:
+    """Raises UserError where prompts, whose description has this `base`, were made for another model, or with other
+    words."""
+    if tower.made(base):
+        return
+    if (differing := tower.conventions.differing(Conventions.recorded(base))) and base["name"] == tower.name:
+        raise UserError(f"{source} were made with {differing}; leave that to the prompts, or tune new ones")
+    raise UserError(
+        f"{source} belong to {base.get('name')} (fingerprint {base['fingerprint'][:12]}, dimension "
+        f"{base['dimension']}), not to {tower.name} ({tower.fingerprint[:12]}, dimension {tower.dimension}); "
+        "load that model, or tune prompts for this one"
+    )

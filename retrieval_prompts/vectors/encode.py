@@ -48,7 +48,7 @@ def embed_texts(
 
     def run(batch: list[int]) -> Tensor:
         rows = [ids[index] for index in batch]
-        own = vectors[batch] if vectors is not None and vectors.dim() == 4 else vectors
+        own = _own(vectors, batch)
         if saving and own is not None:
             once: Tensor = torch.utils.checkpoint.checkpoint(
                 partial(embed, tower, rows, side, kind), own, use_reentrant=False
@@ -70,7 +70,7 @@ def embed_batch(tower: TextTower, ids: Sequence[list[int]], side: str, kind: str
     lengths = [len(row) + room for row in ids]
 
     def run(batch: list[int]) -> Tensor:
-        return embed(tower, [ids[index] for index in batch], side, kind, vectors)
+        return embed(tower, [ids[index] for index in batch], side, kind, _own(vectors, batch))
 
     return torch.cat([part for _, part in _passes(tower, range(len(ids)), lengths, _whole(lengths), run)])
 
@@ -125,8 +125,7 @@ def encode_texts(
 
         def run(batch: list[int], ids: list[list[int]] = ids, start: int = start) -> Tensor:
             with torch.autocast(tower.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                places = [start + index for index in batch]
-                own = vectors[places] if vectors is not None and vectors.dim() == 4 else vectors
+                own = _own(vectors, [start + index for index in batch])
                 return embed(tower, [ids[index] for index in batch], side, kind, own).float().cpu()
 
         for batch, part in _passes(tower, order, lengths, token_budget(tower.device, precision), run):
@@ -164,6 +163,11 @@ def _passes(
         if failed is not None:  # behind the handler, which holds on to what the pass had made
             _halve(tower, [lengths[index] for index in batch], failed)
             batches = _batches(order[done:], lengths, _held(tower, budget))
+
+
+def _own(vectors: Tensor | None, places: list[int]) -> Tensor | None:
+    """The prompts of the texts at some places, where each text has one of its own."""
+    return vectors[places] if vectors is not None and vectors.dim() == 4 else vectors
 
 
 def _held(tower: TextTower, budget: int) -> int:

@@ -149,6 +149,16 @@ def test_one_line_where_words_are_put_nowhere(prompts: dict[str, str], sides: st
     load_tower(folder, conventions=E5)  # and none where words are given
 
 
+def test_default_words_that_neither_side_gets(toy: Toy, tmp_path: Path) -> None:
+    """sentence-transformers puts them before the texts of plain `encode` alone."""
+    folder = edited(toy("bert"), tmp_path / "m", prompts={"search": "s: "}, default_prompt_name="search")
+    with pytest.warns(
+        DataWarning, match=r"before texts \(search\), and none of them is put before queries or documents"
+    ):
+        tower = load_tower(folder)
+    assert words(tower) == ("", "")
+
+
 @pytest.mark.parametrize("prompts", [None, {"query": "q: "}, {"query": "q: ", "clustering": "c: ", "sts_query": "s: "}])
 def test_no_line_where_nothing_is_missing(prompts: dict[str, str] | None, toy: Toy) -> None:
     with warnings.catch_warnings():
