@@ -17,6 +17,7 @@ from toys import LONG, TEXTS
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.experiments.baselines import lora
+from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.text import TextTower, load_tower
@@ -239,7 +240,7 @@ def test_what_a_folder_says_must_be_words(toy: Toy, tmp_path: Path) -> None:
     ):
         about = json.loads((folder / "prompt.json").read_text())
         about["base"][name] = value
-        (folder / "changed.json").write_text(json.dumps(about))
+        (folder / "changed.json").write_text(json.dumps(sealed(about)))
         shutil.copytree(folder, tmp_path / name)
         (tmp_path / name / "changed.json").replace(tmp_path / name / "prompt.json")
         with pytest.raises(UserError) as error:
@@ -256,7 +257,7 @@ def test_older_artifacts_of_a_model_whose_words_were_not_found(toy: Toy, tmp_pat
     about = json.loads(file.read_text())
     for name in ("query_words", "document_words", "similarity"):
         del about["base"][name]
-    file.write_text(json.dumps(about))
+    file.write_text(json.dumps(sealed(about)))
     again = BiEncoder.load(prompts=tmp_path / "prompts")
     assert words(again.tower) == ("", "")
     assert np.array_equal(again.encode_query(ALL), old.encode_query(ALL))
