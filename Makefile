@@ -6,12 +6,13 @@ BIN := .venv/bin
 # build of several GB; for the CPU build: make test TORCH="torch torchvision --index-url INDEX", with the index that torch names.
 TORCH ?= torch torchvision
 
-.PHONY: help demo demo-images test lint venv clean
+.PHONY: help demo demo-images test faults lint venv clean
 
 help:
 	@echo "make demo          tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
 	@echo "make demo-images   tune prompts on 8 pictures a class for a small CLIP, and write a classifier and a page"
 	@echo "make test          the tests; pass options to pytest with ARGS, as in ARGS='-k losses'"
+	@echo "make faults        kill every command at each of its writes, renames and deletes (the tests try a few)"
 	@echo "make lint          ruff and mypy"
 	@echo "make venv          only set up .venv (each target above does so by itself)"
 	@echo "make clean         remove caches and the demo's output; .venv stays"
@@ -29,6 +30,9 @@ demo-images: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: .venv/.installed
+	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -110,6 +110,8 @@ def tune(
             with bench.watch("tune"):
                 trained = train(biencoder, bench, settings, output, bm25=bm25, on_step=on_step)
             record = _record(biencoder, bench, settings, trained, identity)
+            if split not in bench.dataset.qrels:
+                _finish(record, by_dev(trained.choice))
             output.save(biencoder.save)
         result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
         result.recommendation = by_dev(trained.choice)
@@ -120,9 +122,9 @@ def tune(
                 record |= {"results": {split: found["systems"]}, "tests": {split: found["tests"]}}
             except (UserError, OSError, MemoryError, RuntimeError) as error:
                 result.failed = first_line(error)
-        if result.failed is None and record.pop(FINISHED, True) is False:
+        if result.failed is None and record.get(FINISHED) is False:
             assert result.recommendation is not None
-            record["recommendation"] = result.recommendation.without_times().to_json()
+            _finish(record, result.recommendation)
             output.save(biencoder.save)
     result.choice, result.steps, result.seconds = trained.choice, trained.steps, bench.watch.seconds
     result.settings = {
@@ -149,6 +151,12 @@ def _record(
     record |= {"dev_held_out_of_train": bench.training.held_out, "choice": choice.to_json()}
     record |= {IDENTITY: identity, FINISHED: False}
     return record
+
+
+def _finish(record: dict[str, Any], recommendation: Recommendation) -> None:
+    """Nothing is still to be added."""
+    del record[FINISHED]
+    record["recommendation"] = recommendation.without_times().to_json()
 
 
 def _kept(biencoder: BiEncoder, bench: Workbench, output: PromptOutput) -> Trained | None:

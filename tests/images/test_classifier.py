@@ -177,7 +177,7 @@ def test_a_folder_gives_the_same_classifier(
     assert np.array_equal(again.logits(pictures), classifier.logits(pictures))
     assert np.array_equal(again.logits(pictures, OTHERS), classifier.logits(pictures, OTHERS))
     assert (again.classes, again.settings, again.temperature) == (NAMES, classifier.settings, 1.5)
-    assert (again.strength, again.training) == (1.0, classifier.training)
+    assert (again.strength, again.training) == (1.0, {"images": classifier.training["images"]})
     half = PromptClassifier.load(tmp_path / "prompts", fitted[name].clip, strength=0.5)
     assert np.array_equal(half.logits(pictures), at(0.5, classifier).logits(pictures))
     half.save(tmp_path / "half")
