@@ -114,3 +114,16 @@ def test_the_latency_of_words_is_measured_on_so_many_documents(tmp_path: Path) -
     assert names | {"bm25_build_seconds", "open_seconds"} < small.keys()
     with pytest.raises(SystemExit, match="exists already"):
         main(arguments)
+
+
+def test_the_latency_of_two_passes_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EVAL))
+    out, model = tmp_path / "latency.json", tiny.write_model(tmp_path / "model")
+    data = tiny.write_data(tmp_path / "tiny")
+    arguments = [str(data), "--model", str(model), "--documents", "30", "60", "--queries", "4", "--json", str(out)]
+    script("feedback_latency").main(arguments)
+    result = json.loads(out.read_text())
+    assert (result["query_count"], result["documents_read"], result["prompt_length"]) == (4, 4, 12)
+    assert [(row["documents"], row["synthetic_texts"]) for row in result["rows"]] == [(30, 0), (60, 20)]
+    ways = ("dense", "hybrid", "feedback_dense", "feedback_hybrid")
+    assert {f"{way}_{part}_ms" for way in ways for part in ("p50", "p99")} < result["rows"][0].keys()
