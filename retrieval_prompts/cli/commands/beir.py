@@ -50,7 +50,7 @@ def beir(
 
     say = console.printer(json_file)
     console.check_outputs(json_file, report, overwrite=overwrite)
-    console.hold(locked(out))
+    console.hold(locked(out / "results.json"))
     if "kind" in given and not tune:
         raise UserError("--kind is that of prompts which are tuned; pass --tune as well")
     learned = TuneSettings.of(**given)
