@@ -104,7 +104,7 @@ def run(
 
     Raises UserError when `out` was made with another model or settings, or a data set has changed since.
     """
-    with locked(out):
+    with locked(out / "results.json"):
         return _run(biencoder, names, data_dir, out, settings, cache, overwrite, on_system)
 
 

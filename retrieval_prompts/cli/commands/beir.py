@@ -65,7 +65,7 @@ def beir(
 
     say = console.printer(json_file)
     console.check_outputs(json_file, report, overwrite=overwrite)
-    console.hold(locked(out))
+    console.hold(locked(out / "results.json"))
     if not tune and (of_prompts := sorted(set(given) - {"seed"})):
         raise UserError(f"--{of_prompts[0]} is that of prompts which are tuned; pass --tune as well")
     learned = TuneSettings.of(**given)

@@ -927,7 +927,10 @@ def test_two_runs_into_one_output(command: Command, model: Path, data: Path, tmp
         ("r.json", ["tune", data, "--out", tmp_path / "out", "--json", tmp_path / "r.json"]),
         ("index", ["index", data, "--out", tmp_path / "index"]),
         ("run", ["evaluate", data, "--run", tmp_path / "run"]),
-        ("bench", ["beir", "--datasets", data.name, "--data-dir", data.parent, "--out", tmp_path / "bench"]),
+        (
+            "bench/results.json",
+            ["beir", "--datasets", data.name, "--data-dir", data.parent, "--out", tmp_path / "bench"],
+        ),
     ):
         with subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path / name)],
