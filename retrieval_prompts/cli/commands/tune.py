@@ -162,3 +162,5 @@ def _say_training(say: Any, found: RetrievalResult, biencoder: BiEncoder) -> Non
         )
     if biencoder.strength == 0:
         say("no prompt helped here: this folder is the frozen model (strength 0)")
+        if found.settings["encoder"] == "table" and found.settings["side"] == "query":
+            say("prompts that read what a first search finds may do better: --encoder feedback")
