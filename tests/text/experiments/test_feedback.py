@@ -122,8 +122,12 @@ def test_few_queries_are_cross_validated(model: Path, dataset: Dataset, tmp_path
 def test_the_command_line_tunes_searches_and_refuses(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
     prompts, index = tmp_path / "prompts", tmp_path / "index"
     options = ["--encoder", "feedback", "--feedback", 3, "--length", 2, "--epochs", 2, "--folds", 1, "--lr", 0.05]
-    done = command("tune", data, "--model", model, "--out", prompts, "--json", tmp_path / "found.json", *options)
+    page, found = tmp_path / "page.html", tmp_path / "found.json"
+    done = command("tune", data, "--model", model, "--out", prompts, "--json", found, "--report", page, *options)
     assert done.code == 0
+    assert page.stat().st_size > 1000
+    evaluated = command("evaluate", data, "--model", model, "--prompts", prompts, "--strength", 1, "--json", "-").json
+    assert evaluated["systems"]["tuned"] != evaluated["systems"]["frozen"]
     about = json.loads((prompts / "prompt.json").read_text())
     assert about["feedback"] == {"bm25_weight": 0.75}
     assert about["tensors"]["query.gate"] == [3]
