@@ -127,3 +127,24 @@ def test_the_latency_of_two_passes_is_measured(tmp_path: Path, monkeypatch: pyte
     assert [(row["documents"], row["synthetic_texts"]) for row in result["rows"]] == [(30, 0), (60, 20)]
     ways = ("dense", "hybrid", "feedback_dense", "feedback_hybrid")
     assert {f"{way}_{part}_ms" for way in ways for part in ("p50", "p99")} < result["rows"][0].keys()
+
+
+def test_curves_of_few_queries_are_those_of_the_draws(tmp_path: Path) -> None:
+    module = script("small_picture")
+    systems = {"frozen": 0.5, "frozen+bm25": 0.6, "tuned": 0.7, "linear": 0.4}
+    draws = {
+        "16.0": {"recommended": "tuned", "systems": systems},
+        "5.0": {"recommended": "frozen", "systems": systems},
+        "5.1": {"recommended": "frozen+bm25", "systems": {**systems, "linear": 0.3}},
+    }
+    found = module.curves({"draws": draws})
+    assert found["recommended"] == {5: [0.5, 0.6], 16: [0.7]}
+    assert found["linear"] == {5: [0.4, 0.3], 16: [0.4]}
+    assert set(found) == {"recommended", "linear", "frozen", "frozen+bm25"}
+    (tmp_path / "small.json").write_text(json.dumps({"dataset": "tiny", "draws": draws}))
+    arguments = [str(tmp_path / "small.json"), "--out", str(tmp_path / "small.png")]
+    pytest.importorskip("matplotlib", reason="needs matplotlib (extra `plot`)")
+    module.main(arguments)
+    assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="exists already"):
+        module.main(arguments)
