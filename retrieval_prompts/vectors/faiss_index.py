@@ -162,14 +162,15 @@ def vectors_at(index: Any, positions: np.ndarray) -> np.ndarray | None:
 
 def map_lists(index: Any) -> bool:
     """Make the map by which an index of lists (IVF) gives its vectors back: 8 bytes a vector, kept in memory. False for
-    types that do not, or that FAISS ends the process over (packed and RaBitQ codes)."""
+    types that do not, and for packed codes, over which FAISS ends the process where the index is memory-mapped."""
     import faiss
 
     try:
         lists: Any = faiss.downcast_index(faiss.extract_index_ivf(index))
     except RuntimeError:
         return False
-    if type(lists) not in (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer, faiss.IndexIVFPQ):
+    known = (faiss.IndexIVFFlat, faiss.IndexIVFScalarQuantizer, faiss.IndexIVFPQ, faiss.IndexIVFRaBitQ)
+    if type(lists) not in known:
         return False
     lists.make_direct_map()
     return True

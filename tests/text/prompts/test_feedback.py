@@ -188,7 +188,9 @@ def test_the_first_search_reads_words_with_its_weight(toy_tower: ToyTower) -> No
 
 
 @pytest.mark.filterwarnings("ignore:IVF1")
-@pytest.mark.parametrize("factory", ["SQ8", "HNSW8", "IVF1,Flat", "IVF1,SQ8", "PCA8,Flat", "RaBitQ", "SQ8,RFlat"])
+@pytest.mark.parametrize(
+    "factory", ["SQ8", "HNSW8", "IVF1,Flat", "IVF1,SQ8", "IVF1,RaBitQ", "PCA8,Flat", "RaBitQ", "SQ8,RFlat"]
+)
 def test_vectors_come_back_from_an_index(toy_tower: ToyTower, factory: str, tmp_path: Path) -> None:
     tower = toy_tower("bert")
     frozen_index(tower, factory).save(tmp_path / "index")
@@ -205,8 +207,12 @@ def test_vectors_come_back_from_an_index(toy_tower: ToyTower, factory: str, tmp_
 @pytest.mark.filterwarnings("ignore:IVF1")
 def test_an_index_that_gives_no_vectors_back_is_refused(toy_tower: ToyTower) -> None:
     tower = toy_tower("bert")
-    with pytest.raises(UserError, match=r"IVF1,RaBitQ does not give its vectors back"):
-        attached(tower, "input", feedback_bm25=0.0).bind(frozen_index(tower, "IVF1,RaBitQ"))
+    frozen = BiEncoder(tower)
+    vectors = np.random.default_rng(0).standard_normal((64, tower.dimension)).astype(np.float32)
+    ids = [f"d{number}" for number in range(64)]
+    index = Index.build(vectors, None, ids, encoder=frozen.identity(), factory="IVF1,PQ8x4fs")
+    with pytest.raises(UserError, match=r"IVF1,PQ8x4fs does not give its vectors back"):
+        attached(tower, "input", feedback_bm25=0.0).bind(index)
 
 
 @pytest.mark.parametrize(
