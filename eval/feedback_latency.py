@@ -13,43 +13,37 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hybrid_latency import CLOCKS, made, milliseconds, threads, timed_by, unit  # type: ignore[import-not-found]
+from hybrid_latency import (  # type: ignore[import-not-found]
+    CLOCKS,
+    made,
+    milliseconds,
+    options_of,
+    start,
+    threads,
+    timed_by,
+    unit,
+)
 
-from retrieval_prompts import BiEncoder, Index, UserError, load
+from retrieval_prompts import BiEncoder, Index, load
 from retrieval_prompts.data.beir_folder import Document
 from retrieval_prompts.evaluation.bm25 import BM25Index
-from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
+from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.experiments.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.prompts.feedback import regress
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="BEIR folder")
+    parser = options_of(__doc__, documents=[1_000, 10_000, 100_000])
     parser.add_argument("--model", help="default: all-MiniLM-L6-v2")
-    parser.add_argument("--split", default="test", help="whose queries search")
     parser.add_argument("--queries", type=int, default=100, help="how many of them")
-    parser.add_argument("--documents", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="how many")
-    parser.add_argument("-k", type=int, default=10)
-    parser.add_argument("--weight", type=float, default=UNLABELLED, help="of BM25")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
-    parser.add_argument("--json", type=Path, required=True, help="the result file")
-    parser.add_argument("--overwrite", action="store_true")
-    options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    start(parser, run, arguments)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -60,8 +54,8 @@ def run(options: argparse.Namespace) -> None:
     frozen = BiEncoder(biencoder.tower)
     known = [document.content for document in dataset.corpus]
     sample = known[:200]
-    start = regress(biencoder.tower, "input", torch.from_numpy(frozen.encode_document(sample)), sample)
-    biencoder.attach(encoder="feedback", start=start, seed=options.seed)
+    begin = regress(biencoder.tower, "input", torch.from_numpy(frozen.encode_document(sample)), sample)
+    biencoder.attach(encoder="feedback", start=begin, seed=options.seed)
     rows = []
     for count in options.documents:
         texts = [*known[:count], *made(known, count - len(known), options.seed)]

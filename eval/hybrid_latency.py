@@ -35,18 +35,31 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="BEIR folder")
-    parser.add_argument("--split", default="test", help="whose queries search")
-    parser.add_argument("--documents", type=int, nargs="+", default=[5_000, 100_000], help="how many")
+    parser = options_of(__doc__, documents=[5_000, 100_000])
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--factory", default="Flat", help="FAISS index string")
+    start(parser, run, arguments)
+
+
+def options_of(description: str | None, documents: list[int]) -> argparse.ArgumentParser:
+    """The options that every script on latencies has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="BEIR folder")
+    parser.add_argument("--split", default="test", help="whose queries search")
+    parser.add_argument("--documents", type=int, nargs="+", default=documents, help="how many")
     parser.add_argument("-k", type=int, default=10)
     parser.add_argument("--weight", type=float, default=UNLABELLED, help="of BM25")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--json", type=Path, required=True, help="the result file")
     parser.add_argument("--overwrite", action="store_true")
+    return parser
+
+
+def start(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None
+) -> None:
+    """Run a script; a user's mistake is one line."""
     options = parser.parse_args(arguments)
     try:
         run(options)

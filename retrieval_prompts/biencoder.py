@@ -154,6 +154,8 @@ class BiEncoder(nn.Module):
         """
         wanted = replace(side, **given) if isinstance(side, PromptSettings) else PromptSettings.of(side=side, **given)
         kind, length, init, seed = wanted.kind, wanted.length, wanted.init, wanted.seed
+        if wanted.encoder == "auto":
+            raise UserError(f"auto lets dev choose, in tune; attach one of {', '.join((*ENCODERS, 'feedback'))}")
         encoder = maker(wanted, start) if wanted.encoder == "feedback" else ENCODERS[wanted.encoder]
         with CHANGING, torch.random.fork_rng(devices=[]):  # the state of the generator is that of all threads
             torch.manual_seed(seed)
@@ -169,6 +171,7 @@ class BiEncoder(nn.Module):
         self._check(kind, prompts)
         with CHANGING:
             self.kind, self.prompts, self.strength, self.bm25_weight = kind, prompts, 1.0, None
+            self.first_pass = None
         return self
 
     def prompt(self, side: str, documents: Tensor | None = None) -> Tensor | None:

@@ -22,8 +22,10 @@ from retrieval_prompts.vectors.index import Index
 SECOND = 256  # queries whose prompts are made at once
 
 
-def with_words(index: Index, documents: Iterable[Document]) -> Index | HybridIndex:
-    """The index with the words of its documents beside it; alone where they have none."""
+def with_words(index: Index, documents: Iterable[Document], bm25_weight: float) -> Index | HybridIndex:
+    """The index with the words of its documents beside it; alone where they have none, or have no weight."""
+    if bm25_weight == 0:
+        return index
     try:
         return HybridIndex.build(index, documents)
     except NoWords:

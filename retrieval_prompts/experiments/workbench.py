@@ -22,7 +22,7 @@ from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical
 from retrieval_prompts.evaluation.significance import Comparison, compare
 from retrieval_prompts.experiments.stopwatch import Stopwatch
-from retrieval_prompts.prompts.feedback import RECORDED, SAMPLE, Start, regress
+from retrieval_prompts.prompts.feedback import RECORDED, SAMPLE, FeedbackPrompt, Start, regress
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.training.loop import Training
 from retrieval_prompts.training.retrieval import train
@@ -159,20 +159,18 @@ class Workbench:
         """Train prompts on a part of these data; see `training.retrieval.train`. Dev is scored with an exact index."""
         index: Index | HybridIndex | None = self.index if self.factory == "Flat" else None
         if biencoder.feedback is not None:
-            index = self.searched
+            index = self._read_by(biencoder.feedback)
         return train(biencoder, data, settings, documents=self.documents, index=index, checkpoint=checkpoint)
 
-    @property
-    def searched(self) -> Index | HybridIndex:
-        """The frozen documents with their words, where they have any."""
-        return self.hybrid_of(self.index) or self.index
+    def _read_by(self, prompt: FeedbackPrompt) -> Index | HybridIndex:
+        """The frozen documents, with their words where there are some and the prompt's first search uses them."""
+        return (self.hybrid_of(self.index) if prompt.bm25_weight > 0 else None) or self.index
 
     def bind(self, biencoder: BiEncoder) -> BiEncoder:
         """Let prompts that read documents find them here; returns the bi-encoder."""
-        if biencoder.feedback is not None and (
-            biencoder.first_pass is None or biencoder.first_pass.index is not self.index
-        ):
-            biencoder.bind(self.searched)
+        known, reads = biencoder.first_pass, biencoder.feedback
+        if reads is not None and (known is None or known.index is not self.index):
+            biencoder.bind(self._read_by(reads))
         return biencoder
 
     def attach(self, biencoder: BiEncoder, settings: TuneSettings) -> BiEncoder:

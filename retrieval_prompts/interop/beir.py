@@ -154,11 +154,11 @@ class FaissSearch(BaseSearch):
 
     def _bind(self, documents: list[Document]) -> None:
         """Let prompts that read documents find them in this index."""
-        if isinstance(self.model, BeirModel) and self.model.biencoder.feedback is not None:
+        if isinstance(self.model, BeirModel) and (reads := self.model.biencoder.feedback) is not None:
             known = self.model.biencoder.first_pass
             if known is None or known.index is not self.index:
                 assert self.index is not None
-                self.model.biencoder.bind(with_words(self.index, documents))
+                self.model.biencoder.bind(with_words(self.index, documents, reads.bm25_weight))
 
     def save(self, folder: Path | str, overwrite: bool = False) -> None:
         """Write the index as an index folder (see `Index`), which `Index.open` and our command line read too.

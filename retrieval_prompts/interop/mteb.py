@@ -79,8 +79,8 @@ class IndexSearch:
         # Encoding asks for nothing but ids and texts
         self.documents = self.biencoder.encode_corpus(Corpus(Path(), ids, "", documents), self.cache)
         self.vectors = Index.build(self.documents, None, ids, encoder=self.biencoder.identity(), factory=self.factory)
-        if self.biencoder.feedback is not None:
-            self.biencoder.bind(with_words(self.vectors, documents))
+        if (reads := self.biencoder.feedback) is not None:
+            self.biencoder.bind(with_words(self.vectors, documents, reads.bm25_weight))
 
     def search(self, queries: Any, *, top_k: int, top_ranked: Mapping[str, list[str]] | None = None, **_: Any) -> Run:
         """Query id -> document id -> score, an entry for every query.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.encoders import PromptTable, fingerprint
@@ -120,8 +121,6 @@ class FeedbackPrompt(nn.Module):
 
 def maker(settings: PromptSettings, start: Start | None) -> Callable[[Tensor], nn.Module]:
     """What makes a feedback prompt of its static vectors. Raises UserError."""
-    if settings.side != "query":
-        raise UserError(f"feedback prompts are for the query side, got --side {settings.side}")
     if start is None:
         raise UserError("a feedback prompt starts from the documents that it will read: train it with tune")
     gate = torch.ones(settings.feedback)
@@ -168,17 +167,15 @@ def regress(tower: TextTower, kind: str, vectors: Tensor, texts: Sequence[str]) 
         vectors: (documents, dimension), frozen; `texts`: those of the same documents.
     """
     tokens = tower.tokenize(list(texts), "document")
+    there = [number for number, row in enumerate(tokens) if row]  # a tokenizer may make nothing of an empty text
+    vectors, tokens = vectors[there], [tokens[number] for number in there]
     if kind == "input":
-        table = tower.embeddings.weight
-        words = torch.stack([table[torch.tensor(row, device=table.device)].float().mean(dim=0) for row in tokens])
-        length = (
-            table[torch.tensor([token for row in tokens[:200] for token in row], device=table.device)]
-            .float()
-            .norm(dim=1)
-            .mean()
-        )
+        rows = [tower.embeddings.weight[torch.tensor(row, device=tower.device)].float() for row in tokens]
+        words = torch.stack([row.mean(dim=0) for row in rows])
+        length = torch.cat(rows[:200]).norm(dim=1).mean()
     else:
-        words = torch.stack([record_prefix(tower, row[:TOKENS]).mean(dim=1).flatten() for row in tokens])
+        bar = tqdm(tokens, desc="feedback map", unit="text", delay=1, leave=False)
+        words = torch.stack([record_prefix(tower, row[:TOKENS]).mean(dim=1).flatten() for row in bar])
     x, y = vectors.double(), words.double()
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
     x, y = x - x_mean, y - y_mean

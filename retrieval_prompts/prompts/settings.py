@@ -169,3 +169,8 @@ class PromptSettings(Values):
     init: str = setting(None, help="where the vectors start", choices=("text:WORDS", "vocab", "gaussian"))
     common: bool = setting(False, help="add a part that both sides share (Semi-Siamese)", read_by={"side": ("both",)})
     seed: int = setting(0, help="of the initial vectors, the batches and the draws", low=0, high=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoder in FEEDBACK["encoder"] and self.side != "query":
+            raise UserError(f"feedback prompts are for the query side, got --side {self.side}")

@@ -125,6 +125,8 @@ def _model_facts(biencoder: BiEncoder) -> list[str]:
     if biencoder.prompts:
         sides = " and ".join(sorted(biencoder.prompts))
         facts.append(f"{biencoder.kind} prompts on the {sides} side, strength {biencoder.strength:g}")
+        if biencoder.feedback is not None:
+            facts.append(f"they read the first {biencoder.feedback.documents} documents of a first search")
     return facts
 
 

@@ -75,7 +75,7 @@ def search(
     )
     biencoder.tower.made(made_by)  # words that an older version did not find are left out again
     opened.check_encoder(biencoder.identity())
-    if biencoder.feedback is not None:
+    if biencoder.feedback is not None and biencoder.strength > 0:
         biencoder.bind(hybrid or HybridIndex.of(opened, index) or opened)
     vectors = biencoder.query_vectors([query])
     parameters = {"nprobe": nprobe, "ef_search": ef_search, "k_factor": k_factor}

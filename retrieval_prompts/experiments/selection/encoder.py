@@ -52,11 +52,10 @@ def train(
             found.append(Trained.of(each, bench, way, output, bm25=bm25, on_step=report))
         done += found[-1].steps[-1].step if found[-1].steps else 0
     static, reading = found
-    best = 0
-    if reading.choice.strength > 0:
+    best = int(reading.choice.strength > 0)
+    if best and static.choice.strength > 0:
         test = compare(static.scores, reading.scores, HEADLINE)
-        surely = test.difference > 0 and test.p_value < ALPHA
-        best = int(surely or static.choice.strength == 0)
+        best = int(test.difference > 0 and test.p_value < ALPHA)
     biencoder.take(encoders[best])
     tried = {name: each.choice.systems[each.choice.system] for name, each in zip(TRIED, found, strict=True)}
     biencoder.training_record["encoders"] = {"used": TRIED[best], "dev": tried}

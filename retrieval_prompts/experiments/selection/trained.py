@@ -40,7 +40,7 @@ class Trained:
 
     choice: Choice
     steps: list[Step] = field(default_factory=list)
-    scores: Scores = field(default_factory=dict)  # of what was chosen
+    scores: Scores = field(default_factory=dict)  # of what was chosen; none where training was given up in the folds
 
     @classmethod
     def of(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import typer
-from command_line import Command, command_line
+from command_line import Command
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli import app as cli
@@ -21,11 +21,6 @@ from retrieval_prompts.vectors.index import Index
 WORDS = ("--query-words", "what does ", "--document-words", "the evidence ")
 KEPT = Conventions("what does ", "the evidence ", "cosine")
 QUESTION = "show about copper and river"
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return command_line("retrieval-prompts", cli.main, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

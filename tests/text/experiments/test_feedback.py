@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from command_line import Command, command_line
+from command_line import Command
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.cli import app as cli
 from retrieval_prompts.data.beir_folder import Dataset, load
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.retrieval import evaluate, tune
@@ -25,11 +24,6 @@ from retrieval_prompts.experiments.selection.trained import Trained
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.settings import TuneSettings
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return command_line("retrieval-prompts", cli.main, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +201,8 @@ STATIC, BETTER, EQUAL = ({f"q{number}": value for number in range(30)} for value
         ((0.0, 1.0), (STATIC, EQUAL), "feedback"),
         ((0.0, 0.0), (STATIC, STATIC), "table"),
         ((1.0, 0.0), (STATIC, BETTER), "table"),
+        ((0.0, 1.0), ({}, BETTER), "feedback"),  # given up in the folds: there are no scores
+        ((1.0, 0.0), (STATIC, {}), "table"),
     ],
 )
 def test_auto_asks_dev_which_prompts_are_used(
@@ -223,7 +219,7 @@ def test_auto_asks_dev_which_prompts_are_used(
 
     def judged(biencoder: BiEncoder, bench: Workbench, way: TuneSettings, *_: object, **__: object) -> Trained:
         strength, of = found[way.encoder]
-        systems = {"tuned": {"all": of["q0"]}}
+        systems = {"tuned": {"all": of.get("q0", 0.0)}}
         choice = Choice("tuned", strength, None, None, "dev split", len(of), 0, systems)
         biencoder.training_record = {"settings": {"encoder": way.encoder}}
         return Trained(choice, [], of)
@@ -237,7 +233,7 @@ def test_auto_asks_dev_which_prompts_are_used(
     assert biencoder.training_record["settings"]["encoder"] == used
     assert biencoder.training_record["encoders"] == {
         "used": used,
-        "dev": {name: {"all": of["q0"]} for name, (_, of) in found.items()},
+        "dev": {name: {"all": of.get("q0", 0.0)} for name, (_, of) in found.items()},
     }
 
 

@@ -10,20 +10,14 @@ from typing import Any
 
 import pytest
 import tiny
-from command_line import Command, Done, command_line
+from command_line import Command, Done
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.cli import app as cli
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
 from retrieval_prompts.files import sealed
 from retrieval_prompts.vectors.index import Index
 
 QUESTION = "what does the evidence show about copper and river"
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return command_line("retrieval-prompts", cli.main, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
