@@ -29,7 +29,7 @@ from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.probe import check_made, check_room, verify
 from retrieval_prompts.towers.text import DEFAULT_MODEL, Floats, TextTower, load_tower
 from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks
-from retrieval_prompts.vectors.encode import BLOCK, embed_texts, encode_texts
+from retrieval_prompts.vectors.encode import embed_texts, encode_texts
 from retrieval_prompts.vectors.index import Index
 
 if TYPE_CHECKING:
@@ -259,24 +259,20 @@ class BiEncoder(nn.Module):
             cache: a folder in which blocks are found and kept (see `blocks.encode_blocks`); None: the user's cache.
             precision: of the matrix products, "float32" or "bfloat16" (see `vectors.encode.encode_texts`).
         """
-        count = len(corpus)
-        if 0 < self.strength < 1 and "document" in self.prompts:
-            spans = ((start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
-            mixed = [self.tower.comparable(self.encode_document(corpus.contents(*span))) for span in spans]
-            return VectorBlocks(mixed, self.tower.dimension, count)
-        kind, prompt, strength = self.still("document")
-        identity = f"{self.tower.fingerprint}|document|{_name(kind, prompt, strength) or 'frozen'}"
-        encoder = hashlib.sha256(identity.encode()).hexdigest()
-        return encode_blocks(
-            self.tower,
-            corpus,
-            kind,
-            prompt,
-            encoder=encoder,
-            cache=cache or default_cache(),
-            transform=self.tower.comparable,
-            precision=precision,
-        )
+        tower, (kind, prompt, strength) = self.tower, self.still("document")
+
+        def encoded(vectors: Tensor | None) -> VectorBlocks:
+            identity = f"{tower.fingerprint}|document|{_name(kind, vectors, 1.0) or 'frozen'}"
+            encoder = hashlib.sha256(identity.encode()).hexdigest()
+            options: dict[str, Any] = {"encoder": encoder, "cache": cache or default_cache(), "precision": precision}
+            return encode_blocks(tower, corpus, kind, vectors, transform=tower.comparable, **options)
+
+        whole = encoded(prompt)
+        if prompt is None or strength == 1:
+            return whole
+        pairs = zip(encoded(None).blocks, whole.blocks, strict=True)
+        mixed = [tower.comparable(between(*pair, strength, unit=tower.unit_length)) for pair in pairs]
+        return VectorBlocks(mixed, tower.dimension, whole.encoded)
 
     def identity(self) -> dict[str, Any]:
         """What an index of this encoder's documents depends on: the model, how it is used, and the document prompt."""

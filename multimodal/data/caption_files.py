@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import warnings
@@ -51,8 +52,8 @@ class Row(NamedTuple):
 def rows(path: Path) -> Iterator[Row]:
     """The rows of a file or folder; see `load_captions`. Raises UserError with file and line for what is malformed."""
     if path.is_dir():
-        listed = next((path / name for name in BESIDE if (path / name).is_file()), None)
-        return _pairs(path) if listed is None else rows(listed)
+        listed = [path / name for name in BESIDE if (path / name).is_file()]
+        return rows(next(filter(_says_captions, listed), listed[0])) if listed else _pairs(path)
     if not path.is_file():
         raise UserError(f"{path} is no file; expected {EXPECTED}")
     kind = suffix(path)
@@ -85,7 +86,9 @@ def is_captions(data: str) -> bool:
 def _says_captions(path: Path) -> bool:
     _, line = next(read_lines(path), (1, ""))
     if suffix(path) in LINES:
-        return any(name in json_object(line, f"{path}:1") for name in CAPTION)
+        with contextlib.suppress(UserError):
+            return any(name in json_object(line, f"{path}:1") for name in CAPTION)
+        return False
     for separator in SEPARATORS:
         columns = _columns(line, separator)
         if "label" in columns:
@@ -235,7 +238,7 @@ def _table(path: Path) -> Iterator[Row]:
         columns = _columns(line, separator)
         image, caption = _alias(columns, IMAGE), _alias(columns, CAPTION)
         if image is not None and caption is not None:
-            return _with_header(path, image, caption, last=columns[-1] == caption and len(columns) == 2)
+            return _with_header(path, image, caption, last=columns[-1] == caption)
     bare = _bare(line)
     if bare is None:
         return _with_header(path, "image", "caption", last=False)  # raises

@@ -58,7 +58,8 @@ def read_names(path: Path, only: Collection[str] | None = None) -> dict[str, str
         names[label] = name
     if not names:
         raise UserError(f"{path} is empty; expected a class name on each line")
-    return _first_synonyms(path, {label: name for label, name in names.items() if only is None or label in only})
+    names = {label: name for label, name in names.items() if only is None or label in only}
+    return _first_synonyms(str(path), names, list(filter(WORDNET.fullmatch, names)))
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -81,7 +82,7 @@ def names_of(labels: Collection[str], folder: Path | None) -> dict[str, str] | N
         matches = {label: known.fullmatch(label) for label in labels}
         found = {label: match[1] for label, match in matches.items() if match}
         if len(found) == len(labels):
-            return found
+            return _first_synonyms("the data", found, labels)
     if folder is None or not all(map(WORDNET.fullmatch, labels)):
         return None
     for place in (folder, folder.resolve().parent):
@@ -93,12 +94,13 @@ def names_of(labels: Collection[str], folder: Path | None) -> dict[str, str] | N
     return None
 
 
-def _first_synonyms(path: Path, names: dict[str, str]) -> dict[str, str]:
-    taken = {name for label, name in names.items() if not WORDNET.fullmatch(label)}
+def _first_synonyms(where: str, names: dict[str, str], ids: Collection[str]) -> dict[str, str]:
+    """The names, of the labels that are `ids` the first synonym that no other has, or a number behind it."""
+    taken = {name for label, name in names.items() if label not in ids}
     found: dict[str, str] = {}
     again: list[str] = []
     for label, name in names.items():
-        if WORDNET.fullmatch(label):
+        if label in ids:
             synonyms = [each.strip() for each in name.split(",") if each.strip()] or [name]
             free = [each for each in synonyms if each not in taken]
             number = 2
@@ -110,7 +112,7 @@ def _first_synonyms(path: Path, names: dict[str, str]) -> dict[str, str]:
             name = free[0]
         found[label] = name
     if again:
-        message = f"{path} has classes of one name; the later ones are called {few(again)} here"
+        message = f"{where} has classes of one name; the later ones are called {few(again)} here"
         warnings.warn(message, DataWarning, stacklevel=3)
     return found
 
@@ -118,8 +120,12 @@ def _first_synonyms(path: Path, names: dict[str, str]) -> dict[str, str]:
 def _rows(path: Path) -> Iterator[Labelled]:
     lines = list(read_lines(path))
     start = lines[0][1].lstrip() if lines else ""
-    if path.suffix.lower() == ".json" or start.startswith(("{", "[")):
-        return _json(path, "".join(line for _, line in lines))
+    text = "".join(line for _, line in lines)
+    if lines and path.suffix.lower() == ".json":
+        return _json(path, _parsed(path, text))
+    if start.startswith(("{", "[")):
+        with contextlib.suppress(UserError):  # a name may begin so too
+            return _json(path, _parsed(path, text))
     if path.suffix.lower() == ".csv":
         return _without_header(_csv(path, lines))
     numbered = [NUMBERED.fullmatch(line.strip()) for _, line in lines]
@@ -153,19 +159,26 @@ def _without_header(rows: Iterable[Labelled]) -> Iterator[Labelled]:
             yield where, label, name
 
 
-def _json(path: Path, text: str) -> Iterator[Labelled]:
+def _parsed(path: Path, text: str) -> Any:
+    """The content of a JSON file. Raises UserError for what is none, and for anything but a list or an object."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         try:  # as Python writes a dictionary
             content = ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             raise UserError(f"{path} is not valid JSON ({error})") from None
+    if not isinstance(content, list | dict) or not content:
+        raise UserError(f"{path}: expected a list of class names, or an object of them, got {content!r:.40}")
+    return content
+
+
+def _json(path: Path, content: Any) -> Iterator[Labelled]:
     if isinstance(content, dict):
         content = next((content[key] for key in ("classes", "names") if isinstance(content.get(key), list)), content)
     if isinstance(content, dict) and content and all(type(value) is int for value in content.values()):
         content = sorted(content, key=content.__getitem__)  # name -> number
-    entries = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    entries = content.items() if isinstance(content, dict) else enumerate(content)
     for key, value in entries:
         label, name = _entry(str(key), value, listed=isinstance(content, list))
         if label is None or name is None:

@@ -90,7 +90,6 @@ def search(index: Index, vector: Tensor, k: int = 10, **parameters: int | None) 
 
 
 def _check_within(root: Path, name: str) -> None:
-    """An index comes from anywhere, and what it names is read and shown."""
-    place = Path(os.path.normpath(root / name))
-    if "\0" in name or not place.is_relative_to(os.path.normpath(root)):
+    """The folder is taken as the index says; a name may not lead out of it."""
+    if "\0" in name or not Path(os.path.abspath(root / name)).is_relative_to(os.path.abspath(root)):
         raise UserError(f"the index names the picture {name!r}, outside its folder {root}; it is not shown")

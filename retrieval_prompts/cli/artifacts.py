@@ -21,8 +21,8 @@ class Verdict:
     """What was found of one artifact.
 
     Args:
-        sound: None: nobody can tell, for it was written without checksums.
-        reason: what is wrong with one that is not sound.
+        sound: None: nobody can tell.
+        reason: what is wrong with one that is not sound, or why nobody can tell.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class Verdict:
     def line(self) -> str:
         """For people."""
         if self.sound is None:
-            return f"{self.path}: {self.kind}, cannot be told: written without checksums"
+            return f"{self.path}: {self.kind}, cannot be told: {self.reason or 'written without checksums'}"
         return f"{self.path}: {self.kind}, " + ("sound" if self.sound else f"NOT SOUND: {self.reason}")
 
 
@@ -67,6 +67,8 @@ def _folders(path: Path, more: tuple[tuple[str, str, Check], ...]) -> Iterator[V
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
         if entry.is_dir(follow_symlinks=False):
             yield from _folders(path / entry.name, more)
+        elif entry.is_dir():
+            yield Verdict(path / entry.name, "folder", None, "a link, which is not followed; name it to look there")
         elif not (kind == RUNS and entry.name.endswith(RANKED)) and (found := _file(path / entry.name, more)):
             yield found
 
@@ -118,13 +120,13 @@ def _runs(folder: Path) -> bool:
 
     result = read_json(folder / "results.json")
     sealed = check_seal(folder / "results.json", result if isinstance(result, dict) else {})
-    return check_all_listed(folder) and sealed
+    return check_all_listed(folder, [f"*{ending}" for ending in RANKED]) and sealed
 
 
 def _all_listed(folder: Path) -> bool:
     from retrieval_prompts.files import check_all_listed
 
-    return check_all_listed(folder)
+    return check_all_listed(folder, ("*.json", "*.safetensors", "*.txt", "*.faiss", "*.npy"))
 
 
 def _listed(path: Path) -> bool:
@@ -149,7 +151,8 @@ def _checkpoint(path: Path) -> bool:
 
 
 def _classes(folder: Path) -> bool:
-    return _all_listed(folder) and _index(folder / "index")
+    index = _index(folder / "index")
+    return _all_listed(folder) and index
 
 
 FOLDERS: tuple[tuple[str, str, Check], ...] = (

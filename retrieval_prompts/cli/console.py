@@ -66,8 +66,12 @@ def say(text: str) -> None:
 
 
 def warn(message: object) -> None:
-    """One line on standard error."""
-    print(f"warning: {_line(message)}", file=sys.stderr)
+    """One line on standard error, above a progress bar where there is one."""
+    line = f"warning: {_line(message)}"
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr)
 
 
 def printer(json_file: Path | None) -> Callable[[Any], None]:

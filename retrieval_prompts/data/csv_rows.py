@@ -23,13 +23,12 @@ def csv_rows(
     Args:
         rest: the last column takes what is more than the columns: a text with commas that nobody quoted.
     """
-    number = 0
+    number, raw = 0, ""
 
     def lines() -> Iterator[str]:
-        nonlocal number
-        for at, line in read_lines(path):
-            number = at
-            yield line
+        nonlocal number, raw
+        for number, raw in read_lines(path):  # noqa: B007 - read below
+            yield raw
 
     text = lines()
     header = next(text, "")
@@ -49,7 +48,10 @@ def csv_rows(
     try:
         for row in csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True):
             if rest and len(row) > len(columns):
-                row = [*row[: len(columns) - 1], f"{delimiter} ".join(row[len(columns) - 1 :])]
+                before = len(columns) - 1
+                # As it was written, where no quotes say which separators are part of a value
+                text_of = f"{delimiter} ".join(row[before:]) if '"' in raw else raw.split(delimiter, before)[-1]
+                row = [*row[:before], text_of]
             if len(row) != len(columns):
                 raise UserError(
                     f"{path}:{number}: expected {len(columns)} values as in the header, got {len(row)};"

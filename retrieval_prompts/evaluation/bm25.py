@@ -105,7 +105,10 @@ class BM25Index:
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """The score (documents,) of every document; 0 for one that shares no word with the query."""
-        known = [self.model.vocab_dict[word] for word in words(query) if word in self.model.vocab_dict]
+        return self._scores(words(query))
+
+    def _scores(self, looked_for: Sequence[str]) -> NDArray[np.float32]:
+        known = [self.model.vocab_dict[word] for word in looked_for if word in self.model.vocab_dict]
         if not known:
             return np.zeros(len(self), dtype=np.float32)
         found: NDArray[np.float32] = self.model.get_scores_from_ids(known)
@@ -127,19 +130,18 @@ class BM25Index:
         Queries without a word are counted in a DataWarning.
         """
         run: Run = {}
-        warn_of_wordless(queries)
+        wordless: list[str] = []
         for query, text in queries.items():
-            scores = self.scores(text)
+            looked_for = words(text)
+            wordless += [query] * (not looked_for)
+            scores = self._scores(looked_for)
             best = best_positions(scores, k)
             run[query] = {self.ids[position]: float(scores[position]) for position in best if scores[position] > 0}
+        if wordless:
+            count = f"{len(wordless)} of {len(queries)}"
+            message = f"{count} queries have no word that BM25 could look for ({few(wordless)})"
+            warnings.warn(message, DataWarning, stacklevel=2)
         return run
-
-
-def warn_of_wordless(queries: Mapping[str, str]) -> None:
-    """One DataWarning, where queries have no word that could be looked for."""
-    if wordless := [query for query, text in queries.items() if not words(text)]:
-        message = f"{len(wordless)} of {len(queries)} queries have no word that BM25 could look for ({few(wordless)})"
-        warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def bm25_run(texts: Iterable[str], ids: Sequence[str], queries: Mapping[str, str], k: int = 100) -> Run:

@@ -3,8 +3,9 @@
 Chinese, Japanese and Korean give pairs of neighbouring characters, as Lucene's CJKAnalyzer does, and each Han character
 or Korean syllable, which is a word often enough, for itself: Nie et al. 2000 ("On the Use of Words and N-grams for
 Chinese Information Retrieval") find both together best. Thai, Lao, Khmer, Burmese and others give pairs of letters,
-each with the signs that stand on it. Scripts with spaces whose vowels are signs (Devanagari, Tamil, Tibetan and others)
-keep their words whole. Knows no stop words, no stemmer and no index.
+each with the signs that stand on it. Scripts with spaces whose vowels are signs keep their words whole: those of India
+and Sri Lanka, Tibetan and Thaana; Hebrew and Arabic are read without their points. Knows no stop words, no stemmer and
+no index.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ THAI_LAO = r"\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ece\u0edc-\u0edf"
 BURMESE_KHMER = r"\u1000-\u103f\u1050-\u109f\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa7f\u1780-\u17d3\u17d7\u17dc\u17dd"
 OTHERS = r"\u1950-\u1974\u1980-\u19c9\u1a20-\u1a7c\u1b00-\u1b4b\ua980-\ua9c0\uaa80-\uaadf"  # Tai, Balinese, Javanese
 LETTERS = THAI_LAO + BURMESE_KHMER + OTHERS
-SIGNED = r"\u0900-\u0963\u0966-\u096f\u0971-\u0df3\u0f00\u0f18-\u0f3f\u0f40-\u0fbc"  # Devanagari to Sinhala, Tibetan
+# Thaana, Devanagari to Sinhala, Tibetan
+SIGNED = r"\u0780-\u07b1\u0900-\u0963\u0966-\u096f\u0971-\u0df3\u0f00\u0f18-\u0f3f\u0f40-\u0fbc"
 WIDE = r"\uff00-\uffef"  # Latin letters as wide as Han characters, and katakana half as wide
-JOINERS = re.compile(r"[\u200c\u200d]")  # say how letters are drawn
-OTHER = re.compile(f"[{CJK}{LETTERS}{SIGNED}{WIDE}]")
+POINTS = (
+    r"\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"  # Hebrew, Arabic
+)
+DROPPED = re.compile(rf"[\u200c\u200d{POINTS}]")  # joiners say how letters are drawn
+OTHER = re.compile(f"[{CJK}{LETTERS}{SIGNED}{WIDE}{POINTS}]")
 TOKEN = re.compile(f"([{CJK}]+)|([{LETTERS}]+)|([{SIGNED}]+)|([^\\W_{CJK}{LETTERS}{SIGNED}]+)")
 ALONE = re.compile(f"[{HAN}{HANGUL}]")  # one character may be a word
 
@@ -44,7 +49,7 @@ def segments(text: str) -> tuple[list[str], list[bool]]:
     >>> segments("iphone手机 在哪")
     (['iphone', '手', '手机', '机', '在', '在哪', '哪'], [False, True, True, True, True, True, True])
     """
-    text = JOINERS.sub("", text)
+    text = DROPPED.sub("", text)
     text = re.sub(f"[{WIDE}]+", lambda wide: unicodedata.normalize("NFKC", wide[0]).lower(), text)
     words: list[str] = []
     other: list[bool] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.errors import UserError, first_line, out_of_memory
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.recommendation import Recommendation
 from retrieval_prompts.evaluation.significance import Comparison
@@ -121,7 +122,16 @@ def tune(
                 found = result.to_json()
                 record |= {"results": {split: found["systems"]}, "tests": {split: found["tests"]}}
             except (UserError, OSError, MemoryError, RuntimeError) as error:
+                if output.folder is None or (isinstance(error, RuntimeError) and not out_of_memory(error)):
+                    raise
                 result.failed = first_line(error)
+                again = "the same command" + (" without --overwrite" if output.overwrite else "")
+                warnings.warn(
+                    f"the prompts are saved in {output.folder}, but their evaluation failed ({result.failed}); {again} "
+                    "evaluates them again without training",
+                    UserWarning,
+                    stacklevel=2,
+                )
         if result.failed is None and record.get(FINISHED) is False:
             assert result.recommendation is not None
             _finish(record, result.recommendation)

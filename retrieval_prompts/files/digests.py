@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from retrieval_prompts.files.paths import inside
 
 SEAL = "sha256"  # the field of a JSON object that holds the digest of all others
 SUMS = "SHA256SUMS"  # a folder's list; `sha256sum --check SHA256SUMS` reads it too
+LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+?)\r?")  # of such a list: a digest and a name
 BLOCK = 1 << 26  # bytes
 
 
@@ -36,9 +39,12 @@ def of_blocks(path: Path, only: Iterable[int] | None = None, *, block: int = BLO
                 left -= len(part)
         return found.hexdigest()
 
+    from tqdm import tqdm
+
     numbers = list(range(-(-path.stat().st_size // block)) if only is None else only)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return dict(zip(numbers, pool.map(one, numbers), strict=True))
+        said = {"desc": f"checksums of {path.name}", "unit": "block", "delay": 1, "leave": False}
+        return dict(zip(numbers, tqdm(pool.map(one, numbers), total=len(numbers), **said), strict=True))
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,10 +69,10 @@ def list_digest(path: Path, content: bytes | None = None) -> None:
     """Put a file's digest into the list of its folder. `content`: what it holds, where that is at hand."""
     from retrieval_prompts.files.writing import write_bytes
 
-    found = listed(path.parent)
-    found[path.name] = digest(path) if content is None else hashlib.sha256(content).hexdigest()
-    lines = "".join(f"{each}  {name}\n" for name, each in found.items())
-    write_bytes(path.parent / SUMS, lines.encode())
+    value = digest(path) if content is None else hashlib.sha256(content).hexdigest()
+    lines = [line for line in _lines(path.parent) if not ((found := LINE.fullmatch(line)) and found[2] == path.name)]
+    text = "".join(f"{line}\n" for line in [*lines, f"{value}  {path.name}"])
+    write_bytes(path.parent / SUMS, text.encode("utf-8", "surrogateescape"))
 
 
 def list_all(folder: Path) -> None:
@@ -78,29 +84,41 @@ def list_all(folder: Path) -> None:
     write_bytes(folder / SUMS, lines.encode())
 
 
-def check_all_listed(folder: Path) -> bool:
+def check_all_listed(folder: Path, whole: Sequence[str] = ()) -> bool:
     """Whether a folder has a list, of which every file is there and as it was written; False: there is none.
+
+    Args:
+        whole: patterns of names that are all in the list, unless it was cut or changed itself.
 
     Raises UserError that names the first that is not.
     """
+    if not (folder / SUMS).is_file():
+        return False
     found = listed(folder)
+    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+    for name in names:
+        if name not in found and any(fnmatchcase(name, pattern) for pattern in whole):
+            raise UserError(f"{folder / SUMS} does not list {name}; it was changed, or the file is of another origin")
     for name, expected in found.items():
         path = inside(folder, name)
         if not path.is_file():
             raise UserError(f"{path} is gone: {SUMS} lists it; restore it or make the folder anew")
         if digest(path) != expected:
             raise _changed(path)
-    return bool(found)
+    return True
 
 
 def listed(folder: Path) -> dict[str, str]:
     """File -> sha256 of a folder's list; empty where there is none. Lines of another form are left out."""
+    found = filter(None, map(LINE.fullmatch, _lines(folder)))
+    return {match[2]: match[1].lower() for match in found}
+
+
+def _lines(folder: Path) -> list[str]:
     try:
-        lines = (folder / SUMS).read_bytes().decode("utf-8", "replace").splitlines()
+        return (folder / SUMS).read_bytes().decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    rows = [line.partition("  ") for line in lines]
-    return {name: value for value, _, name in rows if len(value) == 64 and name}
+        return []
 
 
 def check_listed(path: Path) -> bool:

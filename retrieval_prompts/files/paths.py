@@ -86,7 +86,9 @@ def check_output(path: Path, *, overwrite: bool, holds: Kind | None = None) -> N
 
 def check_place(path: Path) -> None:
     """Raises UserError where nothing may be written."""
-    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    parent = next((parent for parent in path.absolute().parents if parent.exists()), None)
+    if parent is None:
+        raise UserError(f"{path} is no name for an output; write where it should lie")
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise UserError(f"{path} cannot be written: {parent} is not a folder that you may write to")
 

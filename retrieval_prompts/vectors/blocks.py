@@ -102,10 +102,10 @@ def encode_blocks(
         transform: see `VectorBlocks`; the cache holds vectors as the model gives them.
         precision: see `encode_texts`. The cache keeps vectors of different precisions apart.
     """
-    if cache is not None:
-        sweep(cache / encoder[:16])
     if precision != "float32":
         encoder = hashlib.sha256(f"{encoder}|{precision}".encode()).hexdigest()
+    if cache is not None:
+        sweep(cache / encoder[:16])
     blocks: list[Floats] = []
     encoded, count = 0, len(documents)
     bar: tqdm[None] | None = None

@@ -266,7 +266,7 @@ class Index:
     def vectors_at(self, positions: np.ndarray) -> np.ndarray:
         """The vectors (n, dimension) at these positions, as the index keeps them.
 
-        Raises UserError where it cannot give them back: lists (IVF) of packed codes, and what is on a GPU.
+        Raises UserError where it cannot give them back: lists (IVF) of packed or additive codes, and what is on a GPU.
         """
         found = None if self.gpu else faiss_index.vectors_at(self.vectors, positions)
         if found is None and not self.gpu and faiss_index.map_lists(self.vectors):

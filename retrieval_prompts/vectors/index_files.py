@@ -76,6 +76,8 @@ def verify(folder: Path) -> bool:
 
 
 def _compare(folder: Path, name: str, expected: list[str], only: Iterable[int] | None = None) -> None:
+    if len(expected) != -(-(folder / name).stat().st_size // BLOCK):
+        raise ValueError(f"the manifest has {len(expected)} checksums of {name}, which has another number of blocks")
     found = of_blocks(inside(folder, name), only)
     if wrong := [number for number, came in found.items() if expected[number] != came]:
         where = f", first in block {wrong[0]} of {BLOCK >> 20} MB" if len(expected) > 1 else ""

@@ -25,10 +25,12 @@ from retrieval_prompts.files import (
     RUNS,
     SUMS,
     Kind,
+    check_all_listed,
     check_listed,
     check_output,
     check_seal,
     inside,
+    list_all,
     list_digest,
     locked,
     new_folder,
@@ -469,6 +471,40 @@ def test_a_folder_lists_its_files_as_sha256sum_does(tmp_path: Path) -> None:
     (tmp_path / "c.trec").write_text("aga")
     with pytest.raises(UserError, match=r"c\.trec was changed or cut after it was written: it is not what SHA256SUMS"):
         check_listed(tmp_path / "c.trec")
+
+
+def test_a_list_of_ones_own_is_kept_and_read_in_all_its_forms(tmp_path: Path) -> None:
+    (tmp_path / "run.trec").write_text("run")
+    value = hashlib.sha256(b"run").hexdigest()
+    others = f"# mine\n{'0' * 64} *mine.bin\n"
+    for line in (f"{value.upper()}  run.trec", f"{value} *run.trec", f"{value}  ./run.trec\r"):
+        (tmp_path / SUMS).write_text(f"{others}{line}\n", newline="")
+        assert check_listed(tmp_path / "run.trec")
+        list_digest(tmp_path / "run.trec")
+        assert (tmp_path / SUMS).read_text() == f"{others}{value}  run.trec\n"
+
+
+def test_a_list_that_was_cut_is_noticed_where_it_has_all_files(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json", "README.md"):
+        (tmp_path / name).write_text(name)
+    assert not check_all_listed(tmp_path, ["*.json"])
+    list_all(tmp_path)
+    whole = (tmp_path / SUMS).read_text()
+    for cut in ("", whole[:100]):
+        (tmp_path / SUMS).write_text(cut)
+        with pytest.raises(UserError, match=r"SHA256SUMS does not list [ab]\.json"):
+            check_all_listed(tmp_path, ["*.json"])
+    (tmp_path / SUMS).write_text("".join(line for line in whole.splitlines(True) if "README" not in line))
+    assert check_all_listed(tmp_path, ["*.json"])
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_the_root_is_no_output(overwrite: bool) -> None:
+    for holds in (None, INDEX):
+        with pytest.raises(UserError, match="/ "):
+            check_output(Path("/"), overwrite=overwrite, holds=holds)
+        with pytest.raises(UserError, match="/ is no name for an output"), output(Path("/"), overwrite=overwrite):
+            raise AssertionError
 
 
 def test_digests_by_block(tmp_path: Path) -> None:

@@ -60,9 +60,11 @@ def convert(
         from retrieval_prompts.biencoder import BiEncoder
         from retrieval_prompts.interop.hub import located
         from retrieval_prompts.interop.peft import write_adapter
+        from retrieval_prompts.prompts.feedback import NEEDS_INDEX
         from retrieval_prompts.prompts.folder import read_description
 
-        read_description(located(source))
+        if "feedback" in read_description(located(source)):
+            raise UserError(NEEDS_INDEX.format("a PEFT adapter"))
         biencoder = BiEncoder.load(
             model, source, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
         )

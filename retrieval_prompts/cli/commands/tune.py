@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -94,8 +94,8 @@ def tune(
     bench = Workbench(biencoder.tower, dataset, cache)
     with Progress("nDCG@10", "frozen") as on_step:
         found = retrieval.tune(biencoder, bench, settings, split=split, out=output, on_step=on_step)
-    if found.failed is not None:
-        _say_failed(out, found.failed)
+    if found.failed is not None:  # it was warned of
+        raise typer.Exit(1)
     lost = elsewhere(biencoder, others, cache)
     if json_file is not None:
         console.write_result(json_file, found.to_json() | also_json(lost))
@@ -113,12 +113,6 @@ def tune(
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.documents_reencoded:,}")
     say(_next(data, out, model, conventions, found, biencoder))
-
-
-def _say_failed(out: Path, why: str) -> NoReturn:
-    text = f"the prompts are saved in {out}, but their evaluation failed ({why})"
-    console.warn(f"{text}; the same command evaluates them again without training")
-    raise typer.Exit(1)
 
 
 def _next(

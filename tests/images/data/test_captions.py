@@ -308,3 +308,20 @@ def test_no_such_file_or_split(folder: Path) -> None:
     path.write_text("image,caption\na.jpg,x\n")
     with pytest.raises(UserError, match=r"captions: expected the split train, val \(dev\) or test, got 'odd'"):
         load_captions(path, "odd")
+
+
+def test_a_caption_with_commas_that_nobody_quoted_stays_as_it_is(folder: Path) -> None:
+    rows = "image,caption\n" + "".join(f"{name},A man with 1,000 balloons, all red.\n" for name, _, _ in ROWS)
+    (folder / "captions.csv").write_text(rows)
+    found = load_captions(folder / "captions.csv")
+    assert found.captions == [["A man with 1,000 balloons, all red."]] * len(ROWS)
+
+
+@pytest.mark.parametrize("content", ["", "no JSON\n", '{"file_name": "a.jpg", "label": 1}\n'])
+def test_a_list_without_captions_makes_no_folder_of_captions(tmp_path: Path, content: str) -> None:
+    (tmp_path / "metadata.jsonl").write_text(content)
+    assert not is_captions(str(tmp_path))
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.jpg,A dog.\n")
+    write(tmp_path / "a.jpg", 0)
+    assert is_captions(str(tmp_path))
+    assert load_captions(tmp_path).captions == [["A dog."]]

@@ -211,3 +211,20 @@ def test_every_picture_keeps_its_class_under_its_name() -> None:
 def test_names_that_do_not_fit_the_data(names: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}$"):
         renamed(data(), names)
+
+
+def test_classes_of_one_name_behind_their_ids(tmp_path: Path) -> None:
+    folders = ["n02012849-crane", "n03126707-crane", "n02085620-Chihuahua"]
+    root = image_folder(tmp_path, dict.fromkeys(folders, 2))
+    with pytest.warns(DataWarning, match="the later ones are called crane 2 here"):
+        assert sorted(load_named(str(root)).classes) == ["Chihuahua", "crane", "crane 2"]
+
+
+@pytest.mark.parametrize("text", ["5", '"x"', "{}", "[]", "{[]: 2}", "{{1}: 2}"])
+def test_json_that_is_no_list_of_names(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"names\.json( is not valid JSON|: expected a list of class names)"):
+        read_names(write(tmp_path / "names.json", text))
+
+
+def test_a_name_may_begin_as_json_does(tmp_path: Path) -> None:
+    assert list(read_names(write(tmp_path / "names.txt", "[tench]\nbass\n"))) == ["[tench]", "bass"]

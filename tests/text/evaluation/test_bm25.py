@@ -277,6 +277,18 @@ def test_the_words_of_another_number_of_documents(tmp_path: Path) -> None:
         bm25.BM25Index.open(tmp_path, IDS[:3])
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ދިވެހި ބަސް", ["ދިވެހި", "ބަސް"]),
+        ("שָׁלוֹם עולם", ["שלום", "עולם"]),
+        ("كِتَابٌ جديد", ["كتاب", "جديد"]),
+    ],
+)
+def test_vowel_signs_and_points_cut_no_word(text: str, expected: list[str]) -> None:
+    assert bm25.words(text) == expected
+
+
 def test_an_index_says_how_texts_were_made_words(tmp_path: Path) -> None:
     bm25.BM25Index.build([*TEXTS[:3], "北京大学"], IDS).save(tmp_path)
     assert json.loads((tmp_path / "words.json").read_text()) == {"scripts": 1}

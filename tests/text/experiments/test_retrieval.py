@@ -312,8 +312,11 @@ def test_prompts_are_saved_before_they_are_evaluated_and_not_trained_again(
     vectors = content(tmp_path / "whole")["prompt.safetensors"]
     with monkeypatch.context():
         fail(MemoryError("no room for BM25"))
-        found = tune(loaded(model), dataset, SETTINGS, **options)
+        with pytest.warns(UserWarning, match=r"evaluation failed \(no room for BM25\); the same command evaluates"):
+            found = tune(loaded(model), dataset, SETTINGS, **options)
         assert (found.failed, found.systems) == ("no room for BM25", {})
+        with pytest.raises(MemoryError):  # nothing was saved that the result would have to be returned for
+            tune(loaded(model), dataset, SETTINGS, cache=cache)
         assert content(tmp_path / "prompts")["prompt.safetensors"] == vectors
         fail(Stop())  # now it is killed
         with pytest.raises(Stop):

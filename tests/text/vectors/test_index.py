@@ -635,6 +635,7 @@ def test_of_a_large_file_the_ends_are_read_at_opening_and_all_of_it_by_verify(
 ) -> None:
     small = {"block": 64}
     monkeypatch.setattr(index_files, "BOUND", 1000)
+    monkeypatch.setattr(index_files, "BLOCK", 64)
     monkeypatch.setattr(index_files, "of_blocks", lambda path, only=None: of_blocks(path, only, **small))
     build(random_vectors(50), None, names(50)).save(tmp_path / "index")
     path = tmp_path / "index" / "index.faiss"
