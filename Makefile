@@ -11,7 +11,7 @@ TORCH ?= torch torchvision
 help:
 	@echo "make demo          tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
 	@echo "make demo-images   tune prompts on 8 pictures a class for a small CLIP, and write a classifier and a page"
-	@echo "make test          the tests; pass options to pytest with ARGS, as in ARGS='-k losses'"
+	@echo "make test          the tests, a process a core; pass options to pytest with ARGS, as in ARGS='-k losses'"
 	@echo "make faults        kill every command at each of its writes, renames and deletes (the tests try a few)"
 	@echo "make lint          ruff and mypy"
 	@echo "make venv          only set up .venv (each target above does so by itself)"
@@ -29,7 +29,7 @@ demo-images: .venv/.installed
 	@echo "the classifier: demo/classifier; the page: demo/pictures.html"
 
 test: .venv/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 faults: .venv/.installed
 	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)

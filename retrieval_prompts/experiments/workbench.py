@@ -46,6 +46,7 @@ class Workbench:
         factory: FAISS index string.
         scored: a split that is neither trained on nor chosen by, whatever its name.
         watch: the time that was spent here.
+        teacher: see `TrainingData`.
     """
 
     tower: TextTower
@@ -55,6 +56,7 @@ class Workbench:
     factory: str = "Flat"
     scored: str | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
+    teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     _queries: dict[str, Floats] = field(default_factory=dict, repr=False)  # frozen, by text
     _documents: dict[str, VectorBlocks] = field(default_factory=dict, repr=False)  # by the identity of their prompt
     _indexes: dict[str, Index] = field(default_factory=dict, repr=False)
@@ -86,7 +88,7 @@ class Workbench:
     def training(self) -> TrainingData:
         """Raises UserError when there is nothing to train on."""
         qrels = {split: found for split, found in self.dataset.qrels.items() if split != self.scored}
-        return TrainingData.of(replace(self.dataset, qrels=qrels))
+        return replace(TrainingData.of(replace(self.dataset, qrels=qrels)), teacher=self.teacher)
 
     @cached_property
     def documents(self) -> VectorBlocks:

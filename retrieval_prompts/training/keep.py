@@ -6,7 +6,10 @@ al. 2023, eq. 5) does the same with class names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,8 @@ from torch.nn import functional
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.training.general import general_texts
+from retrieval_prompts.training.plan import Batch
+from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.encode import encode_texts
 
 STREAM = 1  # so that this draw is none of those that a step makes for its documents
@@ -46,3 +51,26 @@ def distance(biencoder: BiEncoder, frozen: Mapping[str, Tensor], size: int, seed
         return total
 
     return of
+
+
+def keeping(
+    loss: Callable[[Batch], Tensor],
+    biencoder: BiEncoder,
+    frozen: Mapping[str, Tensor],
+    settings: TuneSettings,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> Callable[[Batch], Tensor]:
+    """A loss, and `settings.keep` times how far the trained sides have moved general texts (see `distance`).
+
+    Args:
+        frozen: see `distance`.
+        autocast: the precision of the model's products.
+    """
+    moved = distance(biencoder, frozen, math.ceil(settings.batch_size / 2), settings.seed)
+
+    def kept(batch: Batch) -> Tensor:
+        with autocast():
+            far = moved(batch.step)
+        return loss(batch) + settings.keep * far
+
+    return kept

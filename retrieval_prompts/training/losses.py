@@ -1,4 +1,4 @@
-"""The contrastive loss. Takes scores and judgements, returns a number; knows no model, side or device."""
+"""The contrastive loss, and the loss against a teacher. Take scores, return a number; know no model, side or device."""
 
 from __future__ import annotations
 
@@ -36,3 +36,17 @@ def info_nce(scores: Tensor, positive: Tensor, temperature: float) -> Tensor:
 def symmetric_info_nce(scores: Tensor, positive: Tensor, temperature: float) -> Tensor:
     """The mean of both directions, queries to candidates and candidates to queries (CLIP, Radford et al. 2021)."""
     return (info_nce(scores, positive, temperature) + info_nce(scores.T, positive.T, temperature)) / 2
+
+
+def distillation(scores: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the softmax over documents against a teacher's: the listwise KL divergence, but for a constant
+    (ListNet, Cao et al. 2007, with the top-one probability).
+
+    Args:
+        scores: (queries, candidates) similarities.
+        taught: (queries, candidates) probabilities; each row sums to 1, or to 0 where nothing is taught.
+        temperature: T > 0, of the student alone.
+
+    Returns a scalar, the mean over queries.
+    """
+    return -(taught * (scores / temperature).log_softmax(dim=1)).sum(dim=1).mean()

@@ -27,13 +27,14 @@ from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, balanced, drop_identical, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
-from retrieval_prompts.training.keep import distance, frozen_vectors
+from retrieval_prompts.training.keep import frozen_vectors, keeping
 from retrieval_prompts.training.loop import LoopSettings, Step, Training, fit
-from retrieval_prompts.training.losses import info_nce, symmetric_info_nce
+from retrieval_prompts.training.losses import distillation, info_nce, symmetric_info_nce
 from retrieval_prompts.training.plan import Batch, Plan, learnable, length
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.training.task import Positions, fast_bfloat16, parts
 from retrieval_prompts.training.task import Task as BaseTask
+from retrieval_prompts.training.teacher import Taught
 from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
@@ -155,7 +156,7 @@ def run_identity(biencoder: BiEncoder, data: TrainingData, settings: TuneSetting
     """SHA-256 of all that a run's bits depend on: settings, model, data, and how this machine computes."""
     texts = [data.queries[query] for query in (*data.train, *data.dev)]
     tower = biencoder.tower
-    parts = [asdict(settings), tower.fingerprint, data.corpus.fingerprint, texts, data.train, data.dev]
+    parts = [asdict(settings), tower.fingerprint, data.corpus.fingerprint, texts, data.train, data.dev, data.teacher]
     machine = [torch.__version__, torch.get_num_threads(), tower.device.type, fast_bfloat16(tower.device)]
     return hashlib.sha256(json.dumps([*parts, machine]).encode()).hexdigest()
 
@@ -197,6 +198,7 @@ class Task(BaseTask):
         self.first_pass = FirstPass(index, reads.documents, reads.bm25_weight) if reads is not None else None
         self.negatives = settings.negatives or "corpus"
         self.temperature = settings.temperature or (0.05 if biencoder.tower.similarity == "cosine" else 1.0)
+        self.taught = Taught.of(data, ids) if data.teacher else None
         self._ids: dict[tuple[str, int], list[int]] = {}
         self._frozen_dev: dict[bool, float] = {}
 
@@ -221,7 +223,6 @@ class Task(BaseTask):
     def loss(self, fresh: bool) -> Callable[[Batch], Tensor]:
         """Batch -> contrastive loss. With `fresh`, documents are encoded with their prompt, else looked up."""
         settings, count = self.settings, len(self.corpus)
-        objective = symmetric_info_nce if settings.symmetric else info_nce
         whole = self.all_documents if self.negatives == "corpus" and self.in_memory and not fresh else None
         hard = self.negatives != "in-batch" and whole is None
         mined = self.mine() if hard else []
@@ -235,6 +236,10 @@ class Task(BaseTask):
                 scores = scores.masked_fill(
                     self.positive([own[[row]] for row in range(len(own))], candidates), LEFT_OUT
                 )
+            if self.taught is not None:
+                target = torch.from_numpy(self.taught.probabilities(batch.queries, candidates)).to(self.device)
+                return distillation(scores, target, self.temperature)
+            objective = symmetric_info_nce if settings.symmetric else info_nce
             return objective(scores, self.positive(positives, candidates), self.temperature)
 
         def contrastive(batch: Batch) -> Tensor:
@@ -252,21 +257,11 @@ class Task(BaseTask):
             chosen = np.unique(np.concatenate(candidates))
             return contrast(batch, anchors, self.document_vectors(chosen, fresh), positives, chosen)
 
-        return self.keeping(contrastive, fresh) if settings.keep else contrastive
-
-    def keeping(self, loss: Callable[[Batch], Tensor], fresh: bool) -> Callable[[Batch], Tensor]:
-        """A loss, and `keep` times how far the trained sides have moved general texts (see `keep.distance`)."""
+        if not settings.keep:
+            return contrastive
         sides = [side for side in self.biencoder.prompts if fresh or side == "query"]
         frozen = {side: self.general[side] for side in sides}
-        weight, size = self.settings.keep, math.ceil(self.settings.batch_size / 2)
-        moved = distance(self.biencoder, frozen, size, self.seed)
-
-        def kept(batch: Batch) -> Tensor:
-            with self.autocast():
-                far = moved(batch.step)
-            return loss(batch) + weight * far
-
-        return kept
+        return keeping(contrastive, self.biencoder, frozen, settings, self.autocast)
 
     def query_vectors(self, positions: Positions) -> Tensor:
         """Training queries -> vectors (queries, dimension), with gradients where the side has a prompt."""

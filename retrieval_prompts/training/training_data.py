@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from retrieval_prompts.data.beir_folder import Corpus, Dataset, hold_out
 from retrieval_prompts.data.judgements import Qrels
@@ -23,6 +23,8 @@ class TrainingData:
         queries: query id -> text, of at least the train and dev queries.
         train, dev: judgements by query id; documents graded above 0 are relevant.
         held_out: dev was held out of train, for the data has no dev split.
+        teacher: query id -> document id -> probability, where training follows a ranking and not judgements: for all
+            training queries, or none.
     """
 
     corpus: Corpus
@@ -30,6 +32,7 @@ class TrainingData:
     train: Qrels
     dev: Qrels
     held_out: bool = False
+    teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: Dataset, fraction: float = DEV_FRACTION) -> TrainingData:
