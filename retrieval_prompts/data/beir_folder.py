@@ -197,15 +197,22 @@ class Dataset:
         return {query: self.queries[query] for query in qrels}, qrels
 
 
-def load(folder: Path | str) -> Dataset:
-    """Read a BEIR folder. A qrels folder without files gives no splits: enough to index, not to train.
+def load(folder: Path | str, *, judged: bool = True) -> Dataset:
+    """Read a BEIR folder. A qrels folder without files gives no splits: enough to index, not to train on judgements.
+
+    Args:
+        judged: queries and judgements must be there; else what is there is read.
 
     Raises UserError for what is missing or malformed, and where no judgement is about a query and a document of the
     folder. Judgements of unknown queries or documents are dropped, and counted in one DataWarning for each split.
     """
     folder = _existing_folder(folder)
-    corpus, (queries, blank) = load_corpus(folder), _read_queries(_find(folder, "queries.jsonl"))
-    if not (folder / "qrels").is_dir():
+    corpus = load_corpus(folder)
+    queries: dict[str, str] = {}
+    blank: dict[str, str] = {}
+    if judged or any((folder / f"queries.jsonl{end}").is_file() for end in ("", ".gz")):
+        queries, blank = _read_queries(_find(folder, "queries.jsonl"))
+    if judged and not (folder / "qrels").is_dir():
         raise UserError(f"{folder} has no folder qrels; expected qrels/<split>.tsv, for example qrels/test.tsv")
     splits: dict[str, Path] = {}
     for suffix in (".tsv.gz", ".tsv"):  # the plain file last: it wins

@@ -16,6 +16,7 @@ from retrieval_prompts.errors import UserError, first_line, out_of_memory
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.recommendation import Recommendation
 from retrieval_prompts.evaluation.significance import Comparison
+from retrieval_prompts.experiments.pairs.prepare import prepare
 from retrieval_prompts.experiments.run import FINISHED, IDENTITY, PromptOutput
 from retrieval_prompts.experiments.selection.advice import by_dev, by_evaluation, frozen_bm25_weight, tuned_bm25_weight
 from retrieval_prompts.experiments.selection.choice import Choice
@@ -28,6 +29,7 @@ from retrieval_prompts.training.retrieval import run_identity
 from retrieval_prompts.training.settings import TuneSettings
 
 CURVE_POINTS = 60
+RECORDED = ("pairs", "dev", "document_prompt_on_dev", "given_up", "stages", "encoders")  # also in a result
 
 
 @dataclass
@@ -102,15 +104,19 @@ def tune(
     settings = settings or TuneSettings()
     with out if isinstance(out, PromptOutput) else PromptOutput(out, overwrite=overwrite) as output:
         bench = Workbench.of(biencoder.tower, data)
-        learned = bench.training
+        made = prepare(bench, settings, split or bench.scored)
+        learning = bench if made is None else bench.learning(made.how, made.dataset, made.teacher)
+        learned = learning.training
         identity = run_identity(biencoder, learned, settings) if output.folder is not None else ""
         documents = bench.documents
         trained = _kept(biencoder, bench, output) if output.made_by(identity) else None
         record = biencoder.training_record
         if trained is None:
             with bench.watch("tune"):
-                trained = train(biencoder, bench, settings, output, bm25=bm25, on_step=on_step)
+                trained = train(biencoder, learning, settings, output, bm25=bm25, on_step=on_step)
             record = _record(biencoder, bench, settings, trained, identity)
+            record["pairs"] = made.what if made is not None else "judged queries"
+            record["dev_held_out_of_train"] = learned.held_out
             if split not in bench.dataset.qrels:
                 _finish(record, by_dev(trained.choice))
             output.save(biencoder.save)
@@ -142,7 +148,7 @@ def tune(
         "train_queries": len(learned.train),
         "dev_queries": len(learned.dev),
         "dev_held_out_of_train": learned.held_out,
-        **{name: record.get(name) for name in ("dev", "document_prompt_on_dev", "given_up", "stages", "encoders")},
+        **{name: record.get(name) for name in RECORDED},
         "sides": sorted(biencoder.prompts),
         "strength": biencoder.strength,
         "bm25_weight": biencoder.bm25_weight,
@@ -158,7 +164,7 @@ def _record(
     biencoder.strength, biencoder.bm25_weight = choice.strength, choice.weight
     record.setdefault("settings", asdict(settings))  # where nothing was trained to the end
     record |= {"curve": curve(trained.steps), "dataset": bench.dataset.name, "corpus": bench.dataset.corpus.fingerprint}
-    record |= {"dev_held_out_of_train": bench.training.held_out, "choice": choice.to_json()}
+    record |= {"choice": choice.to_json()}
     record |= {IDENTITY: identity, FINISHED: False}
     return record
 

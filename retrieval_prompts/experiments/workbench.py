@@ -47,6 +47,7 @@ class Workbench:
         scored: a split that is neither trained on nor chosen by, whatever its name.
         watch: the time that was spent here.
         teacher: see `TrainingData`.
+        made: what queries and judgements were made of, where people have given none: "titles" ...
     """
 
     tower: TextTower
@@ -57,6 +58,7 @@ class Workbench:
     scored: str | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    made: str | None = None
     _queries: dict[str, Floats] = field(default_factory=dict, repr=False)  # frozen, by text
     _documents: dict[str, VectorBlocks] = field(default_factory=dict, repr=False)  # by the identity of their prompt
     _indexes: dict[str, Index] = field(default_factory=dict, repr=False)
@@ -89,6 +91,15 @@ class Workbench:
         """Raises UserError when there is nothing to train on."""
         qrels = {split: found for split, found in self.dataset.qrels.items() if split != self.scored}
         return replace(TrainingData.of(replace(self.dataset, qrels=qrels)), teacher=self.teacher)
+
+    def learning(self, made: str, dataset: Dataset, teacher: Mapping[str, Mapping[str, float]]) -> Workbench:
+        """Where prompts for these data are trained on made ones; what is known of the same documents is taken along."""
+        other = replace(self, dataset=dataset, scored=None, teacher=teacher, made=made)
+        if dataset.corpus is self.dataset.corpus:
+            vars(other).update({name: getattr(self, name) for name in ("documents", "index", "words")})
+        else:
+            other._documents, other._indexes, other._starts = {}, {}, {}
+        return other
 
     @cached_property
     def documents(self) -> VectorBlocks:

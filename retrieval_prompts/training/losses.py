@@ -1,4 +1,4 @@
-"""The contrastive loss, and the loss against a teacher. Take scores, return a number; know no model, side or device."""
+"""The contrastive loss, and that against a teacher. Take scores, return a number, know no model, side or device."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from retrieval_prompts.prompts.settings import PromptSettings, setting
@@ -61,9 +62,28 @@ class TuneSettings(PromptSettings):
         read_by={"side": ("query",)},
     )
     precision: str = setting("auto", help="of training", choices=("auto", "float32", "bfloat16"))
+    pairs: str = setting(
+        "auto",
+        help="what to learn from: judged queries; a log of queries without judgements; titles or sentences as queries; "
+        "queries that --generator writes; auto: judged queries where there are some",
+        choices=("auto", "labelled", "queries", "titles", "crops", "generated"),
+    )
+    teacher: str | None = setting(
+        None,
+        help="a cross-encoder or bi-encoder whose ranking the log is trained to follow",
+        shown="the frozen model with BM25",
+        read_by={"pairs": ("queries",)},
+    )
+    generator: str | None = setting(
+        None, help="a causal or sequence-to-sequence language model", read_by={"pairs": ("generated",)}
+    )
     keep: float = setting(
         0.0,
         help="how much to hold general texts at their frozen vectors; 1 forgets next to nothing elsewhere",
         low=0,
         read_by={"encoder": ("table", "mlp", "lstm")},
     )
+
+    def labelled(self, splits: Container[str]) -> bool:
+        """Whether people's judgements are trained on, by the splits that have some."""
+        return self.pairs == "labelled" or (self.pairs == "auto" and "train" in splits)

@@ -41,9 +41,7 @@ class Taught:
         shares = [np.array(list(each.values()), dtype=np.float32) for each in said]
         return cls(positions, shares, len(data.corpus))
 
-    def probabilities(
-        self, queries: NDArray[np.int64], candidates: NDArray[np.int64] | None
-    ) -> NDArray[np.float32]:
+    def probabilities(self, queries: NDArray[np.int64], candidates: NDArray[np.int64] | None) -> NDArray[np.float32]:
         """(queries, candidates) probabilities, of all documents when None; those of documents that are no candidates
         are left out, and the rest sums to 1 again.
 

@@ -34,6 +34,7 @@ from retrieval_prompts.training.settings import TuneSettings
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.experiments.retrieval import RetrievalResult
+    from retrieval_prompts.training.training_data import TrainingData
 
 
 @with_settings(TuneSettings)
@@ -70,16 +71,18 @@ def tune(
     from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.training.training_data import TrainingData
 
-    (dataset, test_held_out), others = with_test(load(data)), load_others(also or [])
-    learned = TrainingData.of(dataset)
+    (dataset, test_held_out), others = (
+        with_test(load(data, judged=settings.pairs == "labelled")),
+        load_others(also or []),
+    )
+    learned = TrainingData.of(dataset) if settings.labelled(dataset.qrels) else None
     say = console.printer(json_file)
     split = split or ("test" if "test" in dataset.qrels else None)
     if report is not None and split is None:
         raise UserError(f"--report shows an evaluation, and {data} has no test split; name another with --split")
     say(
         f"{dataset.name}: {len(dataset.corpus):,} documents; "
-        f"queries: {len(learned.train):,} train, {len(learned.dev):,} dev"
-        + (" (held out of train)" if learned.held_out else "")
+        + (f"queries: {_counts(learned)}" if learned is not None else "no judged queries to learn from")
         + (f", {len(dataset.split(split)[1]):,} {split}" if split else ", no test split")
         + (" (held out of train)" if test_held_out and split == "test" else "")
     )
@@ -87,7 +90,7 @@ def tune(
     from retrieval_prompts.experiments import retrieval
     from retrieval_prompts.experiments.workbench import Workbench
 
-    if learned.few and settings.side == "query" and settings.folds > 1:
+    if learned is not None and learned.few and settings.side == "query" and settings.folds > 1:
         idle = "; --patience has no part in it" if settings.patience is not None else ""
         say(f"too few dev queries to choose by: cross-validation judges, {settings.folds} trainings more{idle}")
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
@@ -115,6 +118,11 @@ def tune(
     say(_next(data, out, model, conventions, found, biencoder))
 
 
+def _counts(learned: TrainingData) -> str:
+    held_out = " (held out of train)" if learned.held_out else ""
+    return f"{len(learned.train):,} train, {len(learned.dev):,} dev{held_out}"
+
+
 def _next(
     data: Path, out: Path, model: str | None, conventions: Conventions, found: RetrievalResult, biencoder: BiEncoder
 ) -> str:
@@ -134,6 +142,8 @@ def _say_training(say: Any, found: RetrievalResult, biencoder: BiEncoder) -> Non
 
     choice = found.choice
     assert choice is not None
+    if choice.how.startswith("made"):
+        say(f"learned from {found.settings['pairs']}")
     unseen = f", {choice.unseen:,} ask for unseen documents" if choice.unseen else ""
     asked = f"{choice.queries:,} queries, {choice.how}{unseen}"
     means = ", ".join(f"{system_name(name)} {100 * values['all']:.1f}" for name, values in choice.systems.items())

@@ -23,6 +23,7 @@ from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.vectors.index import Index
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+MADE_STRENGTH = 0.5  # of prompts that learned from made queries, which are only somewhat like people's (eval/README.md)
 TESTS = ("tuned_vs_frozen", "best_vs_untuned", "gain")  # fields of a choice
 PART = 10  # queries from which on a part of them has a say of its own
 
@@ -93,24 +94,27 @@ def frozen_weight(scores: Mapping[float, Scores]) -> float:
     return _surely({weight: scores[weight] for weight in WEIGHTS}, UNLABELLED)
 
 
-def decide(grid: Grid, unseen: Sequence[str], **about: Any) -> Choice:
+def decide(grid: Grid, unseen: Sequence[str], *, made: bool = False, **about: Any) -> Choice:
     """Choose by scores of the same queries under every strength and weight.
 
     Args:
         grid: at least strength 0. Weights are `WEIGHTS`, or 0 alone.
         unseen: the queries that ask for documents which training has not seen.
+        made: the queries were made, not asked by people: they do not choose the weight of BM25, and prompts are taken
+            at half their strength unless they surely say otherwise.
         about: the fields "how" and "remarks" of the result.
     """
     queries = list(grid[0.0, 0.0])
     lexical = (0.0, UNLABELLED) in grid
-    base = frozen_weight(at(grid, 0.0)) if lexical else 0.0
+    base = frozen_weight(at(grid, 0.0) if not made else {}) if lexical else 0.0
     untuned = max((0.0, base), key=lambda weight: balanced(grid[0.0, weight], unseen))
     strengths = sorted({strength for strength, _ in grid} - {0.0})
     systems = {"frozen": (0.0, 0.0)} | ({"frozen+bm25": (0.0, base)} if lexical else {})
     found: dict[str, Any] = {"system": "frozen+bm25" if base > 0 else "frozen", "strength": 0.0}
     if strengths:
-        alone = _surely({strength: grid[strength, 0.0] for strength in strengths}, 1.0)
-        weight = _surely(at(grid, alone), base)
+        prior = MADE_STRENGTH if made and MADE_STRENGTH in strengths else 1.0
+        alone = _surely({strength: grid[strength, 0.0] for strength in strengths}, prior)
+        weight = _surely(at(grid, alone), base) if not made else base
         best, fused = (alone, weight), weight > 0
         test = compare(grid[0.0, untuned], grid[best], HEADLINE)
         dense = compare(grid[0.0, 0.0], grid[alone, 0.0], HEADLINE)

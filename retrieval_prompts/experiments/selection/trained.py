@@ -31,6 +31,7 @@ from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.index import Index
 
 DEVIATION = 0.25  # of differences between two systems over queries, where nothing is at hand to take it from
+TAUGHT = "prompts learned the ranking of the frozen model with BM25, so nothing here says what they add to it"
 NOTHING = "no prompt of any fold had helped: training ended"
 
 
@@ -85,14 +86,14 @@ class _Training:
         for remark in found.remarks:
             warnings.warn(f"{self.bench.dataset.name}: {remark}", DataWarning, stacklevel=5)
         if found.hopeless:
-            return Trained(decide(frozen, [], how=self._how, remarks=found.remarks))
+            return Trained(self._decide(frozen, [], found.remarks))
         identity = run_identity(self.biencoder, self.data, self.settings) if self.output.folder is not None else ""
         # What a fold has learned is nobody's prompt, so there is none to keep where one diverges
         with self.output.checkpoint(identity, good=None if self.folded else self.biencoder.save) as checkpoint:
             if not self.folded:
                 steps = self._train(checkpoint, 0)
                 grid = self._grid(frozen)
-                choice = decide(grid, self.data.unseen(), how=self._how, remarks=found.remarks)
+                choice = self._decide(grid, self.data.unseen(), found.remarks)
                 return Trained(choice, steps, scores_of(grid, choice))
             judged = cross_validate(
                 self.bench,
@@ -104,15 +105,21 @@ class _Training:
             )
             if judged.given_up is not None:
                 remarks = (*found.remarks, NOTHING)
-                return Trained(decide(frozen, [], how=self._how, remarks=remarks))
+                return Trained(self._decide(frozen, [], remarks))
             grid = frozen | judged.grid
-            choice = decide(grid, judged.unseen, how=self._how, remarks=found.remarks)
+            choice = self._decide(grid, judged.unseen, found.remarks)
             steps = self._train(checkpoint, judged.steps) if choice.strength > 0 else []
             return Trained(choice, steps, scores_of(grid, choice))
 
-    @property
-    def _how(self) -> str:
-        return "cross-validation" if self.folded else "held out of train" if self.data.held_out else "dev split"
+    def _decide(self, grid: Grid, unseen: list[str], remarks: tuple[str, ...]) -> Choice:
+        """What made queries share with documents is not what people's do: they do not choose the weight of BM25."""
+        how = "cross-validation" if self.folded else "held out of train" if self.data.held_out else "dev split"
+        if (made := self.bench.made) is not None:
+            how = f"made of {made}, cross-validation" if self.folded else f"made of {made}, held out"
+        choice = decide(grid, unseen, made=made is not None, how=how, remarks=remarks)
+        if made == "queries":  # judged by the frozen model with BM25: of that they can say nothing
+            return replace(choice, gain=None, best_vs_untuned=None, remarks=(*remarks, TAUGHT))
+        return choice
 
     def _train(self, checkpoint: Any, before: int) -> list[Step]:
         data = self.data.whole() if self.folded else self.data

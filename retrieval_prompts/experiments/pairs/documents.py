@@ -1,0 +1,47 @@
+"""Pairs made of documents alone: a title asks for its text, a sentence for the rest of its document.
+
+The inverse cloze task (Lee, Chang and Toutanova 2019, section 4) and title-body pairs. What asks is taken out of the
+document that it asks for, or words would give it away; so the documents of these pairs are encoded once more.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from retrieval_prompts.data.beir_folder import Dataset, Document
+from retrieval_prompts.experiments.pairs.made import Made, corpus_of, drawn, pairs
+
+FEWEST_WORDS = 3  # of a title that asks for something
+SENTENCE_WORDS = 5
+SENTENCE_END = re.compile(r"(?<=[.!?。！？।])\s*(?<!\d\.)(?=\S)|\n+")
+
+
+def titles(dataset: Dataset, seed: int) -> Made:
+    """Each title as a query for the text under it. Raises TooFew where not enough documents have both."""
+    documents = drawn(dataset.corpus, seed)
+    queries = {
+        document.id: document.title
+        for document in documents
+        if len(document.title.split()) >= FEWEST_WORDS and document.text.strip()
+    }
+    texts = (Document(document.id, "", document.text) for document in documents)
+    return pairs("titles", dataset, corpus_of(texts, dataset.corpus.path), queries)
+
+
+def crops(dataset: Dataset, seed: int) -> Made:
+    """One sentence, or line, of each document as a query for the rest. Raises TooFew where not enough have two."""
+    generator = np.random.default_rng(seed)
+    queries: dict[str, str] = {}
+    rests: list[Document] = []
+    for document in drawn(dataset.corpus, seed):
+        sentences = [part.strip() for part in SENTENCE_END.split(document.text)]
+        long = [part for part in sentences if len(part.split()) >= SENTENCE_WORDS]
+        if len(long) < 2:
+            rests.append(document)
+            continue
+        chosen = long[generator.integers(len(long))]
+        queries[document.id] = chosen
+        rests.append(Document(document.id, document.title, document.text.replace(chosen, " ", 1)))
+    return pairs("crops", dataset, corpus_of(rests, dataset.corpus.path), queries)

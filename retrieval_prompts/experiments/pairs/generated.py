@@ -1,0 +1,164 @@
+"""Queries that a frozen language model writes for documents, kept where they are read back (InPars, Bonifacio et al.
+2022; Promptagator, Dai et al. 2022: a few examples in the prompt, and the round trip as a filter).
+
+Each query is written to a JSONL file as soon as it is made, so that a run that is cut short goes on behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from retrieval_prompts.data.beir_folder import Dataset, Document
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.hybrid import UNLABELLED
+from retrieval_prompts.experiments.pairs.made import Made, drawn, pairs
+from retrieval_prompts.experiments.workbench import Workbench
+
+EXAMPLES = 3  # labelled pairs shown to the model, where there are some
+DOCUMENT_CHARACTERS = 1200  # of a document that the model reads
+NEW_TOKENS = 32
+BACK = 3  # a query is kept where its document is among so many of the frozen model beside BM25
+SHOWN = [
+    (
+        "The Danube rises in the Black Forest and flows through ten countries into the Black Sea.",
+        "which sea does the Danube flow into",
+    ),
+    (
+        "To remove the first element of a list in place, call pop with the index 0; it returns the element.",
+        "how to delete the first item of a list",
+    ),
+]
+
+
+class Writer:
+    """A causal or sequence-to-sequence language model of Hugging Face that writes a query for a document.
+
+    Args:
+        name: a folder, or a model of the hub. A GGUF file of it is named behind a colon: "FOLDER:model.gguf".
+        shown: documents with the queries that they answer, as examples.
+    """
+
+    def __init__(self, name: str, device: torch.device, shown: Sequence[tuple[str, str]]) -> None:
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+        place, colon, file = name.rpartition(":")
+        place, gguf = (place, {"gguf_file": file}) if colon and file.endswith(".gguf") else (name, {})
+        try:
+            config = AutoConfig.from_pretrained(place, **gguf)
+            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            self.tokenizer = AutoTokenizer.from_pretrained(place, **gguf)
+            self.model: Any = kind.from_pretrained(place, **gguf).eval().requires_grad_(False)
+            self.model.to(device)
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(f"--generator {name}: {str(error).strip().splitlines()[0]}") from None
+        self.shown, self.identity = list(shown), f"{name} {config.to_json_string()}"
+        self.causal = not config.is_encoder_decoder
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    def prompt(self, document: str) -> str:
+        """What the model goes on from."""
+        shown = "".join(f"Document: {_short(text)}\nQuery: {query}\n\n" for text, query in self.shown)
+        return f"{shown}Document: {_short(document)}\nQuery:"
+
+    @torch.no_grad()
+    def write(self, document: str) -> str:
+        """The first line that the model writes, by the likeliest token each time; "" where it writes none."""
+        config = self.model.config
+        most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1024
+        room = max(int(most) - NEW_TOKENS, 1) if self.causal else int(most)
+        ids = self.tokenizer(self.prompt(document), return_tensors="pt").input_ids[:, -room:].to(self.model.device)
+        out = self.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        new = out[0, ids.shape[1] :] if self.causal else out[0]
+        lines = str(self.tokenizer.decode(new, skip_special_tokens=True)).strip().splitlines()
+        return lines[0].strip() if lines else ""
+
+
+def generated(bench: Workbench, writer: Writer, seed: int, folder: Path) -> Made:
+    """Queries of a language model for documents of the corpus; those that do not find their document, and those
+    written for several, are left out.
+
+    Args:
+        folder: of the files of queries.
+
+    Raises TooFew where not enough are left.
+    """
+    dataset, documents = bench.dataset, drawn(bench.dataset.corpus, seed)
+    name = hashlib.sha256(f"{writer.identity} {writer.shown} {dataset.corpus.fingerprint} {seed}".encode()).hexdigest()
+    path = folder / f"{name[:32]}.jsonl"
+    written = dict(_written(path, documents, writer))
+    times = Counter(written.values())
+    kept = _found_again(bench, {document: text for document, text in written.items() if text and times[text] == 1})
+    found = pairs("generated", dataset, dataset.corpus, kept)
+    return replace(found, what=f"{found.what} (all {len(written):,} that were written: {path})")
+
+
+def examples(dataset: Dataset) -> list[tuple[str, str]]:
+    """Pairs to show the model: those of the training split with the shortest documents, or ours where there is none."""
+    found: list[tuple[str, str]] = []
+    for query, judged in dataset.qrels.get("train", {}).items():
+        for document, grade in judged.items():
+            if grade > 0 and query in dataset.queries:
+                found.append((dataset.corpus[dataset.corpus.position(document)].content, dataset.queries[query]))
+        if len(found) >= 10 * EXAMPLES:
+            break
+    return sorted(found, key=lambda pair: len(pair[0]))[:EXAMPLES] or SHOWN
+
+
+def _written(path: Path, documents: Sequence[Document], writer: Writer) -> Iterator[tuple[str, str]]:
+    """(id of the document, query): those in the file, then those that are still to be written."""
+    known = _read(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for document in tqdm(documents, desc="write queries", unit="document", delay=1):
+            if document.id not in known:
+                row = {"document": document.id, "query": writer.write(document.content)}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.flush()
+                known[document.id] = row["query"]
+            yield document.id, known[document.id]
+
+
+def _read(path: Path) -> dict[str, str]:
+    """What the file holds; a last line that was cut short is taken off it."""
+    if not path.exists():
+        return {}
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        path.write_bytes(whole)
+    rows: list[dict[str, Any]] = [json.loads(line) for line in whole.decode().splitlines()]
+    return {row["document"]: row["query"] for row in rows}
+
+
+def _found_again(bench: Workbench, queries: Mapping[str, str]) -> dict[str, str]:
+    """The queries whose document is among the first `BACK`."""
+    if not queries:
+        return {}
+    texts = {f"generated:{document}": text for document, text in queries.items()}
+    vectors = bench.query_vectors(bench.frozen, texts.values())
+    if (hybrid := bench.hybrid_of(bench.index)) is not None:
+        (run,) = hybrid.rank(texts, vectors, BACK, [UNLABELLED])
+    else:
+        run = bench.index.rank(list(texts), vectors, BACK)
+    return {document: text for document, text in queries.items() if document in run[f"generated:{document}"]}
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:DOCUMENT_CHARACTERS]

@@ -1,0 +1,83 @@
+"""Pairs that were made: a data set to train on and to choose by, and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from retrieval_prompts.data.beir_folder import Corpus, Dataset, Document, frame
+from retrieval_prompts.errors import UserError
+
+MOST = 2000  # documents that pairs are made of, drawn from the corpus
+LEAST = 100  # pairs, below which nothing is learned from them
+DEV = 300  # of them to choose by, at most a fifth
+
+
+class TooFew(UserError):
+    """These data do not have what pairs would be made of."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What there is to train on.
+
+    Args:
+        how: what they were made of: "queries", "titles", "crops" ...
+        what: the same in words, with how many there are.
+        dataset: its queries, with a train and a dev split of what was made; the corpus that they are compared with.
+        teacher: see `TrainingData`.
+    """
+
+    how: str
+    what: str
+    dataset: Dataset
+    teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def drawn(corpus: Corpus, seed: int, most: int = MOST) -> list[Document]:
+    """Documents of the corpus, all of them or a draw of `most`, in its order."""
+    if len(corpus) <= most:
+        return list(corpus)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(corpus))[:most])
+    return [corpus[int(position)] for position in chosen]
+
+
+def pairs(how: str, dataset: Dataset, documents: Corpus, queries: Mapping[str, str]) -> Made:
+    """A data set of made queries, each with the one document that it was made from.
+
+    Args:
+        documents: what they are compared with.
+        queries: id of the document -> the query.
+
+    Raises TooFew.
+    """
+    if len(queries) < LEAST:
+        raise TooFew(f"only {len(queries):,} {how} can be made into queries, and {LEAST} are needed")
+    texts = {f"{how}:{document}": text for document, text in queries.items()}
+    qrels = {f"{how}:{document}": {document: 1} for document in queries}
+    train, dev = split(qrels)
+    what = f"{len(queries):,} {how}, each a query for the document that it was made from"
+    return Made(how, what, Dataset(dataset.name, dataset.folder, documents, texts, {"train": train, "dev": dev}))
+
+
+def split(qrels: Mapping[str, Mapping[str, int]]) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+    """(train, dev): who goes depends on the id alone."""
+    order = sorted(qrels, key=lambda query: hashlib.sha256(query.encode()).digest())
+    dev = set(order[: min(DEV, len(order) // 5)])
+    return (
+        {query: dict(judged) for query, judged in qrels.items() if query not in dev},
+        {query: dict(judged) for query, judged in qrels.items() if query in dev},
+    )
+
+
+def corpus_of(documents: Iterable[Document], path: Path) -> Corpus:
+    """Documents in memory as a corpus; `path` names them in messages."""
+    kept = list(documents)
+    digest = hashlib.sha256()
+    for document in kept:
+        digest.update(frame(document))
+    return Corpus(path, [document.id for document in kept], digest.hexdigest(), kept)

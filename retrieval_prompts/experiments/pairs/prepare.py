@@ -1,0 +1,71 @@
+"""What `--pairs` asks for: pairs that are made, or none where people's judgements are trained on."""
+
+from __future__ import annotations
+
+import warnings
+
+from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.experiments.pairs.documents import crops, titles
+from retrieval_prompts.experiments.pairs.generated import Writer, examples, generated
+from retrieval_prompts.experiments.pairs.log import queries
+from retrieval_prompts.experiments.pairs.made import Made, TooFew
+from retrieval_prompts.experiments.pairs.teachers import load_teacher
+from retrieval_prompts.experiments.workbench import Workbench
+from retrieval_prompts.files import default_cache
+from retrieval_prompts.training.settings import TuneSettings
+
+AUTOMATIC = ("titles", "queries")  # what was shown to help, first what taught more (eval/README.md)
+
+
+def prepare(bench: Workbench, settings: TuneSettings, split: str | None) -> Made | None:
+    """The pairs that the settings ask for; None where people's judgements are trained on.
+
+    Args:
+        split: is evaluated, so its queries are no part of a log.
+
+    Raises UserError where they cannot be made of these data.
+    """
+    if settings.labelled(bench.dataset.qrels):
+        return None
+    if settings.pairs != "auto":
+        return _make(bench, settings, settings.pairs, split)
+    reasons = []
+    for how in AUTOMATIC:
+        try:
+            found = _make(bench, settings, how, split)
+        except TooFew as error:
+            reasons.append(str(error))
+            continue
+        warnings.warn(
+            f"{bench.dataset.name}: no judged training queries, so prompts learn from {found.what}; judged queries "
+            "teach more, and BM25 beside the frozen model needs none",
+            DataWarning,
+            stacklevel=3,
+        )
+        return found
+    raise UserError(
+        f"{bench.dataset.name}: nothing here that prompts were shown to learn from ({'; '.join(reasons)}): use the "
+        "frozen model with BM25, by `index` and `search`, or ask for other pairs with --pairs"
+    )
+
+
+def _make(bench: Workbench, settings: TuneSettings, how: str, split: str | None) -> Made:
+    if how == "titles":
+        return titles(bench.dataset, settings.seed)
+    if how == "crops":
+        return crops(bench.dataset, settings.seed)
+    if how == "queries":
+        device = str(bench.tower.device)
+        teacher = load_teacher(settings.teacher, device) if settings.teacher is not None else None
+        return queries(bench, log_of(bench.dataset, split), teacher)
+    if settings.generator is None:
+        raise UserError("--pairs generated needs --generator: the language model that writes the queries")
+    writer = Writer(settings.generator, bench.tower.device, examples(bench.dataset))
+    return generated(bench, writer, settings.seed, (bench.cache or default_cache()) / "queries")
+
+
+def log_of(dataset: Dataset, split: str | None) -> dict[str, str]:
+    """The queries that the evaluated split does not judge: id -> text."""
+    scored = dataset.qrels.get(split, {}) if split is not None else {}
+    return {query: text for query, text in dataset.queries.items() if query not in scored}
