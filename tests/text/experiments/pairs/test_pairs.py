@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -238,16 +239,14 @@ def test_a_language_model_writes_one_line(tmp_path: Path, model: Path, kind: str
     size = len(tokenizer)
     torch.manual_seed(0)
     network: transformers.PreTrainedModel
+    shape: dict[str, Any] = {"vocab_size": size, "eos_token_id": 3}
     if kind == "causal":
-        shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96}
-        network = transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(vocab_size=size, bos_token_id=2, eos_token_id=3, **shape)
-        )
+        shape |= {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96, "bos_token_id": 2}
+        network = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape))
     else:
-        layers = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-        network = transformers.T5ForConditionalGeneration(
-            transformers.T5Config(vocab_size=size, decoder_start_token_id=0, pad_token_id=0, eos_token_id=3, **layers)
-        )
+        shape |= {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+        shape |= {"pad_token_id": 0, "decoder_start_token_id": 0}
+        network = transformers.T5ForConditionalGeneration(transformers.T5Config(**shape))
     network.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     writer = generating.Writer(str(tmp_path / "model"), torch.device("cpu"), generating.SHOWN)
