@@ -210,8 +210,9 @@ class BenchmarkDataset:
 
     def impossible(self, system: str) -> str | None:
         """Why a system cannot be run on this data set; None when it can."""
-        needs_training = system in TRAINED or (self.settings.tune is not None and "tuned" in system)
-        return "no training queries" if needs_training and self.training is None else None
+        tuning = self.settings.tune
+        needs = system in TRAINED or (tuning is not None and "tuned" in system and tuning.pairs in ("auto", "labelled"))
+        return "no training queries" if needs and self.training is None else None
 
     @cached_property
     def index(self) -> Index:

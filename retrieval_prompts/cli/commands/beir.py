@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BASELINES = "bm25, linear, lora, nudge, rrf; or none"
 
 
-@with_settings(TuneSettings, "kind", "encoder", "seed")
+@with_settings(TuneSettings, "kind", "encoder", "pairs", "seed")
 @with_conventions
 def beir(
     datasets: Annotated[str, typer.Option(help="names of BEIR, or of folders in --data-dir, with commas; or all")],
