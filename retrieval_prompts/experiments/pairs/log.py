@@ -15,7 +15,6 @@ from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.training.teacher import probabilities
 
 TAUGHT = 50  # documents of a query's ranking that training follows
-JUDGED = 10  # of them that dev asks for, graded by their rank
 
 
 def queries(bench: Workbench, log: Mapping[str, str], teacher: Teacher | None = None) -> Made:
@@ -35,9 +34,7 @@ def queries(bench: Workbench, log: Mapping[str, str], teacher: Teacher | None = 
         ranked = rescored(ranked, log, dataset, teacher)
     taught = {query: probabilities(scores) for query, scores in ranked.items() if scores}
     train, dev = split({query: dict.fromkeys(shares, 1) for query, shares in taught.items()})
-    for query, judged in dev.items():
-        first = sorted(judged, key=lambda document: -taught[query][document])[:JUDGED]
-        dev[query] = {document: JUDGED - rank for rank, document in enumerate(first)}
+    dev = {query: {max(taught[query], key=lambda document: taught[query][document]): 1} for query in dev}
     own = "" if teacher is None else "a teacher's ranking of "
     made = Dataset(dataset.name, dataset.folder, dataset.corpus, dict(log), {"train": train, "dev": dev})
     ranking = "the frozen model with BM25" if teacher is None else "the teacher"
