@@ -8,6 +8,7 @@ from retrieval_prompts.cli import console
 from retrieval_prompts.cli.commands.beir import beir
 from retrieval_prompts.cli.commands.compare import compare
 from retrieval_prompts.cli.commands.convert import convert
+from retrieval_prompts.cli.commands.corpus import corpus
 from retrieval_prompts.cli.commands.evaluate import evaluate
 from retrieval_prompts.cli.commands.export import export
 from retrieval_prompts.cli.commands.index import index
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (tune, evaluate, beir, compare, index, search, export, convert, push, pull, verify):
+for command in (corpus, tune, evaluate, beir, compare, index, search, export, convert, push, pull, verify):
     app.command()(command)
 
 

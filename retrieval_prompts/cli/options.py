@@ -15,7 +15,10 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.settings import Values, option_of, readers, rule_of, spoken
 from retrieval_prompts.towers.conventions import Conventions
 
-DataFolder = Annotated[Path, typer.Argument(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv (or .gz)")]
+DataFolder = Annotated[
+    Path | None,
+    typer.Argument(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv (or .gz); or a source, see `corpus`"),
+]
 Model = Annotated[str | None, typer.Option(help="name, local folder or hub id  [default: all-MiniLM-L6-v2]")]
 Prompts = Annotated[Path | None, typer.Option(help="a prompt folder")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an output that exists")]

@@ -26,6 +26,7 @@ from retrieval_prompts.cli.options import (
 )
 from retrieval_prompts.cli.progress import Progress
 from retrieval_prompts.cli.results import say_results
+from retrieval_prompts.cli.sources import AS_IT_IS, Documents, Reading, data_folder, loader, with_sources
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.settings import check_read
 from retrieval_prompts.towers.conventions import Conventions
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
 
 
 @with_settings(TuneSettings)
+@with_sources
 @with_conventions
 def tune(
-    data: DataFolder,
     out: Annotated[Path, typer.Option(help="the prompt folder to write")],
     given: dict[str, Any],
+    data: DataFolder = None,
+    documents: Documents = None,
+    reading: Reading = AS_IT_IS,
     model: Model = None,
     conventions: Conventions = AS_SAID,
     split: Annotated[
@@ -70,12 +74,14 @@ def tune(
     from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.training.training_data import TrainingData
 
-    (dataset, test_held_out), others = with_test(load(data)), load_others(also or [])
-    learned = TrainingData.of(dataset)
     say = console.printer(json_file)
+    frozen = loader(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+    folder = data_folder(data, documents, reading, frozen, say, cache)
+    (dataset, test_held_out), others = with_test(load(folder)), load_others(also or [])
+    learned = TrainingData.of(dataset)
     split = split or ("test" if "test" in dataset.qrels else None)
     if report is not None and split is None:
-        raise UserError(f"--report shows an evaluation, and {data} has no test split; name another with --split")
+        raise UserError(f"--report shows an evaluation, and {folder} has no test split; name another with --split")
     say(
         f"{dataset.name}: {len(dataset.corpus):,} documents; "
         f"queries: {len(learned.train):,} train, {len(learned.dev):,} dev"
@@ -83,14 +89,13 @@ def tune(
         + (f", {len(dataset.split(split)[1]):,} {split}" if split else ", no test split")
         + (" (held out of train)" if test_held_out and split == "test" else "")
     )
-    from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.experiments import retrieval
     from retrieval_prompts.experiments.workbench import Workbench
 
     if learned.few and settings.side == "query" and settings.folds > 1:
         idle = "; --patience has no part in it" if settings.patience is not None else ""
         say(f"too few dev queries to choose by: cross-validation judges, {settings.folds} trainings more{idle}")
-    biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+    biencoder = frozen()
     bench = Workbench(biencoder.tower, dataset, cache)
     with Progress("nDCG@10", "frozen") as on_step:
         found = retrieval.tune(biencoder, bench, settings, split=split, out=output, on_step=on_step)
@@ -112,7 +117,7 @@ def tune(
         say(each.sentence())
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.documents_reencoded:,}")
-    say(_next(data, out, model, conventions, found, biencoder))
+    say(_next(folder, out, model, conventions, found, biencoder))
 
 
 def _next(
@@ -125,7 +130,7 @@ def _next(
     tuned = "tuned" in found.recommendation.system and not found.recommendation.harmful
     with_prompts = f" --prompts {out}" if tuned and "document" in biencoder.prompts else ""
     search = 'retrieval-prompts search INDEX "a question"' + (f" --prompts {out}" if tuned else "")
-    return f"next:\n  retrieval-prompts index {data} --out INDEX{again}{with_prompts}\n  {search}"
+    return f"next:\n  retrieval-prompts index {shlex.quote(str(data))} --out INDEX{again}{with_prompts}\n  {search}"
 
 
 def _say_training(say: Any, found: RetrievalResult, biencoder: BiEncoder) -> None:
