@@ -19,11 +19,13 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
+from retrieval_prompts.data.groups import rank_documents
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import INDEX, check_seal, digest, inside, new_folder, read_json, sealed, write_json
@@ -35,7 +37,13 @@ FORMAT = 1
 
 
 class Index:
-    """Vectors to search, the ids and texts they stand for, and a manifest. Made by `build` or `open`."""
+    """Vectors to search, the ids and texts they stand for, and a manifest. Made by `build` or `open`.
+
+    Where vectors are those of chunks, `first_of` may say which chunk stands for its document: `rank` is then of
+    documents, each with the score of its best chunk. `search` is of what was indexed.
+    """
+
+    first_of: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -294,13 +302,18 @@ class Index:
         return run
 
     def rank(self, query_ids: Sequence[str], vectors: np.ndarray, k: int, **parameters: int | None) -> Run:
-        """As `run`, without the document that bears its query's id, which BEIR leaves out of every ranking.
+        """As `run`, without the document that bears its query's id, which BEIR leaves out of every ranking; of
+        documents where chunks are known (see `first_of`).
 
         The k best of the others, best first, or as many as are found. Raises UserError for k < 1.
         """
         if k < 1:
             raise UserError(f"k must be at least 1, got {k}")
-        found = self.run(query_ids, vectors, k + 1, **parameters)  # type: ignore[arg-type]
+
+        def search(depth: int) -> Run:
+            return self.run(query_ids, vectors, depth, **parameters)  # type: ignore[arg-type]
+
+        found = rank_documents(search, k + 1, len(self), self.first_of)
         return {
             query: dict(islice((hit for hit in hits.items() if hit[0] != query), k)) for query, hits in found.items()
         }

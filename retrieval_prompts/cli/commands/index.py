@@ -170,6 +170,10 @@ def _compare(
     say = console.printer(json_file)
     dataset = load(data_folder(data, documents, reading, loaded, say, cache))
     queries, qrels = dataset.split(split)
+    if dataset.corpus.groups is not None:
+        raise UserError(
+            f"--compare ranks vectors, and those of {dataset.name} are of chunks; compare on whole documents"
+        )
     biencoder = loaded()
     bench = Workbench(biencoder.tower, dataset, cache)
     frozen = bench.frozen

@@ -130,7 +130,7 @@ class _Corpus:
         self.near: Near | None = None
         self._file = path.open("w", encoding="utf-8")
         self._ids: set[str] = set()
-        self._chunks: dict[str, list[str]] = {}
+        self._cut: set[str] = set()  # documents of which there are chunks
         self._same: dict[str, str] = {}  # one that was left out -> the one that says the same
         self._by_text: dict[int, str] | None = {} if texts or duplicates != "keep" else None
         self._again = self._nearly = self._added = 0
@@ -148,13 +148,13 @@ class _Corpus:
         if (same := self._earlier(entry.id, content)) is not None:
             self._same[entry.id] = same
             if entry.document:
-                self._chunks.setdefault(entry.document, []).append(same)
+                self._same.setdefault(entry.document, same)
             self.left.note("documents that say the same as an earlier one", f"{entry.id} as {same}")
             return
         self._ids.add(entry.id)
         self.count += 1
         if entry.document:
-            self._chunks.setdefault(entry.document, []).append(entry.id)
+            self._cut.add(entry.document)
         if self._by_text is not None:
             for text in {entry.text, content}:
                 self._by_text.setdefault(digest(text), entry.id)
@@ -164,10 +164,10 @@ class _Corpus:
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def find(self, id: str) -> Sequence[str]:
-        """The ids that stand for one: itself, the document that says the same, or the chunks of a document."""
-        if id in self._chunks:
-            return list(dict.fromkeys(self._chunks[id]))
-        return [id] if id in self._ids else [self._same[id]] if id in self._same else []
+        """The id that stands for one: itself, also where it was cut into chunks, or the one that says the same."""
+        if id in self._cut or id in self._ids:
+            return [id]
+        return [self._same[id]] if id in self._same else []
 
     def add(self, text: str) -> str:
         """The id of a document with this text, which is added where there is none."""

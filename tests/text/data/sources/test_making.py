@@ -21,7 +21,7 @@ from retrieval_prompts.data.sources.documents import Columns
 from retrieval_prompts.data.sources.making import Made, Sources, make
 from retrieval_prompts.errors import UserError
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"sku": 7, "name": "Kettle", "body": "Boils water, fast.\nIn steel.", "price": 3.5},
     {"sku": 8, "name": "Lamp", "body": 'Gives "warm" light; dimmable.', "price": 9.0},
     {"sku": 9, "name": None, "body": "Ein Stuhl für draußen", "price": 1.0},

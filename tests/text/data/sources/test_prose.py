@@ -157,7 +157,9 @@ def test_a_folder_of_files_becomes_chunks_that_know_their_document(tmp_path: Pat
     made = make(tmp_path / "data", sources, counted(20))
     data = load(tmp_path / "data")
     assert data.corpus.ids == ["a.md#1", "a.md#2", "sub%20dir/b.txt"]
-    assert data.qrels["train"]["q1"] == {"a.md#1": 1, "a.md#2": 1}
+    assert data.qrels["train"]["q1"] == {"a.md#1": 1}  # which stands for a.md
+    assert data.corpus.first_of == {"a.md#2": "a.md#1"}
+    assert (tmp_path / "data" / "qrels" / "train.tsv").read_text().splitlines()[1] == "q1\ta.md\t1"
     assert sorted(made.left_out) == [
         f"files of other kinds: 1 ({folder / 'c.jpg'})",
         f"files without text: 1 ({folder / 'empty.txt'})",
