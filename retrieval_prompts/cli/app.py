@@ -17,6 +17,7 @@ from retrieval_prompts.cli.commands.push import push
 from retrieval_prompts.cli.commands.search import search
 from retrieval_prompts.cli.commands.tune import tune
 from retrieval_prompts.cli.commands.verify import verify
+from retrieval_prompts.cli.grouped import Grouped, version
 
 app = typer.Typer(
     help="Soft prompts for frozen retrievers: tune a few kilobytes, keep the document index.",
@@ -26,7 +27,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (corpus, tune, evaluate, beir, compare, index, search, export, convert, push, pull, verify):
-    app.command()(command)
+    app.command(cls=Grouped)(command)
+app.callback(invoke_without_command=True, help=app.info.help)(version)
 
 
 def main() -> None:

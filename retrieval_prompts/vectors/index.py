@@ -243,10 +243,12 @@ class Index:
     ) -> tuple[np.ndarray, list[list[str]]]:
         """The k documents with the highest inner product for each query.
 
-        queries: (q, dimension). Returns scores (q, min(k, count)), float32 and descending, and the ids that belong to
-        them; equal scores are in the order of the index. An approximate index may find fewer: then a row of ids is
-        shorter, and the scores it lacks are -inf. nprobe (IVF), ef_search (HNSW) and k_factor (RFlat) trade speed for
-        recall; their defaults are in `faiss_index.PARAMETERS`.
+        queries: (q, dimension), or one (dimension,), which is as a row of them.
+
+        Returns scores (q, min(k, count)), float32 and descending, and the ids that belong to them; equal scores are in
+        the order of the index. An approximate index may find fewer: then a row of ids is shorter, and the scores it
+        lacks are -inf. nprobe (IVF), ef_search (HNSW) and k_factor (RFlat) trade speed for recall; their defaults are
+        in `faiss_index.PARAMETERS`.
         Raises UserError for queries of another dimension or not finite, k < 1, and a parameter the index lacks.
         """
         scores, positions = self.nearest(queries, k, nprobe=nprobe, ef_search=ef_search, k_factor=k_factor)
@@ -254,7 +256,8 @@ class Index:
 
     def nearest(self, queries: np.ndarray, k: int, **parameters: int | None) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, with positions (q, min(k, count)) instead of ids; -1 where an approximate index found fewer."""
-        queries = faiss_index.matrix(queries, "queries")
+        queries = np.asarray(queries)
+        queries = faiss_index.matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")
         if queries.shape[1] != self.manifest["dimension"]:
             raise UserError(
                 f"expected query vectors of dimension {self.manifest['dimension']}, which the index has,"
