@@ -994,6 +994,7 @@ OPTIONS = {
         "--out --model --side --kind --encoder --length --init --epochs --lr --batch-size --temperature --negatives "
         "--seed --json --overwrite"
     ),
+    "corpus": "--out --queries --judgements --id --title --text --columns --chunk --overlap --duplicates --test --dev",
     "evaluate": "--model --prompts --split --json --run --overwrite",
     "beir": "--datasets --data-dir --out --baselines --report --overwrite",
     "compare": "--qrels --datasets --metric --correction --json --report",
