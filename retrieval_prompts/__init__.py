@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import Dataset, load, load_corpus
+    from retrieval_prompts.data.from_python import from_texts
     from retrieval_prompts.errors import DataWarning, UserError
     from retrieval_prompts.evaluation.hybrid import HybridIndex
     from retrieval_prompts.experiments.retrieval import tune
@@ -26,6 +27,7 @@ __all__ = [
     "Index",
     "TuneSettings",
     "UserError",
+    "from_texts",
     "load",
     "load_corpus",
     "tune",
@@ -39,6 +41,7 @@ _HOMES = {
     "Index": "vectors.index",
     "TuneSettings": "training.settings",
     "UserError": "errors",
+    "from_texts": "data.from_python",
     "load": "data.beir_folder",
     "load_corpus": "data.beir_folder",
     "tune": "experiments.retrieval",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval_prompts.data.beir_folder import Corpus
-from retrieval_prompts.data.plain_texts import as_texts, one_or_many
+from retrieval_prompts.data.plain_texts import Texts, as_texts, one_or_many
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.first_pass import FirstPass, encode_twice
 from retrieval_prompts.evaluation.hybrid import HybridIndex
@@ -28,7 +28,7 @@ from retrieval_prompts.towers import injection
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.probe import check_made, check_room, verify
 from retrieval_prompts.towers.text import DEFAULT_MODEL, Floats, TextTower, load_tower
-from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks
+from retrieval_prompts.vectors.blocks import Contents, VectorBlocks, encode_blocks
 from retrieval_prompts.vectors.encode import embed_texts, encode_texts
 from retrieval_prompts.vectors.index import Index
 
@@ -251,21 +251,25 @@ class BiEncoder(nn.Module):
         """Documents -> vectors (documents, dimension) in float32; one string -> (dimension,)."""
         return self._encode(texts, "document")
 
-    def encode_corpus(self, corpus: Corpus, cache: Path | None = None, *, precision: str = "float32") -> VectorBlocks:
-        """All documents in blocks of vectors, ready to be compared; encoded with a progress bar.
+    def encode_corpus(
+        self, corpus: Corpus | Iterable[str], cache: Path | None = None, *, precision: str = "float32"
+    ) -> VectorBlocks:
+        """All documents in blocks of vectors, ready to be compared; encoded with a progress bar. `np.asarray` makes
+        one array of them. How many are cut at the model's length is warned of, when they are encoded (DataWarning).
 
         Args:
-            corpus: read one block at a time.
+            corpus: read one block at a time; or texts.
             cache: a folder in which blocks are found and kept (see `blocks.encode_blocks`); None: the user's cache.
             precision: of the matrix products, "float32" or "bfloat16" (see `vectors.encode.encode_texts`).
         """
         tower, (kind, prompt, strength) = self.tower, self.still("document")
+        documents = corpus if isinstance(corpus, Contents) else Texts(corpus)
 
         def encoded(vectors: Tensor | None) -> VectorBlocks:
             identity = f"{tower.fingerprint}|document|{_name(kind, vectors, 1.0) or 'frozen'}"
             encoder = hashlib.sha256(identity.encode()).hexdigest()
             options: dict[str, Any] = {"encoder": encoder, "cache": cache or default_cache(), "precision": precision}
-            return encode_blocks(tower, corpus, kind, vectors, transform=tower.comparable, **options)
+            return encode_blocks(tower, documents, kind, vectors, transform=tower.comparable, **options)
 
         whole = encoded(prompt)
         if prompt is None or strength == 1:

@@ -12,6 +12,7 @@ from multimodal.cli.commands.search import search
 from multimodal.cli.commands.tune import tune
 from multimodal.cli.commands.verify import verify
 from retrieval_prompts.cli import console
+from retrieval_prompts.cli.grouped import Grouped, version
 
 app = typer.Typer(
     help="Soft prompts for a frozen CLIP: classify with a few images a class, search images with words.",
@@ -21,7 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (tune, classify, evaluate, index, search, export, verify):
-    app.command()(command)
+    app.command(cls=Grouped)(command)
+app.callback(invoke_without_command=True, help=app.info.help)(version)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from retrieval_prompts.cli import console
 from retrieval_prompts.cli.commands.beir import beir
 from retrieval_prompts.cli.commands.compare import compare
 from retrieval_prompts.cli.commands.convert import convert
+from retrieval_prompts.cli.commands.corpus import corpus
 from retrieval_prompts.cli.commands.evaluate import evaluate
 from retrieval_prompts.cli.commands.export import export
 from retrieval_prompts.cli.commands.index import index
@@ -16,6 +17,7 @@ from retrieval_prompts.cli.commands.push import push
 from retrieval_prompts.cli.commands.search import search
 from retrieval_prompts.cli.commands.tune import tune
 from retrieval_prompts.cli.commands.verify import verify
+from retrieval_prompts.cli.grouped import Grouped, version
 
 app = typer.Typer(
     help="Soft prompts for frozen retrievers: tune a few kilobytes, keep the document index.",
@@ -24,8 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (tune, evaluate, beir, compare, index, search, export, convert, push, pull, verify):
-    app.command()(command)
+for command in (corpus, tune, evaluate, beir, compare, index, search, export, convert, push, pull, verify):
+    app.command(cls=Grouped)(command)
+app.callback(invoke_without_command=True, help=app.info.help)(version)
 
 
 def main() -> None:

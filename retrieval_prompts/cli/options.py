@@ -15,15 +15,23 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.settings import Values, option_of, readers, rule_of, spoken
 from retrieval_prompts.towers.conventions import Conventions
 
-DataFolder = Annotated[Path, typer.Argument(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv (or .gz)")]
-Model = Annotated[str | None, typer.Option(help="name, local folder or hub id  [default: all-MiniLM-L6-v2]")]
+MODEL = "The model"  # groups of options in the help
+DataFolder = Annotated[
+    Path | None,
+    typer.Argument(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv (or .gz); or a source, see `corpus`"),
+]
+Model = Annotated[
+    str | None, typer.Option(help="name, local folder or hub id  [default: all-MiniLM-L6-v2]", rich_help_panel=MODEL)
+]
 Prompts = Annotated[Path | None, typer.Option(help="a prompt folder")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an output that exists")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the result here as JSON; - for standard output")]
 Report = Annotated[Path | None, typer.Option("--report", help="write a page to look at here: one HTML file")]
 Cache = Annotated[Path | None, typer.Option(help="folder of computed vectors  [default: the user's cache]")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps  [default: the best there is]")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="run code that a model brings along")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps  [default: the best there is]", rich_help_panel=MODEL)]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="run code that a model brings along", rich_help_panel=MODEL)
+]
 Strength = Annotated[float | None, typer.Option(help="0 is the frozen model, 1 the whole prompt  [default: as saved]")]
 Also = Annotated[
     list[Path] | None,
@@ -37,15 +45,20 @@ EfSearch = Annotated[int | None, typer.Option(help="candidates that an HNSW inde
 QueryWords = Annotated[
     str | None,
     typer.Option(
-        "--query-words", help='before each query, such as "query: "; "" for none  [default: the model\'s own]'
+        "--query-words",
+        help='before each query, such as "query: "; "" for none  [default: the model\'s own]',
+        rich_help_panel=MODEL,
     ),
 ]
 DocumentWords = Annotated[
     str | None,
-    typer.Option("--document-words", help="before each document  [default: the model's own]"),
+    typer.Option("--document-words", help="before each document  [default: the model's own]", rich_help_panel=MODEL),
 ]
 Similarity = Annotated[
-    str | None, typer.Option("--similarity", help="of the model's vectors: cosine or dot  [default: the model's own]")
+    str | None,
+    typer.Option(
+        "--similarity", help="of its vectors: cosine or dot  [default: the model's own]", rich_help_panel=MODEL
+    ),
 ]
 AS_SAID = Conventions()  # the default of a command's parameter: nothing was given
 
@@ -110,6 +123,11 @@ def _replaced(
     return run
 
 
+def _panel(settings: type[Values], of: Field[Any]) -> str:
+    """The group of an option: what a prompt is, or how it is trained."""
+    return "The prompt" if any(each.name == of.name for each in fields(settings.__mro__[1])) else "Its training"
+
+
 def _parameter(name: str, kind: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
@@ -118,7 +136,7 @@ def _option(settings: type[Values], of: Field[Any]) -> inspect.Parameter:
     """A setting as an option; it is None where it was not given."""
     kind = str if rule_of(of).none else get_type_hints(settings)[of.name]
     name = f"{option_of(of)}/--no-{of.name}" if of.default is True else option_of(of)
-    option = typer.Option(name, help=_help(settings, of))
+    option = typer.Option(name, help=_help(settings, of), rich_help_panel=_panel(settings, of))
     return _parameter(of.name, Annotated[kind | None, option])
 
 

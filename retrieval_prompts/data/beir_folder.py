@@ -2,8 +2,8 @@
 
 Each file may be gzipped (.gz); the plain one is preferred. Documents keep the order of the file. A file is read once
 from end to end and every line is checked; whatever cannot be trusted raises UserError with `file:line`. What is odd
-but clear is read: an id that is a number, a title or text that is null, the same line twice. Format: Thakur et al.
-2021, "BEIR".
+but clear is read: an id that is a number, or called "id", a title or text that is null, the same line twice. Lines may
+be chunks of documents: "metadata": {"document": "the id of the document"}. Format: Thakur et al. 2021, "BEIR".
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_prompts.data.groups import Groups
 from retrieval_prompts.data.judgements import Qrels, parse_qrels
 from retrieval_prompts.data.lines import characters, json_object, json_rows, read_at, string
 from retrieval_prompts.errors import DataWarning, UserError, few
@@ -50,10 +51,12 @@ class Corpus:
         fingerprint: str,
         texts: np.ndarray | Sequence[Document],
         checks: np.ndarray | None = None,
+        groups: Groups | None = None,
     ) -> None:
         """Trusts the parts; `open` makes and checks them. `texts`: byte offsets, int64 (n,), or the documents.
-        `checks`: `line_check` of each line (n,), compared when it is read."""
-        self.path, self.ids, self.fingerprint = path, ids, fingerprint
+        `checks`: `line_check` of each line (n,), compared when it is read. `groups`: which are chunks of one document;
+        None where each is a document."""
+        self.path, self.ids, self.fingerprint, self.groups = path, ids, fingerprint, groups
         self._texts, self._checks = texts, checks
 
     @classmethod
@@ -72,7 +75,7 @@ class Corpus:
         empty: list[str] = []
         again: list[str] = []
         untexted: list[str] = []
-        digest = hashlib.sha256()
+        digest, groups = hashlib.sha256(), Groups()
         for number, offset, line in read_at(path):
             where = f"{path}:{number}"
             row = json_object(line, where)
@@ -91,6 +94,7 @@ class Corpus:
                 empty.append(document.id)
             if "text" not in row:
                 untexted.append(document.id)
+            groups.add(_whole(row))
             numbers.append(number)
             if in_memory:
                 documents.append(document)
@@ -107,7 +111,8 @@ class Corpus:
         ):
             if odd:
                 warnings.warn(f"{path}: {what.format(len(odd))} ({few(odd)})", DataWarning, stacklevel=2)
-        return cls(path, list(positions), digest.hexdigest(), documents if in_memory else np.array(offsets))
+        texts = documents if in_memory else np.array(offsets)
+        return cls(path, list(positions), digest.hexdigest(), texts, None, groups if groups else None)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -130,6 +135,23 @@ class Corpus:
             return self._positions[id]
         except KeyError:
             raise UserError(f"{self.path} has no document {id!r}") from None
+
+    def stands_for(self, id: str) -> str | None:
+        """The id that stands for a document in judgements and rankings: its own, or that of its first chunk, for the
+        document and for any chunk; None for an unknown one."""
+        if self.groups is None:
+            return id if id in self._positions else None
+        first = self.groups.first(id)
+        if first is None and id in self._positions:
+            first = int(self.groups.firsts[self._positions[id]])
+        return None if first is None else self.ids[first]
+
+    @cached_property
+    def first_of(self) -> dict[str, str]:
+        """Chunk -> the id that stands for its document, of those that do not stand for themselves."""
+        if self.groups is None:
+            return {}
+        return {self.ids[at]: self.ids[first] for at, first in enumerate(self.groups.firsts.tolist()) if first != at}
 
     @cached_property
     def _positions(self) -> dict[str, int]:
@@ -182,7 +204,7 @@ class Dataset:
         their judgements, grade 0 included. Raises UserError if there is no such split or no such query, and for a
         judged query without a text."""
         if name not in self.qrels:
-            there = f"it has {', '.join(self.qrels)}" if self.qrels else "its qrels folder is empty"
+            there = f"it has {', '.join(self.qrels)}" if self.qrels else f"there is no {self.folder}/qrels/<split>.tsv"
             raise UserError(f"{self.folder} has no split {name!r}; {there}")
         if name in self.dropped:
             raise UserError(self.dropped[name])
@@ -215,7 +237,7 @@ def load(folder: Path | str, *, judged: bool = True) -> Dataset:
     if judged and not (folder / "qrels").is_dir():
         raise UserError(f"{folder} has no folder qrels; expected qrels/<split>.tsv, for example qrels/test.tsv")
     splits: dict[str, Path] = {}
-    for suffix in (".tsv.gz", ".tsv"):  # the plain file last: it wins
+    for suffix in (".csv.gz", ".csv", ".tsv.gz", ".tsv"):  # the last one wins: the plain file, BEIR's own ending
         for path in sorted((folder / "qrels").glob(f"[!.]*{suffix}")):
             splits[path.name.removesuffix(suffix)] = path
     qrels: dict[str, Qrels] = {}
@@ -289,7 +311,16 @@ def _document(row: dict[str, Any], where: str) -> Document:
     return Document(_id(row, where), _text(row, "title", where), _text(row, "text", where))
 
 
+def _whole(row: dict[str, Any]) -> str | None:
+    """The document that a line is a chunk of, where it says so and is not all of it."""
+    about = row.get("metadata")
+    whole = about.get("document") if isinstance(about, dict) else None
+    return whole if isinstance(whole, str) and whole != row.get("_id") else None
+
+
 def _id(row: dict[str, Any], where: str) -> str:
+    if "_id" not in row and "id" in row:
+        row = {"_id": row["id"]}
     if type(row.get("_id")) is int:
         return str(row["_id"])
     return characters(string(row, "_id", where, empty=False), '"_id"', where)
@@ -333,19 +364,30 @@ def _read_qrels(path: Path, queries: Set[str], corpus: Corpus) -> tuple[Qrels, s
     def known(query: str, document: str) -> bool:
         if query not in queries:
             no_query.append(query)
-        elif document not in corpus._positions:
+        elif corpus.stands_for(document) is None:
             no_document.append(document)
         else:
             return True
         return False
 
     qrels = parse_qrels(path, keep=known)
+    if corpus.groups is not None:
+        qrels = {query: _of_documents(grades, corpus) for query, grades in qrels.items()}
     dropped = [
         f"{len(names)} with an unknown {kind} ({few(names)})"
         for kind, names in (("query", no_query), ("document", no_document))
         if names
     ]
     return qrels, f"{path}: dropped judgements: {', '.join(dropped)}" if dropped else None
+
+
+def _of_documents(grades: dict[str, int], corpus: Corpus) -> dict[str, int]:
+    """The grades of documents, where chunks of them may be judged: of several the highest."""
+    found: dict[str, int] = {}
+    for id, grade in grades.items():
+        first = corpus.stands_for(id) or id
+        found[first] = max(grade, found.get(first, grade))
+    return found
 
 
 def _existing_folder(folder: Path | str) -> Path:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from retrieval_prompts.data.lines import fields, read_lines
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.files import check_listed, list_digest, write_bytes
 
 Qrels = dict[str, dict[str, int]]  # query id -> document id -> grade; above 0 is relevant
 Run = dict[str, dict[str, float]]  # query id -> document id -> score; higher is better
 QRELS_HEADER = ["query-id", "corpus-id", "score"]
-GRADE = re.compile(r"[+-]?[0-9]{1,4}(\.0*)?", re.ASCII)  # trec_eval counts grades in an array as long as the highest
+GRADE = re.compile(
+    r"[+-]?[0-9]{1,4}(\.[0-9]*)?", re.ASCII
+)  # trec_eval counts grades in an array as long as the highest
 SEPARATORS = {"\t": "tabs", None: "white space", ",": "commas", ";": "semicolons"}
 SPAN = 20  # lines that a quoted field may go on for
 # What headers call the columns -> BEIR's names
@@ -52,7 +56,9 @@ def parse_qrels(path: Path, *, keep: Callable[[str, str], bool] = lambda query, 
     Args:
         keep: called with the query and the document of each line; the line is left out where it says no.
 
-    Raises UserError with file and line for a line of another shape, for a grade that is no integer of at most 4 digits,
+    Grades are integers; others are rounded, 0.5 up, and counted in one DataWarning.
+
+    Raises UserError with file and line for a line of another shape, for a grade that is no number of at most 4 digits,
     and for two grades of one document.
     """
     lines = read_lines(path)
@@ -62,16 +68,23 @@ def parse_qrels(path: Path, *, keep: Callable[[str, str], bool] = lambda query, 
     if not header:
         lines = chain([first], lines)
     qrels: Qrels = {}
+    rounded: list[str] = []
     for number, line in lines:
-        query, document, grade = _judgement(line, lines, form, f"{path}:{number}")
+        query, document, score = _judgement(line, lines, form, f"{path}:{number}")
         if not keep(query, document):
             continue
+        grade = math.floor(score + 0.5)
+        if grade != score:
+            rounded.append(f"{score:g} on line {number}")
         earlier = qrels.setdefault(query, {}).setdefault(document, grade)
         if earlier != grade:
             raise UserError(
                 f"{path}:{number}: document {document!r} has grade {grade} for query {query!r} here, and"
                 f" {earlier} on an earlier line"
             )
+    if rounded:
+        message = f"{path}: grades that are no integers, rounded (0.5 and more is 1): {len(rounded)} ({few(rounded)})"
+        warnings.warn(message, DataWarning, stacklevel=2)
     return qrels
 
 
@@ -116,7 +129,7 @@ def _form(line: str, where: str) -> tuple[_Form, bool]:
     return found[0], False
 
 
-def _judgement(line: str, more: Iterator[tuple[int, str]], form: _Form, where: str) -> tuple[str, str, int]:
+def _judgement(line: str, more: Iterator[tuple[int, str]], form: _Form, where: str) -> tuple[str, str, float]:
     """(query, document, grade) of a line, and of the lines after it where a quoted field goes on there."""
     columns = fields(line, form.separator)
     if len(columns) != form.count and form.separator is not None and form.separator not in line:
@@ -131,8 +144,8 @@ def _judgement(line: str, more: Iterator[tuple[int, str]], form: _Form, where: s
     spaced = form.separator in (",", ";")
     query, document, grade = (columns[place].strip() if spaced else columns[place] for place in form.places)
     if not GRADE.fullmatch(grade.strip()):
-        raise UserError(f"{where}: expected an integer grade of at most 4 digits, got {grade!r}")
-    return query, document, int(float(grade))
+        raise UserError(f"{where}: expected a grade of at most 4 digits, got {grade!r}")
+    return query, document, float(grade)
 
 
 def write_qrels(path: Path, qrels: Qrels) -> None:
@@ -150,9 +163,9 @@ def write_qrels(path: Path, qrels: Qrels) -> None:
 
 
 def _of_split(folder: Path, split: str) -> Path:
-    for path in (folder / "qrels" / f"{split}.tsv", folder / "qrels" / f"{split}.tsv.gz"):
-        if path.is_file():
+    for ending in ("tsv", "tsv.gz", "csv", "csv.gz"):
+        if (path := folder / "qrels" / f"{split}.{ending}").is_file():
             return path
-    there = sorted({file.name.split(".tsv")[0] for file in (folder / "qrels").glob("[!.]*.tsv*")})
+    there = sorted({re.split(r"\.[ct]sv", file.name)[0] for file in (folder / "qrels").glob("[!.]*.[ct]sv*")})
     has = f"it has {', '.join(there)}; choose one with --split" if there else "it holds no qrels/<split>.tsv"
     raise UserError(f"{folder} has no judgements for the split {split!r}: {has}")

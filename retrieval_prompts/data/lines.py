@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import io
 import json
 import re
 import zlib
@@ -29,7 +30,7 @@ def read_at(path: Path) -> Iterator[tuple[int, int, str]]:
     """(line number from 1, byte offset, text); see `read_lines`."""
     offset = 0
     try:
-        with _open(path) as file:
+        with opened(path) as file:
             for number, line in enumerate(file, 1):
                 start, offset = offset, offset + len(line)
                 if number == 1 and line.startswith(codecs.BOM_UTF8):
@@ -109,5 +110,12 @@ def characters(text: str, name: str, where: str) -> str:
     return text
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+def opened(path: Path) -> IO[bytes]:
+    """The bytes of a file, decompressed if its name ends in .gz or .zst. Raises UserError without zstandard."""
+    if path.suffix.lower() == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise UserError(f'{path} needs zstandard: pip install "retrieval-prompts[files]"') from None
+        return io.BufferedReader(zstandard.open(path, "rb"))  # which reads lines
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]

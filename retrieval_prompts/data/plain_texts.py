@@ -26,6 +26,20 @@ def as_texts(texts: Iterable[Any], *, first: int = 0) -> list[str]:
     return [text if type(text) is str and text.isascii() else _text(text, first + at) for at, text in enumerate(given)]
 
 
+class Texts:
+    """Texts that are read a stretch at a time, as those of a corpus are. Raises UserError as `as_texts` does."""
+
+    def __init__(self, texts: Iterable[Any]) -> None:
+        self._texts = as_texts(texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def contents(self, start: int, stop: int) -> list[str]:
+        """The texts start <= position < stop."""
+        return self._texts[start:stop]
+
+
 def one_or_many(texts: Any) -> str | list[str]:
     """A single text as it is, or the list of `as_texts`. Raises UserError as that does."""
     if getattr(texts, "ndim", None) == 0:  # an array without dimensions

@@ -5,7 +5,6 @@ Shares are shown times 100, in points. A and B are called by the names of their 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +19,7 @@ from retrieval_prompts.evaluation.comparison import (
 from retrieval_prompts.evaluation.metrics import parse_metric
 from retrieval_prompts.evaluation.significance import ALPHA, FEW, Paired, queries_needed
 from retrieval_prompts.evaluation.tables import Bold, Cell, Table
-from retrieval_prompts.evaluation.words import count, interval, moved, p_cell, p_text, points
+from retrieval_prompts.evaluation.words import about, count, interval, moved, p_cell, p_text, points
 
 SUSPICIOUS = 0.05  # a gap in judged documents that may explain a difference
 CORRECTION_NAMES = {"holm": "Holm", "bh": "Benjamini-Hochberg"}
@@ -226,11 +225,10 @@ def _power(paired: Paired, n: str, matters: float) -> str:
     if paired.detectable is None or paired.deviation is None:
         return ""
     needed = queries_needed(paired.deviation, matters)
-    digits = max(0, int(math.log10(needed)) - 1)
     text = f" {n[0].upper()}{n[1:]} find a difference of {points(paired.detectable)} points or more 4 times out of 5"
     if needed <= paired.queries:
         return f"{text}."
-    return f"{text}; to find one of {points(matters)} takes about {round(needed, -digits):,}."
+    return f"{text}; to find one of {points(matters)} takes about {about(needed)}."
 
 
 def _unjudged(compared: Compared, names: tuple[str, str]) -> list[str]:

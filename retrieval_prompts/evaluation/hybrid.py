@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.groups import best_passages
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.bm25 import BM25Index, best_positions
@@ -27,6 +28,7 @@ from retrieval_prompts.vectors.index import Index
 
 WORDS = "bm25"  # the folder in an index folder
 DEPTH = 100  # documents that each of the two rankings brings, at least; the last dense one is the 0 of its scale
+CHUNKS = 8  # candidates a document that is looked for, where documents are in chunks
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)  # of BM25, that judged queries choose from
 UNLABELLED = 0.75  # where nothing is judged: on no collection tried worse than the dense ranking (eval/README.md)
 
@@ -124,7 +126,8 @@ class HybridIndex:
         weights: Sequence[float],
         **parameters: int | None,
     ) -> list[Run]:
-        """A run for each weight, without the document of a query's own id (BEIR's convention). One search for all.
+        """A run for each weight, without the document of a query's own id (BEIR's convention). One search for all. Of
+        documents where the index knows chunks (see `Index`).
 
         Args:
             queries: id -> text; vectors (q, dimension).
@@ -132,12 +135,15 @@ class HybridIndex:
         for weight in weights:
             check_weight(weight)
         runs: list[Run] = [{} for _ in weights]
-        pairs = zip(queries, self.candidates(list(queries.values()), vectors, k + 1, **parameters), strict=True)
+        first_of = self.index.first_of
+        depth = CHUNKS * k if first_of else k + 1
+        pairs = zip(queries, self.candidates(list(queries.values()), vectors, depth, **parameters), strict=True)
         for query, candidates in pairs:
             for run, weight in zip(runs, weights, strict=True):
-                positions, scores = candidates.best(weight, k + 1)
-                hits = zip((self.index.ids[position] for position in positions), scores.tolist(), strict=True)
-                run[query] = dict([hit for hit in hits if hit[0] != query][:k])
+                positions, scores = candidates.best(weight, depth)
+                found = dict(zip((self.index.ids[position] for position in positions), scores.tolist(), strict=True))
+                hits = best_passages(found, first_of, k + 1) if first_of else found
+                run[query] = dict([hit for hit in hits.items() if hit[0] != query][:k])
         return runs
 
     def _candidates(

@@ -14,6 +14,7 @@ from retrieval_prompts.errors import UserError, few
 
 ALPHA = 0.05  # the p-value below which two systems are called different, everywhere
 POWER = 0.8  # the chance at which a difference counts as one that so many queries find
+MATTERS = 0.01  # the smallest difference of a metric that matters, where nobody says another
 FEW = 30  # queries under which a bootstrap interval is too narrow, and one query more or less can turn the result
 CORRECTIONS = ("holm", "bh", "none")
 BLOCK = 2_000_000  # resampled values at once: bounds the memory of the statistics

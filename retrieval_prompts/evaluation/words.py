@@ -6,11 +6,12 @@ HTML sets them in type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retrieval_prompts.evaluation.significance import ALPHA, Comparison
+from retrieval_prompts.evaluation.significance import ALPHA, FEW, MATTERS, Comparison, queries_needed
 
 SYSTEMS = {  # a system's name in results -> in a sentence, and as the heading of a row
     "bm25": ("BM25", "BM25"),
@@ -103,17 +104,26 @@ def paired_sentence(
         values: the means of the system and of the baseline.
     """
     metric = metric_name(test.metric)
-    detail = f"{interval(test)}, {p_text(test.p_value, p_adjusted)}"
-    if values is not None:
-        detail = f"{points(values[0])} against {points(values[1])}; {detail}"
+    low, high = (points(end, signed=True) for end in test.ci95)
+    both = f"{points(values[0])} against {points(values[1])}; " if values is not None else ""
+    p = p_text(test.p_value, p_adjusted)
+    detail = f"{both}{interval(test)}, {p}"
     if test.unchanged == test.queries:
         text = f"{system} and {baseline} have the same {metric} on every one of {_queries(test)}."
     elif (test.p_value if p_adjusted is None else p_adjusted) < ALPHA:
         gained = f"{points(abs(test.difference))} points of {metric} {'better' if test.difference > 0 else 'worse'}"
         text = f"{system} is {gained} than {baseline} ({detail}); {moved(test)}."
+    elif test.queries >= FEW and max(map(abs, test.ci95)) < MATTERS:
+        text = (
+            f"there is no difference that matters between {system} and {baseline}: whatever it is, it lies between "
+            f"{low} and {high} points of {metric} ({both}{p}); {moved(test)}."
+        )
     else:
-        gained = f"{points(test.difference, signed=True)} points of {metric}"
-        text = f"{system} and {baseline} cannot be told apart: {gained} may be noise ({detail}); {moved(test)}."
+        return (
+            f"{capital(on) if on else _queries(test)} are too few to tell {system} from {baseline}: "
+            f"{points(test.difference, signed=True)} points of {metric}, but anything from {low} to {high} would fit "
+            f"({both}{p}); {moved(test)}.{_takes(test)}"
+        )
     return f"On {on}, {text}" if on else capital(text)
 
 
@@ -166,6 +176,20 @@ def count(number: int, one: str, many: str) -> str:
 
 def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def about(queries: int) -> str:
+    """A number of queries as it is said of an estimate: in two digits."""
+    return f"{round(queries, -max(0, int(math.log10(queries)) - 1)):,}"
+
+
+def _takes(test: Comparison) -> str:
+    """How many queries it takes to find a difference that matters, if they vary as these do: as the interval says."""
+    low, high = test.ci95
+    deviation = (high - low) / (2 * 1.96) * math.sqrt(test.queries)
+    needed = queries_needed(deviation, MATTERS) if deviation > 0 else 0
+    more = f" To find a difference of {points(MATTERS)} points takes about {about(needed)}." if needed else ""
+    return more if needed > test.queries else ""
 
 
 def _queries(test: Comparison) -> str:

@@ -26,7 +26,7 @@ from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.retrieval import run_identity
-from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.settings import TuneSettings, check_given
 
 CURVE_POINTS = 60
 RECORDED = ("pairs", "dev", "document_prompt_on_dev", "given_up", "stages", "encoders")  # also in a result
@@ -84,6 +84,7 @@ def tune(
     overwrite: bool = False,
     bm25: bool = True,
     on_step: Callable[[Step, int], object] | None = None,
+    **given: Any,
 ) -> RetrievalResult:
     """Attach prompts to a frozen bi-encoder, train them, choose by dev what of them is used, save and evaluate them.
 
@@ -98,10 +99,12 @@ def tune(
             was interrupted; prompts are saved before they are evaluated, and an evaluation that fails is in the result.
         bm25: with BM25, alone and beside the dense scores.
         on_step: called with each record and the number of all steps.
+        given: settings by name, such as max_steps=100; they go before those of `settings`.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
-    settings = settings or TuneSettings()
+    settings = TuneSettings.of(**{**(asdict(settings) if settings is not None else {}), **given})
+    check_given(settings, given)
     with out if isinstance(out, PromptOutput) else PromptOutput(out, overwrite=overwrite) as output:
         bench = Workbench.of(biencoder.tower, data)
         made = prepare(bench, settings, split or bench.scored)

@@ -15,6 +15,7 @@ import torch
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.data.groups import rank_documents
 from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.errors import DataWarning
 from retrieval_prompts.evaluation.bm25 import BM25Index, NoWords
@@ -132,7 +133,9 @@ class Workbench:
 
     def index_of(self, documents: VectorBlocks, biencoder: BiEncoder) -> Index:
         ids = self.dataset.corpus.ids
-        return Index.build(documents, None, ids, encoder=biencoder.identity(), factory=self.factory)
+        index = Index.build(documents, None, ids, encoder=biencoder.identity(), factory=self.factory)
+        index.first_of = self.dataset.corpus.first_of
+        return index
 
     @cached_property
     def words(self) -> BM25Index | None:
@@ -148,7 +151,12 @@ class Workbench:
     def bm25(self, queries: Mapping[str, str], k: int) -> Run:
         """The k best documents of each query, without the document of its own id."""
         with self.watch("bm25"):
-            found = drop_identical(self.words.run(queries, k + 1)) if self.words else {query: {} for query in queries}
+            words = self.words
+            if words is None:
+                return {query: {} for query in queries}
+            corpus = self.dataset.corpus
+            found = rank_documents(lambda depth: words.run(queries, depth), k + 1, len(corpus), corpus.first_of)
+            found = drop_identical(found)
             return {query: dict(islice(hits.items(), k)) for query, hits in found.items()}
 
     def hybrid_of(self, index: Index) -> HybridIndex | None:

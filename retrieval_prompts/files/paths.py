@@ -63,6 +63,7 @@ CLASSES = Kind(
     ("classes.json", "classes.safetensors"),
     ("SHA256SUMS", *(f"index/{name}" for name in (*INDEX.needs, *_INDEX))),
 )
+DATA = Kind(("corpus.jsonl", "queries.jsonl", "sources.json"), ("qrels", "qrels/*.tsv", "qrels/SHA256SUMS"))
 _MODEL = ("*.json", "*.txt", "*.model", "model*.safetensors", "README.md", "*.py", "SHA256SUMS")
 CHECKPOINT = Kind(("modules.json", "config_sentence_transformers.json"), (*_MODEL, "[0-9]_*/*", "[0-9][0-9]_*/*"))
 

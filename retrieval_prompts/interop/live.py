@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +90,7 @@ class LiveModel(SentenceTransformer):
 
     _card: SentenceTransformerModelCardData
     _recorded: dict[str, Any] | None = None
+    _silent = True  # nothing was said yet of plain encode
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +114,20 @@ class LiveModel(SentenceTransformer):
         self._card = value
 
     def encode(self, *given: Any, **options: Any) -> Any:
-        """As in any SentenceTransformer. Raises UserError for what is no text, with its position."""
+        """As in any SentenceTransformer. Without a side, which the first such call warns of, this is the frozen model.
+
+        Raises UserError for what is no text, with its position.
+        """
+        named = [options.get(name) for name in ("task", "prompt_name", "prompt")] + list(given[1:3])
+        prompted = bool(self._tower.biencoder.prompts) and self._tower.biencoder.strength > 0
+        if self._silent and prompted and not any(named) and not self.default_prompt_name:
+            self._silent = False
+            warnings.warn(
+                "plain encode() is the frozen model, without prompts: use encode_query() and encode_document(), or "
+                'prompt_name="query" or "document"',
+                UserWarning,
+                stacklevel=2,
+            )
         if given:
             given = (one_or_many(given[0]), *given[1:])
         options |= {name: one_or_many(options[name]) for name in ("inputs", "sentences") if name in options}

@@ -131,6 +131,14 @@ class TextTower:
         nothing = [] if prompt else [stand_in(self.tokenizer)]
         return [row or nothing for row in encoded["input_ids"]]
 
+    def longer(self, texts: list[str], side: str, tokens: int) -> int:
+        """How many texts have more than so many tokens, special tokens and the model's own words included."""
+        if not texts:
+            return 0
+        words = [self.text_prompt(side) + text for text in texts]
+        encoded = self.tokenizer(words, truncation=False, verbose=False, return_attention_mask=False)
+        return sum(len(row) > tokens for row in encoded["input_ids"])
+
     def filled(self, features: dict[str, Any]) -> dict[str, Any]:
         """Features (batch, tokens) as sentence-transformers makes them, with one token for each text without any."""
         mask = features.get("attention_mask")

@@ -27,6 +27,7 @@ from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, balanced, drop_identical, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
+from retrieval_prompts.training import passages
 from retrieval_prompts.training.keep import frozen_vectors, keeping
 from retrieval_prompts.training.loop import LoopSettings, Step, Training, fit
 from retrieval_prompts.training.losses import distillation, info_nce, symmetric_info_nce
@@ -42,7 +43,6 @@ from retrieval_prompts.vectors.index import Index
 GIVE_UP = 1 / 3  # of a training: without a dev score above the frozen model's by then, it ends
 MINED = 50  # wrong answers a query that hard negatives are drawn from
 RANDOM = 2048  # random documents a step where the corpus is beyond the memory budget
-DEV_POOL_TOKENS = 60_000  # documents that a dev evaluation encodes anew, in tokens
 LEFT_OUT = -1e4  # the score of a document that does not count; finite, so that its gradient is zero and not NaN
 SAVING_TOKENS = 20_000  # above this many tokens a step, activations are recomputed instead of kept
 
@@ -183,16 +183,16 @@ class Task(BaseTask):
         self.biencoder, self.data, self.settings, self.documents = biencoder, data, settings, documents
         self.frozen, self.corpus = BiEncoder(biencoder.tower), data.corpus
         self.texts = [data.queries[query] for query in ids]
-        self.relevant: list[Positions] = [
-            np.array(sorted(self.corpus.position(doc) for doc in relevant[query]), dtype=np.int64) for query in ids
-        ]
-        shared = set(ids).intersection(self.corpus.ids)
-        self.own = np.array([self.corpus.position(query) if query in shared else -1 for query in ids], dtype=np.int64)
+        self.relevant, self.beside = passages.positives(self.corpus, ids, relevant)  # beside: what does not count
+        if self.corpus.groups is not None:
+            given = self.frozen_queries.cpu().numpy(), self.relevant, self.beside, documents
+            self.relevant, self.beside = passages.best_chunks(self.corpus, *given)
         self.in_memory = documents.nbytes <= settings.memory * 1e9
         # Beyond the budget, dev scores and mined documents come from vectors of a quarter of the size
         if index is None:
             factory = "Flat" if self.in_memory else "SQ8"
             index = Index.build(documents, None, self.corpus.ids, factory=factory, encoder={})
+            index.first_of = self.corpus.first_of
         self.index = index.index if isinstance(index, HybridIndex) else index
         reads = biencoder.feedback
         self.first_pass = FirstPass(index, reads.documents, reads.bm25_weight) if reads is not None else None
@@ -231,11 +231,9 @@ class Task(BaseTask):
             batch: Batch, anchors: Tensor, vectors: Tensor, positives: list[Positions], candidates: Positions | None
         ) -> Tensor:
             scores = anchors @ vectors.T
-            own = self.own[batch.queries]
-            if (own >= 0).any():
-                scores = scores.masked_fill(
-                    self.positive([own[[row]] for row in range(len(own))], candidates), LEFT_OUT
-                )
+            beside = [self.beside[query] for query in batch.queries]
+            if any(map(len, beside)):
+                scores = scores.masked_fill(self.positive(beside, candidates), LEFT_OUT)
             if self.taught is not None:
                 target = torch.from_numpy(self.taught.probabilities(batch.queries, candidates)).to(self.device)
                 return distillation(scores, target, self.temperature)
@@ -280,19 +278,19 @@ class Task(BaseTask):
         """(queries, candidates) booleans: which candidate is relevant to which query; the whole corpus when None."""
         mask = np.zeros((len(relevant), len(self.corpus) if candidates is None else len(candidates)), dtype=bool)
         for row, positions in zip(mask, relevant, strict=True):
-            known = positions[positions >= 0]
-            row[known if candidates is None else np.flatnonzero(np.isin(candidates, known))] = True
+            row[positions if candidates is None else np.flatnonzero(np.isin(candidates, positions))] = True
         return torch.from_numpy(mask).to(self.device)
 
     def mine(self) -> list[Positions]:
         """The best answers to each training query that are not relevant, by the query side as it is now."""
         with torch.no_grad():
             queries = self.query_vectors(np.arange(len(self.texts))).float().cpu().numpy()
-        _, found = self.index.search(queries, MINED + 1 + max(map(len, self.relevant)))
+        most = max(1, *map(len, self.beside)) + max(map(len, self.relevant))
+        _, found = self.index.search(queries, MINED + most)
         mined = []
-        for row, positives, own in zip(found, self.relevant, self.own, strict=True):
+        for row, positives, beside in zip(found, self.relevant, self.beside, strict=True):
             positions = np.array([self.corpus.position(id) for id in row], dtype=np.int64)
-            mined.append(positions[~np.isin(positions, [*positives, own])][:MINED])
+            mined.append(positions[~np.isin(positions, [*positives, *beside])][:MINED])
         return mined
 
     def loop(self, plan: Plan, give_up: float | None) -> LoopSettings:
@@ -322,6 +320,7 @@ class Task(BaseTask):
             pool = [self.corpus.ids[position] for position in self.pool]
             scores = (queries.float() @ documents.float().T).tolist()
             run = {name: dict(zip(pool, row, strict=True)) for name, row in zip(names, scores, strict=True)}
+            run = passages.of_documents(run, self.corpus)
         else:
             run = self.index.rank(names, queries.float().cpu().numpy(), 10)
         return per_query(self.data.dev, drop_identical(run), [HEADLINE])[HEADLINE]
@@ -366,20 +365,9 @@ class Task(BaseTask):
 
     @cached_property
     def pool(self) -> list[int]:
-        """Documents of dev evaluations: the relevant ones, then the frozen model's best by rank."""
-        relevant = [doc for judged in self.data.dev.values() for doc, grade in judged.items() if grade > 0]
-        queries = self.frozen.query_vectors([self.data.queries[name] for name in self.data.dev])
-        _, found = self.index.search(queries, 100)
-        ranked = [row[rank] for rank in range(100) for row in found if rank < len(row)]
-        pool: list[int] = []
-        tokens = 0
-        for id in dict.fromkeys([*relevant, *ranked]):
-            position = self.corpus.position(id)
-            tokens += len(self.biencoder.tokenize([self.corpus[position].content], "document")[0])
-            if tokens > DEV_POOL_TOKENS and len(pool) >= len(set(relevant)):
-                break
-            pool.append(position)
-        return pool
+        """Documents of dev evaluations; see `passages.dev_pool`."""
+        vectors = self.frozen.query_vectors([self.data.queries[name] for name in self.data.dev])
+        return passages.dev_pool(self.biencoder, self.corpus, self.data.dev, vectors, self.index)
 
     def _embed(
         self, side: str, positions: Positions, read: Callable[[int], str], documents: Tensor | None = None

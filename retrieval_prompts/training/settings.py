@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from retrieval_prompts.prompts.settings import PromptSettings, setting
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts.settings import PromptSettings, check_read, setting
 
 DOCUMENTS = {"side": ("document", "both")}  # only a document prompt makes steps that encode documents
 # With a common part there is one stage, whose every step encodes documents
@@ -87,3 +88,14 @@ class TuneSettings(PromptSettings):
     def labelled(self, splits: Container[str]) -> bool:
         """Whether people's judgements are trained on, by the splits that have some."""
         return self.pairs == "labelled" or (self.pairs == "auto" and "train" in splits)
+
+
+def check_given(settings: TuneSettings, given: Iterable[str]) -> None:
+    """Refuse what was given by name and is not read, or not as it says. Raises UserError."""
+    given = list(given)
+    check_read(settings, given)
+    if "negatives" in given and settings.negatives == "corpus" and settings.side != "query":
+        raise UserError(
+            "--negatives corpus compares with all documents, which a document prompt changes at each step; with "
+            f"--side {settings.side} it is mined or in-batch"
+        )

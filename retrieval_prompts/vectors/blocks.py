@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retrieval_prompts.data.plain_texts import as_texts
+from retrieval_prompts.errors import DataWarning
 from retrieval_prompts.files import sweep, write_bytes
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.vectors.encode import BLOCK, encode_texts
@@ -58,6 +61,12 @@ class VectorBlocks:
     def nbytes(self) -> int:
         return len(self) * self.dimension * 4
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Floats:
+        """For `np.asarray`: see `array`."""
+        if copy is False:
+            raise ValueError("the vectors lie in blocks; an array of them is a copy")
+        return self.array() if dtype is None else self.array().astype(dtype)
+
     def array(self) -> Floats:
         """All vectors (corpus, dimension) in memory."""
         if not self.blocks:
@@ -74,6 +83,7 @@ class VectorBlocks:
         return result
 
 
+@runtime_checkable
 class Contents(Protocol):
     """Texts that are read a stretch at a time, as `Corpus` has them."""
 
@@ -107,7 +117,7 @@ def encode_blocks(
     if cache is not None:
         sweep(cache / encoder[:16])
     blocks: list[Floats] = []
-    encoded, count = 0, len(documents)
+    encoded, count, cut = 0, len(documents), Counter[str]()
     bar: tqdm[None] | None = None
     for start in range(0, count, BLOCK):
         texts = documents.contents(start, min(start + BLOCK, count))
@@ -117,7 +127,9 @@ def encode_blocks(
             if bar is None:
                 bar = tqdm(total=count, initial=start, desc="encode documents", unit="text", delay=1, mininterval=0.5)
             texts = as_texts(texts, first=start)
-            found = encode_texts(tower, texts, "document", kind, vectors, precision=precision, progress=bar.update)
+            found = encode_texts(
+                tower, texts, "document", kind, vectors, precision=precision, progress=bar.update, cut=cut
+            )
             encoded += len(texts)
             if path is not None:
                 found = _keep(path, found)
@@ -126,6 +138,14 @@ def encode_blocks(
         blocks.append(found)
     if bar is not None:
         bar.close()
+    if cut["texts"]:
+        room = tower.total_length("document", 0)
+        warnings.warn(
+            f"{cut['texts']:,} of {encoded:,} documents that were encoded are cut at the {room} tokens that model "
+            f"{tower.name} reads; chunks are read whole: retrieval-prompts corpus DATA --chunk {room} --out CHUNKS",
+            DataWarning,
+            stacklevel=3,
+        )
     return VectorBlocks(blocks, tower.dimension, encoded, transform)
 
 

@@ -7,6 +7,7 @@ prompt never finds a stale one, an interrupted run goes on where it stopped, and
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -101,6 +102,7 @@ def encode_texts(
     *,
     precision: str = "float32",
     progress: Callable[[int], object] | None = None,
+    cut: Counter[str] | None = None,
 ) -> Floats:
     """Texts -> vectors (texts, dimension) in float32, as the model's own `encode` gives them.
 
@@ -108,6 +110,7 @@ def encode_texts(
         precision: of the matrix products: "float32" or "bfloat16" (torch.autocast; weights stay as they are). With the
             latter a vector's cosine to its exact one is 0.9999 for MiniLM, and batch mates may move it as little.
         progress: called with the number of texts done since the last call.
+        cut: its "texts" grow by the number of those that are longer than what the model reads.
 
     Raises UserError for another precision, and for what is no text, with its position (see `as_texts`).
     """
@@ -122,6 +125,9 @@ def encode_texts(
         ids = tower.tokenize(window, side, prompt=room)
         lengths = [len(row) + room for row in ids]
         order = sorted(range(len(ids)), key=lengths.__getitem__, reverse=True)
+        if cut is not None:
+            full = tower.total_length(side, room)
+            cut["texts"] += tower.longer([window[at] for at in order if lengths[at] >= full], side, full - room)
 
         def run(batch: list[int], ids: list[list[int]] = ids, start: int = start) -> Tensor:
             with torch.autocast(tower.device.type, torch.bfloat16, enabled=precision == "bfloat16"):

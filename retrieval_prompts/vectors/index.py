@@ -19,11 +19,13 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
+from retrieval_prompts.data.groups import rank_documents
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import INDEX, check_seal, digest, inside, new_folder, read_json, sealed, write_json
@@ -35,7 +37,13 @@ FORMAT = 1
 
 
 class Index:
-    """Vectors to search, the ids and texts they stand for, and a manifest. Made by `build` or `open`."""
+    """Vectors to search, the ids and texts they stand for, and a manifest. Made by `build` or `open`.
+
+    Where vectors are those of chunks, `first_of` may say which chunk stands for its document: `rank` is then of
+    documents, each with the score of its best chunk. `search` is of what was indexed.
+    """
+
+    first_of: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -235,10 +243,12 @@ class Index:
     ) -> tuple[np.ndarray, list[list[str]]]:
         """The k documents with the highest inner product for each query.
 
-        queries: (q, dimension). Returns scores (q, min(k, count)), float32 and descending, and the ids that belong to
-        them; equal scores are in the order of the index. An approximate index may find fewer: then a row of ids is
-        shorter, and the scores it lacks are -inf. nprobe (IVF), ef_search (HNSW) and k_factor (RFlat) trade speed for
-        recall; their defaults are in `faiss_index.PARAMETERS`.
+        queries: (q, dimension), or one (dimension,), which is as a row of them.
+
+        Returns scores (q, min(k, count)), float32 and descending, and the ids that belong to them; equal scores are in
+        the order of the index. An approximate index may find fewer: then a row of ids is shorter, and the scores it
+        lacks are -inf. nprobe (IVF), ef_search (HNSW) and k_factor (RFlat) trade speed for recall; their defaults are
+        in `faiss_index.PARAMETERS`.
         Raises UserError for queries of another dimension or not finite, k < 1, and a parameter the index lacks.
         """
         scores, positions = self.nearest(queries, k, nprobe=nprobe, ef_search=ef_search, k_factor=k_factor)
@@ -246,7 +256,8 @@ class Index:
 
     def nearest(self, queries: np.ndarray, k: int, **parameters: int | None) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, with positions (q, min(k, count)) instead of ids; -1 where an approximate index found fewer."""
-        queries = faiss_index.matrix(queries, "queries")
+        queries = np.asarray(queries)
+        queries = faiss_index.matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")
         if queries.shape[1] != self.manifest["dimension"]:
             raise UserError(
                 f"expected query vectors of dimension {self.manifest['dimension']}, which the index has,"
@@ -294,13 +305,18 @@ class Index:
         return run
 
     def rank(self, query_ids: Sequence[str], vectors: np.ndarray, k: int, **parameters: int | None) -> Run:
-        """As `run`, without the document that bears its query's id, which BEIR leaves out of every ranking.
+        """As `run`, without the document that bears its query's id, which BEIR leaves out of every ranking; of
+        documents where chunks are known (see `first_of`).
 
         The k best of the others, best first, or as many as are found. Raises UserError for k < 1.
         """
         if k < 1:
             raise UserError(f"k must be at least 1, got {k}")
-        found = self.run(query_ids, vectors, k + 1, **parameters)  # type: ignore[arg-type]
+
+        def search(depth: int) -> Run:
+            return self.run(query_ids, vectors, depth, **parameters)  # type: ignore[arg-type]
+
+        found = rank_documents(search, k + 1, len(self), self.first_of)
         return {
             query: dict(islice((hit for hit in hits.items() if hit[0] != query), k)) for query, hits in found.items()
         }

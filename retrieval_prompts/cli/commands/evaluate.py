@@ -27,12 +27,16 @@ from retrieval_prompts.cli.options import (
     with_conventions,
 )
 from retrieval_prompts.cli.results import say_results, write_runs
+from retrieval_prompts.cli.sources import AS_IT_IS, Documents, Reading, data_folder, loader, with_sources
 from retrieval_prompts.towers.conventions import Conventions
 
 
+@with_sources
 @with_conventions
 def evaluate(
-    data: DataFolder,
+    data: DataFolder = None,
+    documents: Documents = None,
+    reading: Reading = AS_IT_IS,
     model: Model = None,
     conventions: Conventions = AS_SAID,
     prompts: Prompts = None,
@@ -57,7 +61,6 @@ def evaluate(
 
     if run is not None:
         console.claim(run, overwrite=overwrite, holds=RUNS)
-    from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load, with_test
     from retrieval_prompts.experiments import retrieval
     from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
@@ -65,16 +68,18 @@ def evaluate(
 
     check_strength(strength, prompts)
     check_also(also, prompts)
-    (dataset, held_out), others = with_test(load(data)), load_others(also or [])
-    queries, _ = dataset.split(split)
     say = console.printer(json_file)
+    loaded = loader(
+        model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code, **asdict(conventions)
+    )
+    folder = data_folder(data, documents, reading, loaded, say, cache)
+    (dataset, held_out), others = with_test(load(folder)), load_others(also or [])
+    queries, _ = dataset.split(split)
     say(
         f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries"
         + (" (held out of train, for there is no test split)" if held_out and split == "test" else "")
     )
-    biencoder = BiEncoder.load(
-        model, prompts, device=device, strength=strength, trust_remote_code=trust_remote_code, **asdict(conventions)
-    )
+    biencoder = loaded()
     bench = Workbench(biencoder.tower, dataset, cache)
     found = retrieval.evaluate(biencoder, bench, split, bm25=bm25)
     lost = elsewhere(biencoder, others, cache)

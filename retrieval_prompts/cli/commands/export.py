@@ -42,4 +42,5 @@ def export(
     )
     biencoder.export(out, overwrite=overwrite)
     console.say(f"{out}: a stock sentence-transformers checkpoint, compared with these prompts on sample texts")
+    console.say("its plain .encode() is the frozen model: use .encode_query() and .encode_document(), or prompt_name=")
     console.say(f'next: SentenceTransformer("{out}").encode_query("a question")')

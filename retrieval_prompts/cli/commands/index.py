@@ -11,6 +11,7 @@ import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import AS_SAID, Cache, Device, JsonFile, Model, Overwrite, Trust, with_conventions
+from retrieval_prompts.cli.sources import AS_IT_IS, Documents, Reading, data_folder, loader, with_sources
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.conventions import Conventions
 
@@ -19,10 +20,16 @@ if TYPE_CHECKING:
     from retrieval_prompts.vectors.index import Index
 
 
+@with_sources
 @with_conventions
 def index(
-    data: Annotated[Path, typer.Argument(help="BEIR folder; without --compare only its corpus is read")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="BEIR folder (without --compare only its corpus is read), folder of files, or table"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="the index folder to write")] = None,
+    documents: Documents = None,
+    reading: Reading = AS_IT_IS,
     model: Model = None,
     conventions: Conventions = AS_SAID,
     prompts: Annotated[Path | None, typer.Option(help="a prompt folder, when its document side is tuned")] = None,
@@ -65,6 +72,8 @@ def index(
             raise UserError("--no-bm25 belongs to --out; --compare is of vectors alone")
         _compare(
             data,
+            documents,
+            reading,
             compare,
             model,
             conventions,
@@ -87,19 +96,17 @@ def index(
     from retrieval_prompts.files import INDEX
 
     console.claim(out, overwrite=overwrite, holds=INDEX)
-    from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load_corpus
     from retrieval_prompts.vectors import faiss_index
     from retrieval_prompts.vectors.index import Index
 
-    corpus = load_corpus(data)
-    biencoder = BiEncoder.load(
-        model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
-    )
+    loaded = loader(model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+    corpus = load_corpus(data_folder(data, documents, reading, loaded, console.say, cache))
+    biencoder = loaded()
     faiss_index.check(factory, biencoder.tower.dimension)
-    documents = biencoder.encode_corpus(corpus, cache)
+    vectors = biencoder.encode_corpus(corpus, cache)
     built = Index.build(
-        documents,
+        vectors,
         corpus,
         corpus.ids,
         factory=factory,
@@ -111,7 +118,7 @@ def index(
     held = _save(built, corpus, out, bm25, overwrite)
     console.say(
         f"{out}: {len(built):,} documents, {factory}, {held}; "
-        f"{documents.encoded:,} encoded now, the rest found in the cache"
+        f"{vectors.encoded:,} encoded now, the rest found in the cache"
     )
     console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
 
@@ -133,7 +140,9 @@ def _save(built: Index, corpus: Corpus, out: Path, bm25: bool, overwrite: bool) 
 
 
 def _compare(
-    data: Path,
+    data: Path | None,
+    documents: list[str] | None,
+    reading: Reading,
     texts: list[str],
     model: str | None,
     conventions: Conventions,
@@ -153,23 +162,25 @@ def _compare(
     console.check_outputs(json_file, overwrite=overwrite)
     if picture is not None:
         tradeoffs.check_picture(picture, overwrite=overwrite)
-    from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load
     from retrieval_prompts.experiments.index_types import Measured, compare_factories, parse_factories
     from retrieval_prompts.experiments.workbench import Workbench
 
-    dataset = load(data)
+    loaded = loader(model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+    say = console.printer(json_file)
+    dataset = load(data_folder(data, documents, reading, loaded, say, cache))
     queries, qrels = dataset.split(split)
-    biencoder = BiEncoder.load(
-        model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
-    )
+    if dataset.corpus.groups is not None:
+        raise UserError(
+            f"--compare ranks vectors, and those of {dataset.name} are of chunks; compare on whole documents"
+        )
+    biencoder = loaded()
     bench = Workbench(biencoder.tower, dataset, cache)
     frozen = bench.frozen
     bench.bind(biencoder)
     if biencoder.identity() != frozen.identity():
         raise UserError(f"{prompts} has a document prompt; --compare searches an index of frozen documents")
     factories = parse_factories(texts, biencoder.tower.dimension)
-    say = console.printer(json_file)
     say(f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries")
     encoders = {"frozen": frozen, "tuned": biencoder} if biencoder.prompts else {"frozen": frozen}
     vectors = {name: encoder.query_vectors(list(queries.values())) for name, encoder in encoders.items()}

@@ -26,10 +26,10 @@ from retrieval_prompts.cli.options import (
 )
 from retrieval_prompts.cli.progress import Progress
 from retrieval_prompts.cli.results import say_results
+from retrieval_prompts.cli.sources import AS_IT_IS, Documents, Reading, data_folder, loader, with_sources
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.prompts.settings import check_read
 from retrieval_prompts.towers.conventions import Conventions
-from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.settings import TuneSettings, check_given
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
@@ -38,11 +38,14 @@ if TYPE_CHECKING:
 
 
 @with_settings(TuneSettings)
+@with_sources
 @with_conventions
 def tune(
-    data: DataFolder,
     out: Annotated[Path, typer.Option(help="the prompt folder to write")],
     given: dict[str, Any],
+    data: DataFolder = None,
+    documents: Documents = None,
+    reading: Reading = AS_IT_IS,
     model: Model = None,
     conventions: Conventions = AS_SAID,
     split: Annotated[
@@ -56,7 +59,19 @@ def tune(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Tune soft prompts on a data set, and compare them with the frozen model and BM25."""
+    """Tune soft prompts on a data set, and compare them with the frozen model and BM25.
+
+    Documents are encoded once, which takes most of the time (two CPU cores: a minute or two for 5,000 abstracts and
+    MiniLM; a GPU: seconds); training then takes a few minutes. It wants judged queries: a few hundred to learn from,
+    and from about 50 that are set aside a gain can be shown; with fewer, cross-validation judges, and the advice is
+    mostly BM25 beside the frozen model.
+
+    Examples:
+
+      retrieval-prompts tune DATA --out PROMPTS --report page.html
+
+      retrieval-prompts tune --documents products.parquet --judgements clicks.csv --out PROMPTS
+    """
     from retrieval_prompts.experiments.run import PromptOutput
 
     console.lock(out, json_file, report)
@@ -66,34 +81,33 @@ def tune(
         json_file, report = (each if each in (*missing, Path("-")) else None for each in (json_file, report))
     console.check_outputs(json_file, report, overwrite=overwrite)
     settings = TuneSettings.of(**given)
-    check_read(settings, given)
+    check_given(settings, given)
     from retrieval_prompts.data.beir_folder import load, with_test
     from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.training.training_data import TrainingData
 
-    (dataset, test_held_out), others = (
-        with_test(load(data, judged=settings.pairs == "labelled")),
-        load_others(also or []),
-    )
-    learned = TrainingData.of(dataset) if settings.labelled(dataset.qrels) else None
     say = console.printer(json_file)
+    frozen = loader(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+    folder = data_folder(data, documents, reading, frozen, say, cache)
+    dataset, test_held_out = with_test(load(folder, judged=settings.pairs == "labelled"))
+    others = load_others(also or [])
+    learned = TrainingData.of(dataset) if settings.labelled(dataset.qrels) else None
     split = split or ("test" if "test" in dataset.qrels else None)
     if report is not None and split is None:
-        raise UserError(f"--report shows an evaluation, and {data} has no test split; name another with --split")
+        raise UserError(f"--report shows an evaluation, and {folder} has no test split; name another with --split")
     say(
         f"{dataset.name}: {len(dataset.corpus):,} documents; "
         + (f"queries: {_counts(learned)}" if learned is not None else "no judged queries to learn from")
         + (f", {len(dataset.split(split)[1]):,} {split}" if split else ", no test split")
         + (" (held out of train)" if test_held_out and split == "test" else "")
     )
-    from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.experiments import retrieval
     from retrieval_prompts.experiments.workbench import Workbench
 
     if learned is not None and learned.few and settings.side == "query" and settings.folds > 1:
         idle = "; --patience has no part in it" if settings.patience is not None else ""
         say(f"too few dev queries to choose by: cross-validation judges, {settings.folds} trainings more{idle}")
-    biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+    biencoder = frozen()
     bench = Workbench(biencoder.tower, dataset, cache)
     with Progress("nDCG@10", "frozen") as on_step:
         found = retrieval.tune(biencoder, bench, settings, split=split, out=output, on_step=on_step)
@@ -114,8 +128,17 @@ def tune(
     for each in lost:
         say(each.sentence())
     size = sum(file.stat().st_size for file in out.iterdir())
-    say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); documents re-encoded: {found.documents_reencoded:,}")
-    say(_next(data, out, model, conventions, found, biencoder))
+    say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); {_encoded(found, len(dataset.corpus))}")
+    say(_next(folder, out, model, conventions, found, biencoder))
+
+
+def _encoded(found: RetrievalResult, count: int) -> str:
+    """How many document vectors were made."""
+    if found.documents_reencoded:
+        return f"documents encoded again, with their prompt: {found.documents_reencoded:,}"
+    if found.documents_encoded:
+        return f"documents encoded once: {found.documents_encoded:,} of {count:,}, and none for the prompts"
+    return f"documents encoded: none, the vectors of all {count:,} were there"
 
 
 def _counts(learned: TrainingData) -> str:
@@ -133,7 +156,7 @@ def _next(
     tuned = "tuned" in found.recommendation.system and not found.recommendation.harmful
     with_prompts = f" --prompts {out}" if tuned and "document" in biencoder.prompts else ""
     search = 'retrieval-prompts search INDEX "a question"' + (f" --prompts {out}" if tuned else "")
-    return f"next:\n  retrieval-prompts index {data} --out INDEX{again}{with_prompts}\n  {search}"
+    return f"next:\n  retrieval-prompts index {shlex.quote(str(data))} --out INDEX{again}{with_prompts}\n  {search}"
 
 
 def _say_training(say: Any, found: RetrievalResult, biencoder: BiEncoder) -> None:

@@ -81,6 +81,8 @@ def fit(
     """
     if form not in FORMS:
         raise UserError(f"the form of NUDGE must be m or n, got {form!r}")
+    if task.data.corpus.groups is not None:
+        raise UserError("NUDGE moves the vectors of documents, and these are in chunks; leave it out: --baselines")
     steps = STEPS[form] if steps is None else steps
     if odd := [gamma for gamma in steps if not 0 <= gamma <= 2]:
         raise UserError(f"the steps of NUDGE must be from 0 to 2, got {odd[0]}")

@@ -11,6 +11,7 @@ import pytest
 
 from retrieval_prompts.data import beir_folder as data
 from retrieval_prompts.data.beir_folder import Corpus, Document
+from retrieval_prompts.data.groups import best_passages
 from retrieval_prompts.errors import DataWarning, UserError
 
 CORPUS = [
@@ -252,7 +253,7 @@ def test_a_folder_without_qrels_files_has_no_splits(folder: Path) -> None:
         path.unlink()
     dataset = data.load(folder)
     assert dataset.qrels == {}
-    with pytest.raises(UserError, match="has no split 'test'; its qrels folder is empty"):
+    with pytest.raises(UserError, match=r"has no split 'test'; there is no .*qrels.<split>\.tsv"):
         dataset.split("test")
     (folder / "qrels").rmdir()
     with pytest.raises(UserError, match=r"has no folder qrels; expected qrels/<split>\.tsv"):
@@ -292,8 +293,8 @@ def test_a_bad_query_is_named_by_file_and_line(folder: Path, line: str, message:
         (HEADER + "q0\td0\n", ":2: expected 3 columns with tabs between (query-id, corpus-id, score), got 2"),
         (HEADER + "q0 d0\n", ":2: expected 3 columns with tabs between (query-id, corpus-id, score), got 2"),
         (HEADER + "q0\t0\td0\t1\n", ":2: expected 3 columns"),
-        (HEADER + "\nq0\td0\t1.5\n", ":3: expected an integer grade of at most 4 digits, got '1.5'"),
-        (HEADER + "q0\td0\t4294967297\n", ":2: expected an integer grade of at most 4 digits"),
+        (HEADER + "\nq0\td0\t1,5\n", ":3: expected a grade of at most 4 digits, got '1,5'"),
+        (HEADER + "q0\td0\t4294967297\n", ":2: expected a grade of at most 4 digits"),
         (
             HEADER + "q0\td0\t1\nq0\td0\t1\nq0\td0\t2\n",
             ":4: document 'd0' has grade 2 for query 'q0' here, and 1 on an earlier line",
@@ -417,3 +418,41 @@ def test_hold_out_refuses_what_cannot_be_divided() -> None:
     for fraction in (0, 1, -0.1, float("nan")):
         with pytest.raises(UserError, match="must lie between 0 and 1, got"):
             data.hold_out({"q": {"d": 1}, "r": {"d": 1}}, fraction, seed=0)
+
+
+# --- what others call things, and chunks of documents --------------------------------------------------------------
+
+
+def test_id_for_the_underscored_one_csv_for_tsv_and_grades_that_are_no_integers(folder: Path) -> None:
+    write(folder / "corpus.jsonl", jsonl(*({"id": row["_id"], "text": "x"} for row in CORPUS)))
+    (folder / "qrels" / "test.tsv").unlink()
+    write(folder / "qrels" / "test.csv", "query-id,corpus-id,score\nq2,d3,0.7\nq2,d2,0.2\nq1,d1,2\n")
+    with pytest.warns(DataWarning, match=r"rounded \(0.5 and more is 1\): 2 \(0.7 on line 2, 0.2 on line 3\)"):
+        dataset = data.load(folder)
+    assert dataset.corpus.ids == ["d0", "d1", "d2", "d3"]
+    assert dataset.qrels["test"] == {"q2": {"d3": 1, "d2": 0}, "q1": {"d1": 2}}
+
+
+def test_judgements_of_documents_and_of_chunks_are_those_of_the_first_chunk(folder: Path) -> None:
+    rows = [
+        {"_id": id, "text": id, **({"metadata": {"document": whole}} if whole else {})}
+        for id, whole in (("a#1", "a"), ("b", None), ("a#2", "a"), ("c", "c"))
+    ]
+    write(folder / "corpus.jsonl", jsonl(*rows))
+    write(folder / "qrels" / "train.tsv", HEADER + "q0\ta\t1\nq1\ta#2\t1\nq1\ta#1\t2\nq1\tb\t1\n")
+    write(folder / "qrels" / "test.tsv", HEADER + "q2\tc\t1\n")
+    dataset = data.load(folder)
+    assert dataset.qrels["train"] == {"q0": {"a#1": 1}, "q1": {"a#1": 2, "b": 1}}
+    assert dataset.corpus.groups is not None
+    assert dataset.corpus.groups.firsts.tolist() == [0, 1, 0, 3]
+    assert dataset.corpus.groups.members(0).tolist() == [0, 2]
+    assert dataset.corpus.first_of == {"a#2": "a#1"}
+    assert [dataset.corpus.stands_for(id) for id in ("a", "a#2", "c", "x")] == ["a#1", "a#1", "c", None]
+    assert best_passages({"a#2": 3.0, "b": 2.0, "a#1": 1.0, "c": 0.5}, dataset.corpus.first_of, 2) == {
+        "a#1": 3.0,
+        "b": 2.0,
+    }
+
+
+def test_documents_of_their_own_are_no_groups(folder: Path) -> None:
+    assert data.load(folder).corpus.groups is None

@@ -40,8 +40,9 @@ def test_better_and_worse() -> None:
 def test_noise_and_the_adjusted_p() -> None:
     said = paired_sentence("tuned", "BM25", comparison(0.058, 0.02), on="the 50 queries of one", p_adjusted=0.08)
     assert said == (
-        "On the 50 queries of one, tuned and BM25 cannot be told apart: +5.8 points of nDCG@10 may be noise (95 % "
-        "interval +0.8 to +10.8, p = 0.0200, 0.0800 adjusted); better on 6 of 50 queries, worse on 2, the same on 42."
+        "The 50 queries of one are too few to tell tuned from BM25: +5.8 points of nDCG@10, but anything from +0.8 to "
+        "+10.8 would fit (p = 0.0200, 0.0800 adjusted); better on 6 of 50 queries, worse on 2, the same on 42. To find "
+        "a difference of 1.0 points takes about 2,600."
     )
 
 
@@ -64,7 +65,7 @@ def test_tests_of_a_result() -> None:
     adjusted, unseen = paired_tests(tests, ["frozen", "tuned", "rrf-tuned"])
     assert (adjusted.p, adjusted.significant, adjusted.effect_size) == (0.2, False, -0.5)
     assert (unseen.p, unseen.significant, unseen.part) == (0.01, True, "unseen documents")
-    assert adjusted.sentence().startswith("RRF-tuned and frozen cannot be told apart")
+    assert adjusted.sentence().startswith("50 queries are too few to tell RRF-tuned from frozen")
     assert unseen.sentence().startswith(
         "On the 50 queries none of whose relevant documents was relevant in training, tuned is 10.0 points of nDCG@10"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,21 @@ def check(model: BiEncoder) -> None:
 
 def test_every_call_gives_our_vectors(tower: TextTower, kind: str) -> None:
     check(BiEncoder(tower).attach("both", kind=kind, length=3))
+
+
+def test_plain_encode_says_once_that_it_is_the_frozen_model(toy_tower: ToyTower) -> None:
+    tower = toy_tower("bert")
+    live = BiEncoder(tower).attach("query", length=3).as_sentence_transformer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        live.encode_query(ALL)
+        live.encode(ALL, prompt_name="document")
+        BiEncoder(tower).as_sentence_transformer().encode(ALL)  # there is no prompt to miss
+    with pytest.warns(UserWarning, match="plain encode.. is the frozen model, without prompts: use encode_query"):
+        live.encode(ALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        live.encode(ALL)
 
 
 @pytest.mark.parametrize("side", ["query", "document"])

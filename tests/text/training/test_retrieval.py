@@ -23,6 +23,7 @@ from retrieval_prompts.experiments.retrieval import tune
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.prompts.encoders import PromptSum
 from retrieval_prompts.towers import injection as attach
+from retrieval_prompts.training import passages
 from retrieval_prompts.training import retrieval as tuning
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.plan import Batch
@@ -303,10 +304,10 @@ def test_the_dev_pool_has_the_relevant_documents_then_the_best_by_rank(
     _, found = index.search(biencoder.encode_query([dataset.queries["q40"], dataset.queries["q41"]]), 40)
     ranked = [row[rank] for rank in range(40) for row in found]
     assert [f"d{position}" for position in pool()] == list(dict.fromkeys(["d7", "d9", *ranked]))
-    monkeypatch.setattr(tuning, "DEV_POOL_TOKENS", 0)
+    monkeypatch.setattr(passages, "POOL_TOKENS", 0)
     assert pool() == [7, 9]  # never without these
     lengths = [len(row) for row in biencoder.tokenize(dataset.corpus.contents(0, 40), "document")]
-    monkeypatch.setattr(tuning, "DEV_POOL_TOKENS", 100)
+    monkeypatch.setattr(passages, "POOL_TOKENS", 100)
     assert len(pool()) > 2
     assert sum(lengths[position] for position in pool()) <= 100
 
@@ -511,7 +512,7 @@ def test_a_document_of_the_querys_own_id_is_no_negative(model: Path, dataset: Da
     documents = frozen(biencoder, dataset)
     task = Task(biencoder, TrainingData(corpus, queries, train_qrels, dataset.qrels["dev"]), chosen, documents)
     own = [corpus.position(query) for query in train_qrels]
-    assert task.own.tolist() == own
+    assert [each.tolist() for each in task.beside] == [[position] for position in own]
     assert all(position not in mined for position, mined in zip(own, task.mine(), strict=True))
     batch = Batch(np.array([0]), 0)
     loss = task.loss(fresh=False)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.settings import TuneSettings, check_given
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,12 @@ def test_settings_need_no_heavy_library() -> None:
     code = "import sys, retrieval_prompts.training.settings; print({'torch', 'numpy', 'faiss'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_what_was_given_and_is_not_read_is_refused() -> None:
+    check_given(TuneSettings(negatives="corpus"), ["negatives"])
+    check_given(TuneSettings(negatives="mined", side="both", document_steps=3), ["negatives", "document_steps"])
+    with pytest.raises(UserError, match="--document-steps is read with --side document or both, not with --side query"):
+        check_given(TuneSettings(document_steps=3), ["document_steps"])
+    with pytest.raises(UserError, match=r"--negatives corpus compares with all documents, .* --side both it is mined"):
+        check_given(TuneSettings(negatives="corpus", side="both"), ["negatives"])

@@ -144,7 +144,7 @@ def test_search_parameters_belong_to_their_kind_of_index() -> None:
     ("queries", "k", "message"),
     [
         (np.ones((1, 3)), 1, "expected query vectors of dimension 2, which the index has, got 3"),
-        (np.ones(2), 1, r"expected queries of shape \(count, dimension\), got \(2,\)"),
+        (np.ones((1, 1, 2)), 1, r"expected queries of shape \(count, dimension\), got \(1, 1, 2\)"),
         (np.array([[0, np.nan], [0, 0]]), 1, "expected finite queries, got NaN or infinity in 1 of them"),
         (np.ones((1, 2)), 0, "k must be at least 1, got 0"),
     ],
@@ -152,6 +152,13 @@ def test_search_parameters_belong_to_their_kind_of_index() -> None:
 def test_bad_searches(queries: np.ndarray, k: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build().search(queries, k)
+
+
+def test_one_vector_is_as_a_row_of_one() -> None:
+    scores, ids = build().search(VECTORS[0], 2)
+    rows, names = build().search(VECTORS[:1], 2)
+    assert np.array_equal(scores, rows)
+    assert ids == names
 
 
 def test_run_needs_a_vector_for_each_query() -> None:

@@ -1,0 +1,41 @@
+"""What both command lines show of themselves: options in groups, and the version."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+ORDER = ("Arguments", "Options", "What is read", "The model", "The prompt", "Its training")
+
+
+class Grouped(TyperCommand):
+    """A command whose help shows its options in groups, by their `rich_help_panel`, in plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then the options without a group, then each group."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                of_argument = parameter.param_type_name == "argument"
+                group = getattr(parameter, "rich_help_panel", None) or ("Arguments" if of_argument else "Options")
+                groups.setdefault(group, []).append(record)
+        for name, records in sorted(groups.items(), key=lambda group: ORDER.index(group[0])):
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
+
+
+def version(
+    ctx: typer.Context, wanted: Annotated[bool, typer.Option("--version", help="show the version and end")] = False
+) -> None:
+    """The callback of a command line."""
+    if wanted:
+        from retrieval_prompts import __version__
+
+        typer.echo(f"{ctx.info_name} {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(2)

@@ -1,0 +1,83 @@
+"""Which entries of a corpus are chunks of one document. Its first chunk stands for it in judgements and rankings."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_prompts.data.judgements import Run
+
+
+class Groups:
+    """Position -> the position of the first chunk of the same document; filled in the order of the corpus."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}
+        self._of = array("q")
+
+    def add(self, document: str | None) -> None:
+        """The next entry is a chunk of this document; None: it is a document of its own."""
+        here = len(self._of)
+        self._of.append(here if document is None else self._first.setdefault(document, here))
+
+    def __bool__(self) -> bool:
+        """Whether any entry is a chunk of a document with another name."""
+        return bool(self._first)
+
+    @property
+    def firsts(self) -> NDArray[np.int64]:
+        """Of each entry (n,), the position of its document's first chunk."""
+        return np.frombuffer(self._of, dtype=np.int64)
+
+    def first(self, document: str) -> int | None:
+        """Where the chunks of a document begin; None for a document without."""
+        return self._first.get(document)
+
+    def members(self, first: int) -> NDArray[np.int64]:
+        """The positions of all chunks of the document whose first one is at `first`."""
+        order, ordered = self._ordered
+        start, stop = np.searchsorted(ordered, [first, first + 1])
+        return order[start:stop]
+
+    @cached_property
+    def _ordered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The positions, document by document, and the first of each."""
+        order = np.argsort(self.firsts, kind="stable")
+        return order, self.firsts[order]
+
+
+def best_passages(scores: Mapping[str, float], first_of: Mapping[str, str], k: int) -> dict[str, float]:
+    """The k best documents of a ranking of chunks, each with the score of its best one (MaxP, Dai and Callan 2019).
+
+    Args:
+        scores: chunk -> score, best first.
+        first_of: chunk -> the one that stands for its document; others stand for themselves.
+    """
+    found: dict[str, float] = {}
+    for id, score in scores.items():
+        found.setdefault(first_of.get(id, id), score)
+        if len(found) > k:
+            found.popitem()
+            break
+    return found
+
+
+def rank_documents(search: Callable[[int], Run], k: int, count: int, first_of: Mapping[str, str]) -> Run:
+    """The k best documents of each query, of a search that finds chunks: as deep as it takes.
+
+    Args:
+        search: depth -> run. count: of all chunks. first_of: see `best_passages`.
+    """
+    if not first_of:
+        return search(k)
+    depth = k
+    while True:
+        depth = min(4 * depth, count)
+        run = search(depth)
+        found = {query: best_passages(hits, first_of, k) for query, hits in run.items()}
+        if depth >= count or all(len(found[query]) >= k or len(hits) < depth for query, hits in run.items()):
+            return found

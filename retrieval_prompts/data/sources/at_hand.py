@@ -1,0 +1,41 @@
+"""A data folder of sources that is made once and found again, as long as none of their files changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from retrieval_prompts.data.sources.chunks import Chunking
+from retrieval_prompts.data.sources.making import MADE, Made, Sources, make
+from retrieval_prompts.data.sources.opened import expand, files_in
+from retrieval_prompts.files import read_json
+
+VERSION = 1  # goes up when the same sources give another folder
+
+
+def at_hand(sources: Sources, chunking: Chunking | None, cache: Path) -> tuple[Path, Made]:
+    """The folder, and what it holds. Raises UserError as `making.make` does."""
+    paths = [path for names in (sources.documents, sources.queries, sources.judgements) for path in expand(names)]
+    how = [chunking.size, chunking.overlap, chunking.model] if chunking is not None else None
+    key = json.dumps([VERSION, asdict(sources), how, list(map(_state, _files(paths)))], sort_keys=True)
+    name = re.sub(r"\W+", "-", paths[0].resolve().name.split(".")[0]).strip("-") or "data"
+    folder = cache / "data" / hashlib.sha256(key.encode()).hexdigest()[:32] / name
+    if not (folder / MADE).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return folder, make(folder, sources, chunking, overwrite=True)
+    found = read_json(folder / MADE)
+    return folder, Made(**{each: found[each] for each in Made.__dataclass_fields__})
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
+        yield from files_in(path) if path.is_dir() else [path]
+
+
+def _state(path: Path) -> list[object]:
+    found = path.stat()
+    return [str(path.absolute()), found.st_size, found.st_mtime_ns]

@@ -1,0 +1,52 @@
+"""Paths and globs -> the files that they name, in an order; files opened whatever compresses them."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from retrieval_prompts.data.lines import opened
+from retrieval_prompts.errors import UserError
+
+COMPRESSED = (".gz", ".zst")
+
+
+def expand(sources: Iterable[str]) -> list[Path]:
+    """Files and folders, those of a glob sorted. Raises UserError for a name or glob that is nothing."""
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source).expanduser()
+        if path.exists():
+            found[path] = None
+            continue
+        matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(source) else []
+        if not matches:
+            what = "matches no file" if glob.has_magic(source) else "does not exist"
+            raise UserError(f"{source} {what}; expected a file, a folder or a glob such as 'docs/*.csv'")
+        found |= dict.fromkeys(map(Path, matches))
+    return list(found)
+
+
+def kind(path: Path) -> str:
+    """The ending of a name without that of its compression, in small letters: ".csv" of "log.CSV.gz"."""
+    inner = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return inner.suffix.lower()
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """The files of a folder and of those in it, sorted; hidden ones are left out, and links to folders not followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
+
+
+def open_text(path: Path) -> IO[str]:
+    """A file of UTF-8, a byte order mark taken off, line ends as they are; decompressed by its name."""
+    try:
+        return io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error})") from None

@@ -1,0 +1,233 @@
+"""Tables, a row at a time: CSV, TSV, JSON, JSON lines, Parquet, Hugging Face data sets on disk. Knows no column.
+
+Only the columns that are asked for are read, and never a whole file at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from retrieval_prompts.data.lines import json_rows
+from retrieval_prompts.data.sources.left_out import LeftOut
+from retrieval_prompts.data.sources.opened import kind, open_text
+from retrieval_prompts.errors import UserError, first_line
+
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+TABLES = (*DELIMITERS, ".json", ".jsonl", ".ndjson", ".parquet", ".pq")
+PIECE = 1 << 20  # characters of a JSON array that are read at once
+BETWEEN = tuple(", \t\r\n")  # the objects of an array
+Rows = Iterator[tuple[int, Sequence[Any]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table on disk.
+
+    Args:
+        columns: their names; "1", "2" ... where the file has no header.
+        read: the columns that are wanted -> (number of the line or row from 1, their values), None for a missing one.
+        header: whether the file names its columns.
+    """
+
+    path: Path
+    columns: list[str]
+    read: Callable[[Sequence[str]], Rows]
+    header: bool = True
+
+    def sample(self, count: int = 50) -> dict[str, list[Any]]:
+        """Column -> its first values."""
+        rows = [values for _, values in islice(self.read(self.columns), count)]
+        return {name: [values[place] for values in rows] for place, name in enumerate(self.columns)}
+
+
+def open_table(path: Path, known: Callable[[str], bool], left: LeftOut) -> Table:
+    """Open a table by the ending of its name.
+
+    Args:
+        known: whether a name is one that columns have: a first line with one is a header.
+        left: gets the rows that do not fit their header.
+
+    Raises UserError for another ending, an empty file, and what cannot be read.
+    """
+    ending = kind(path)
+    if path.is_dir():
+        return _hugging_face(path)
+    if ending in (".parquet", ".pq"):
+        return _parquet(path)
+    if ending in DELIMITERS:
+        return _separated(path, DELIMITERS[ending], known, left)
+    if ending in (".json", ".jsonl", ".ndjson"):
+        return _json(path)
+    raise UserError(f"{path}: expected a table, by its name one of {', '.join(TABLES)} (also with .gz or .zst)")
+
+
+def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: LeftOut) -> Table:
+    csv.field_size_limit(sys.maxsize)
+    with open_text(path) as file:
+        first = next(_lines(path, file), "")
+    if not first.strip():
+        raise UserError(f"{path} is empty; expected a table with a header")
+    delimiter = max([delimiter, *",;\t|"], key=lambda each: (first.count(each) > 0) * (1 + (each == delimiter)))
+    cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter))]
+    header = any(map(known, cells)) or not any(_is_value(cell) for cell in cells)
+    columns = cells if header else [str(number) for number in range(1, len(cells) + 1)]
+
+    def read(wanted: Sequence[str]) -> Rows:
+        places = [columns.index(name) for name in wanted]
+        with open_text(path) as file:
+            reader = csv.reader(_lines(path, file), delimiter=delimiter)
+            if header:
+                next(reader)
+            for row in reader:
+                if len(row) == len(columns):
+                    yield reader.line_num, [row[place] for place in places]
+                elif row:
+                    left.note("rows with more or fewer values than columns", f"{path}:{reader.line_num}")
+
+    return Table(path, columns, read, header)
+
+
+def _lines(path: Path, file: Any) -> Iterator[str]:
+    number = 0
+    try:
+        for line in file:
+            number += 1
+            yield line.replace("\0", "")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: expected UTF-8, got byte 0x{error.object[error.start]:02x} behind line {number}; convert the file"
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read to its end ({error}); fetch or compress it again") from None
+
+
+def _is_value(cell: str) -> bool:
+    """Whether a cell is what no column is called: a number, or a sentence."""
+    return not cell or cell.replace(".", "", 1).isdigit() or len(cell) > 40 or len(cell.split()) > 3
+
+
+def _json(path: Path) -> Table:
+    with open_text(path) as file:
+        start = ""
+        while not start.strip():
+            if not (start := file.read(64)):
+                raise UserError(f"{path} is empty; expected JSON lines or an array of objects")
+    rows = _array if start.lstrip().startswith("[") else json_rows
+    if kind(path) == ".json" and rows is json_rows and (whole := _one_object(path)) is not None:
+        return whole
+    columns = dict.fromkeys(name for _, row in islice(rows(path), 50) for name in row)
+
+    def read(wanted: Sequence[str]) -> Rows:
+        return ((number, [row.get(name) for name in wanted]) for number, row in rows(path))
+
+    return Table(path, list(columns), read)
+
+
+def _one_object(path: Path) -> Table | None:
+    """A file that is one object over several lines: id -> text, or id -> object; None where it is JSON lines."""
+    try:
+        with open_text(path) as file:
+            found = json.load(file)
+    except ValueError:
+        return None
+    if list(found.values())[:1] and isinstance(next(iter(found.values())), list):
+        raise UserError(f"{path}: expected an array of objects, JSON lines, or id -> text; got lists by name")
+    rows = [{"_id": key, **(value if isinstance(value, dict) else {"text": value})} for key, value in found.items()]
+    columns = dict.fromkeys(name for row in rows[:50] for name in row)
+    return Table(
+        path,
+        list(columns),
+        lambda wanted: ((number, [row.get(name) for name in wanted]) for number, row in enumerate(rows, 1)),
+    )
+
+
+def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, object) of a JSON array of objects, which is read a piece at a time."""
+    decode, number = json.JSONDecoder().raw_decode, 0
+    with open_text(path) as file:
+        text = file.read(PIECE)
+        at = text.index("[") + 1
+        while True:
+            while text[at : at + 1] in BETWEEN:
+                at += 1
+            if text.startswith("]", at):
+                return
+            try:
+                row, at = decode(text, at)
+            except ValueError as error:
+                if not (more := file.read(max(PIECE, len(text) - at))):
+                    message = first_line(error).split(":")[0]
+                    raise UserError(f"{path}, object {number + 1}: malformed JSON ({message})") from None
+                text, at = text[at:] + more, 0
+                continue
+            number += 1
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, object {number}: expected a JSON object, got {type(row).__name__}")
+            yield number, row
+
+
+def _parquet(path: Path) -> Table:
+    parquet = _library("pyarrow.parquet", path)
+    try:
+        columns = list(parquet.read_schema(path).names)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no Parquet file that can be read ({first_line(error)})") from None
+
+    def read(wanted: Sequence[str]) -> Rows:
+        number = 0
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(2048, columns=list(dict.fromkeys(wanted)), use_threads=False):
+                values = {name: batch.column(name).to_pylist() for name in wanted}
+                for row in zip(*(values[name] for name in wanted), strict=True):
+                    number += 1
+                    yield number, row
+
+    return Table(path, columns, read)
+
+
+def is_hugging_face(path: Path) -> bool:
+    """Whether a folder is what `save_to_disk` of the library datasets writes, with splits or without."""
+    return any((path / name).is_file() for name in ("dataset_dict.json", "state.json", "dataset_info.json"))
+
+
+def hugging_face_splits(path: Path) -> dict[str, Path]:
+    """Split -> folder of a data set on disk; {} where it has none."""
+    if not (path / "dataset_dict.json").is_file():
+        return {}
+    splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+    return {name: path / name for name in splits}
+
+
+def _hugging_face(path: Path) -> Table:
+    datasets = _library("datasets", path)
+    try:
+        data = datasets.load_from_disk(str(path))
+    except Exception as error:  # a broken folder raises what its libraries like
+        raise UserError(f"{path} is no data set on disk that can be read ({first_line(error)})") from None
+
+    def read(wanted: Sequence[str]) -> Rows:
+        chosen, number = data.select_columns(list(dict.fromkeys(wanted))), 0
+        for batch in chosen.iter(4096):
+            for row in zip(*(batch[name] for name in wanted), strict=True):
+                number += 1
+                yield number, row
+
+    return Table(path, list(data.column_names), read)
+
+
+def _library(name: str, path: Path) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.split(".")[0]
+        raise UserError(f'{path} needs {package}: pip install "retrieval-prompts[files]"') from None

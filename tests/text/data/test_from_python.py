@@ -1,0 +1,55 @@
+"""A data set from lists, dictionaries and pairs, by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from retrieval_prompts import from_texts
+from retrieval_prompts.data.from_python import corpus_of
+from retrieval_prompts.errors import UserError
+
+
+def test_documents_of_every_form_and_pairs_by_id_and_by_text() -> None:
+    documents = {"a": "Boil the kettle.", 7: ("Lamp", "Gives light.")}
+    pairs = [("tea", "a"), (" TEA", "gives  light."), ("light", "Lamp Gives light."), ("new", "A new text.")]
+    data = from_texts(documents, pairs)
+    assert [(each.id, each.title, each.text) for each in data.corpus] == [
+        ("a", "", "Boil the kettle."),
+        ("7", "Lamp", "Gives light."),
+        ("text3", "", "A new text."),
+    ]
+    assert data.queries == {"q1": "tea", "q2": "light", "q3": "new"}
+    assert data.qrels == {"train": {"q1": {"a": 1, "7": 1}, "q2": {"7": 1}, "q3": {"text3": 1}}}
+    assert corpus_of(["x", "y"]).ids == ["0", "1"]
+    assert corpus_of(["x", "y"]).fingerprint != corpus_of(["x", "z"]).fingerprint
+
+
+def test_judgements_by_query_and_by_split() -> None:
+    documents, queries = ["x", "y", "z"], {"q": "one", "r": "two"}
+    judged = from_texts(documents, queries=queries, judgements={"q": "0", "r": {"1": 2, "2": 0}})
+    assert judged.qrels == {"train": {"q": {"0": 1}, "r": {"1": 2, "2": 0}}}
+    split = from_texts(documents, queries=queries, judgements={"train": {"q": ["0", "1"]}, "test": {"r": "2"}})
+    assert split.qrels == {"train": {"q": {"0": 1, "1": 1}}, "test": {"r": {"2": 1}}}
+    assert split.split("test")[0] == {"r": "two"}
+    many = from_texts(documents, [(f"question {number}", "0") for number in range(50)])
+    assert {name: len(own) for name, own in many.qrels.items()} == {"train": 35, "dev": 5, "test": 10}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"documents": []}, "there are no documents; pass at least one text"),
+        ({"documents": [None]}, "expected a text at position 0"),
+        ({"documents": ["x"], "pairs": ["ab"]}, r"expected pairs \(query, relevant document\), got \"ab\""),
+        ({"documents": ["x"], "judgements": {"q": "0"}}, "judgements name the query 'q', which is not among the 0"),
+        (
+            {"documents": ["x"], "queries": {"q": "a"}, "judgements": {"q": "9"}},
+            "judgements of query 'q' name the document '9', which is not there",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_texts(**arguments)
