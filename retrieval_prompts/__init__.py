@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.errors import DataWarning, UserError
     from retrieval_prompts.evaluation.hybrid import HybridIndex
     from retrieval_prompts.experiments.retrieval import tune
+    from retrieval_prompts.interop.adopt import adopt
     from retrieval_prompts.training.settings import TuneSettings
     from retrieval_prompts.vectors.index import Index
 
@@ -26,6 +27,7 @@ __all__ = [
     "Index",
     "TuneSettings",
     "UserError",
+    "adopt",
     "load",
     "load_corpus",
     "tune",
@@ -39,6 +41,7 @@ _HOMES = {
     "Index": "vectors.index",
     "TuneSettings": "training.settings",
     "UserError": "errors",
+    "adopt": "interop.adopt",
     "load": "data.beir_folder",
     "load_corpus": "data.beir_folder",
     "tune": "experiments.retrieval",

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import AS_SAID, Cache, Device, JsonFile, Model, Overwrite, Trust, with_conventions
+from retrieval_prompts.cli.saving import save_index
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.conventions import Conventions
-
-if TYPE_CHECKING:
-    from retrieval_prompts.data.beir_folder import Corpus
-    from retrieval_prompts.vectors.index import Index
 
 
 @with_conventions
@@ -108,28 +104,12 @@ def index(
         ef_construction=ef_construction,
         gpu=device != "cpu",
     )
-    held = _save(built, corpus, out, bm25, overwrite)
+    held = save_index(built, corpus, out, bm25, overwrite)
     console.say(
         f"{out}: {len(built):,} documents, {factory}, {held}; "
         f"{documents.encoded:,} encoded now, the rest found in the cache"
     )
     console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
-
-
-def _save(built: Index, corpus: Corpus, out: Path, bm25: bool, overwrite: bool) -> str:
-    """Write the index, with the words of its documents if they are wanted and there are any; returns what it holds."""
-    from retrieval_prompts.evaluation.bm25 import NoWords
-    from retrieval_prompts.evaluation.hybrid import WORDS, HybridIndex
-
-    if bm25:
-        try:
-            HybridIndex.build(built, corpus).save(out, overwrite)
-            size = sum(path.stat().st_size for path in (out / WORDS).iterdir())
-            return f"BM25 ({size:,} bytes)"
-        except NoWords as error:
-            warnings.warn(f"{error}; the index is made without", stacklevel=2)
-    built.save(out, overwrite)
-    return "no BM25"
 
 
 def _compare(
