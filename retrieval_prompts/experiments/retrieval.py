@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
@@ -26,6 +26,7 @@ from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.retrieval import run_identity
 from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.vectors.given import Given
 
 CURVE_POINTS = 60
 
@@ -72,16 +73,23 @@ class RetrievalResult:
         return plain | typed | {"tests": {name: test.as_dict() for name, test in self.tests.items()}}
 
 
+class Judged(TypedDict, total=False):
+    """How prompts are evaluated after a training: `split` ("test"; None: not at all), `bm25` (True)."""
+
+    split: str | None
+    bm25: bool
+
+
 def tune(
     biencoder: BiEncoder,
     data: Dataset | Workbench,
     settings: TuneSettings | None = None,
     *,
-    split: str | None = "test",
+    documents: Given | None = None,
     out: Path | PromptOutput | None = None,
     overwrite: bool = False,
-    bm25: bool = True,
     on_step: Callable[[Step, int], object] | None = None,
+    **judged: Unpack[Judged],
 ) -> RetrievalResult:
     """Attach prompts to a frozen bi-encoder, train them, choose by dev what of them is used, save and evaluate them.
 
@@ -91,20 +99,25 @@ def tune(
 
     Args:
         data: a workbench where vectors are at hand, or kept elsewhere than in the user's cache.
-        split: evaluated afterwards when the data has it; None: no evaluation.
+        documents: their frozen vectors, where they are not to be encoded: an array (documents, dimension) in the
+            corpus's order, or an index of them, in a folder or over a store. A sample is compared with what the model
+            makes (see `vectors.likeness`).
         out: the prompt folder, or a `PromptOutput`. Training is checkpointed beside it, and goes on from there when it
             was interrupted; prompts are saved before they are evaluated, and an evaluation that fails is in the result.
-        bm25: with BM25, alone and beside the dense scores.
         on_step: called with each record and the number of all steps.
+        split: evaluated afterwards when the data has it; None: no evaluation.
+        bm25: with BM25, alone and beside the dense scores.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
-    settings = settings or TuneSettings()
+    settings, split, bm25 = settings or TuneSettings(), judged.pop("split", "test"), judged.pop("bm25", True)
+    if judged:
+        raise TypeError(f"tune() got an unexpected keyword argument {next(iter(judged))!r}")
     with out if isinstance(out, PromptOutput) else PromptOutput(out, overwrite=overwrite) as output:
-        bench = Workbench.of(biencoder.tower, data)
+        bench = Workbench.of(biencoder.tower, data, documents)
         learned = bench.training
         identity = run_identity(biencoder, learned, settings) if output.folder is not None else ""
-        documents = bench.documents
+        vectors = bench.documents
         trained = _kept(biencoder, bench, output) if output.made_by(identity) else None
         record = biencoder.training_record
         if trained is None:
@@ -114,7 +127,7 @@ def tune(
             if split not in bench.dataset.qrels:
                 _finish(record, by_dev(trained.choice))
             output.save(biencoder.save)
-        result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
+        result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=vectors.encoded)
         result.recommendation = by_dev(trained.choice)
         if split is not None and split in bench.dataset.qrels:
             try:

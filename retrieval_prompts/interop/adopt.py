@@ -18,9 +18,12 @@ import numpy as np
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Corpus
 from retrieval_prompts.errors import DataWarning, UserError, few
+from retrieval_prompts.interop.stores.address import Fields, is_address, parse
+from retrieval_prompts.interop.stores.opening import open_store
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.likeness import SAMPLE, Likeness, check_made
 from retrieval_prompts.vectors.sources import Chosen, Source, read_ids, read_vectors
+from retrieval_prompts.vectors.store import BATCH, Store, StoreIndex, Writable
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Adopted:
 
 def adopt(
     biencoder: BiEncoder,
-    vectors: str | Path | np.ndarray,
+    vectors: str | Path | np.ndarray | Store,
     corpus: Corpus,
     *,
     ids: str | Path | Sequence[str] | None = None,
@@ -53,13 +56,14 @@ def adopt(
 
     Args:
         biencoder: the frozen model that is said to have made them; it may have a prompt on its query side.
-        vectors: an array (documents, dimension), or a file: FAISS, .npy, .npz, Parquet (see `sources.read_vectors`).
+        vectors: an array (documents, dimension); a file: FAISS, .npy, .npz, Parquet (see `sources.read_vectors`); the
+            address of a store (see `interop.stores`), or a `Store`: then they stay there, and nothing is written to it.
         corpus: the documents' texts.
         ids: of the vectors, in their order: a list, or a file (see `sources.read_ids`). None: those of the file, or
             where it has none the corpus's, in its order.
         factory: FAISS index string; None: a FAISS index by inner product stays as it is, all else becomes Flat.
         sample: how many documents are encoded and compared.
-        id_field, vector_field: columns of a Parquet file, arrays of .npz; None: by their usual names.
+        id_field, vector_field: of a store, columns of a Parquet file, arrays of .npz; None: by their usual names.
 
     Vectors without a text, and texts without a vector, are left out with a warning. Raises UserError where ids and
     vectors do not belong together, and, with the likely reason, where they are not what the model makes of the texts.
@@ -67,6 +71,10 @@ def adopt(
     tower = biencoder.tower
     if biencoder.identity()["document_prompt"] is not None:
         raise UserError("vectors are adopted for a frozen document side; this one has a prompt: encode them with it")
+    if is_address(vectors) or isinstance(vectors, Store):
+        if ids is not None or factory is not None:
+            raise UserError("a store has ids and an index of its own; leave out --ids and --factory")
+        return _of_store(biencoder, vectors, corpus, sample, Fields(id_field, vector_field))  # type: ignore[arg-type]
     what = "the array" if isinstance(vectors, np.ndarray) else str(vectors)
     if isinstance(vectors, np.ndarray):
         source = Source(Chosen(vectors), None)
@@ -88,6 +96,39 @@ def adopt(
         index = Index.build(chosen, documents, documents.ids, encoder=encoder, factory=factory or "Flat")
     index.manifest["build"] |= {"adopted": True, "check": check.to_json()}
     return Adopted(index, check, tuple(remarks))
+
+
+def _of_store(biencoder: BiEncoder, place: str | Store, corpus: Corpus, sample: int, fields: Fields) -> Adopted:
+    """An index over a store, whose vectors stay there."""
+    tower = biencoder.tower
+    address = parse(place) if isinstance(place, str) else None
+    store = open_store(address, fields) if address is not None else place
+    assert isinstance(store, Store)
+    what = address.shown if address is not None else "the store"
+    named = {} if address is None else {"address": address.shown, "id_field": fields.id, "vector_field": fields.vector}
+    encoder = BiEncoder(tower).identity()
+    there = StoreIndex.over(store, None, encoder=encoder, dimension=tower.dimension)  # its dimension is compared
+    known = corpus.ids
+    if isinstance(store, Writable):
+        parts = (corpus.ids[start : start + BATCH] for start in range(0, len(corpus), BATCH))
+        found = {id for part in parts for id in store.known(part)}
+        known = [id for id in corpus.ids if id in found]
+    if not known:
+        raise UserError(
+            f"{what} and the texts have no id in common: expected ids such as {few(corpus.ids)}, got {few(there.ids)}; "
+            "say which field holds them with --id-field (id_field=)"
+        )
+    _say_lacking(what, corpus, set(known))
+    if (extra := len(store) - len(known)) > 0:
+        warnings.warn(
+            f"{what}: {extra:,} of {len(store):,} vectors have no text, and are not shown", DataWarning, stacklevel=3
+        )
+    documents = corpus if len(known) == len(corpus) else corpus.only(known)
+    index = StoreIndex.over(store, documents, encoder=encoder, dimension=tower.dimension, named=named)
+    check = check_made(tower, documents, index, sample=sample, what=f"the vectors of {what}")
+    index.check_scores(index.vectors_at(np.linspace(0, len(index) - 1, min(4, len(index))).astype(np.int64)))
+    index.manifest["build"] |= {"check": check.to_json()}
+    return Adopted(index, check)
 
 
 def _ids(source: Source, given: Sequence[str] | None, corpus: Corpus, what: str) -> tuple[list[str], list[str]]:
@@ -153,11 +194,15 @@ def _rows(ids: list[str], corpus: Corpus, what: str) -> dict[str, int]:
             DataWarning,
             stacklevel=3,
         )
-    if lacking := len(corpus) - len(found):
-        names = few(id for id in corpus.ids if id not in found)
+    _say_lacking(what, corpus, set(found))
+    return found
+
+
+def _say_lacking(what: str, corpus: Corpus, known: set[str]) -> None:
+    if lacking := len(corpus) - len(known):
+        names = few(id for id in corpus.ids if id not in known)
         warnings.warn(
             f"{what}: {lacking:,} of {len(corpus):,} texts have no vector, and nobody will find them ({names})",
             DataWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    return found

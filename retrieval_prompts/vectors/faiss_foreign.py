@@ -12,15 +12,22 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.vectors import faiss_index
 
 
-def read(path: Path) -> Any:
-    """The faiss.Index in a file, memory-mapped where FAISS can. Raises UserError for what is no index of vectors."""
+def opened(path: Path, mmap: bool = True) -> Any:
+    """The faiss.Index in a file, memory-mapped if that is wanted and FAISS can do it for this type."""
     faiss = _faiss()
 
-    try:
+    if mmap:
         try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError:
-            index = faiss.read_index(str(path))
+            pass  # a type that FAISS cannot map, or a damaged file, which fails again
+    return faiss.read_index(str(path))
+
+
+def read(path: Path) -> Any:
+    """The faiss.Index in a file, memory-mapped where FAISS can. Raises UserError for what is no index of vectors."""
+    try:
+        index = opened(path)
     except (RuntimeError, MemoryError) as error:
         raise UserError(
             f"{path} is no file of vectors that can be read (FAISS, .npy, .npz, Parquet): {faiss_index.reason(error)}"

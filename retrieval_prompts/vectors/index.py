@@ -38,6 +38,8 @@ FORMAT = 1
 class Index:
     """Vectors to search, the ids and texts they stand for, and a manifest. Made by `build` or `open`."""
 
+    HOLDS = INDEX  # the kind of folder
+
     def __init__(
         self,
         vectors: Any,
@@ -124,13 +126,10 @@ class Index:
             gets digests of its files (see `has_beside`).
         Raises UserError if it exists, unless `overwrite`, and if the manifest has no fingerprint of the encoder.
         """
-        import faiss
-
         if not self.manifest["encoder"].get("fingerprint"):
             raise UserError('an index that is kept must know its encoder: build it with encoder={"fingerprint": ...}')
-        with new_folder(Path(folder), holds=INDEX, overwrite=overwrite) as new:
-            with faiss_index.faiss_errors(f"the index cannot be written to {folder}"):
-                faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(new / "index.faiss"))
+        with new_folder(Path(folder), holds=self.HOLDS, overwrite=overwrite) as new:
+            self._write_vectors(new)
             (new / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
             fingerprint = None
             if self.documents is not None:
@@ -158,7 +157,7 @@ class Index:
             )
         with damage(folder):
             ids, documents = index_texts.read(folder, manifest, mmap)
-            vectors = _read_vectors(folder / "index.faiss", mmap)
+            vectors = faiss_foreign.opened(folder / "index.faiss", mmap)
             came_shape, expected = (vectors.ntotal, vectors.d), (manifest["count"], manifest["dimension"])
             if came_shape != expected or len(ids) != vectors.ntotal:
                 raise ValueError(f"{came_shape} vectors and {len(ids)} ids where the manifest says {expected}")
@@ -302,6 +301,12 @@ class Index:
         except KeyError:
             raise UserError(f"the index has no document {id!r}") from None
 
+    def _write_vectors(self, folder: Path) -> None:
+        import faiss
+
+        with faiss_index.faiss_errors(f"the index cannot be written to {folder}"):
+            faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(folder / "index.faiss"))
+
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {id: position for position, id in enumerate(self.ids)}
@@ -337,18 +342,6 @@ def damage(folder: Path) -> Iterator[None]:
         raise UserError(f"the index in {folder} cannot be read: {error}") from None
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise UserError(f"the index in {folder} is damaged, index again: {_reason(error)}") from None
-
-
-def _read_vectors(path: Path, mmap: bool) -> Any:
-    """The FAISS index in a file, memory-mapped if that is wanted and FAISS can do it for this type."""
-    import faiss
-
-    if mmap:
-        try:
-            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError:
-            pass  # a type that FAISS cannot map, or a damaged file, which fails again
-    return faiss.read_index(str(path))
 
 
 def described(index: Any, factory: str, encoder: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:

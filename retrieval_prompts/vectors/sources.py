@@ -42,7 +42,7 @@ class Chosen:
     """Some of the vectors of a source, in an order: `Rows`, and `likeness.Held`.
 
     Args:
-        rows: all of them, as anything that gives vectors (n, dimension) at positions.
+        rows: all of them: an array, or what has `rows` or, as an index, `vectors_at`.
         positions: of those that are meant; None: all of them.
         unit: bring vectors to length 1 as they are read.
     """
@@ -76,11 +76,13 @@ class Chosen:
         return scores, positions
 
     def as_kept(self, vectors: np.ndarray) -> np.ndarray:
-        return vectors
+        kept = getattr(self.base, "as_kept", None)
+        return vectors if kept is None else kept(vectors)
 
     def _at(self, positions: np.ndarray) -> np.ndarray:
-        base = self.base
-        found = base.rows(positions) if hasattr(base, "rows") else base[positions]
+        base: Any = self.base
+        read = getattr(base, "rows", None) or getattr(base, "vectors_at", None)
+        found = base[positions] if read is None else read(positions)
         found = np.ascontiguousarray(found, dtype=np.float32)
         if self.unit:
             found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)

@@ -16,7 +16,7 @@ from retrieval_prompts.towers.conventions import Conventions
 
 @with_conventions
 def adopt(
-    vectors: Annotated[str, typer.Argument(help="FAISS file, .npy, .npz, Parquet (a file or a folder)")],
+    vectors: Annotated[str, typer.Argument(help="FAISS file, .npy, .npz, Parquet, or a store: qdrant:PATH#collection")],
     texts: Annotated[Path, typer.Option(help="BEIR folder of the same documents; only its corpus is read")],
     out: Annotated[Path, typer.Option(help="the index folder to write")],
     ids: Annotated[
@@ -39,13 +39,16 @@ def adopt(
     """Make an index folder of document vectors that you have, after a check on a sample that this model made them.
 
     Nothing is encoded but the sample, and nothing is written where a vector is not what the model makes of its text:
-    then the likely reason is named (other pooling or words, cut elsewhere, another order, another model).
+    then the likely reason is named (other pooling or words, cut elsewhere, another order, another model). Vectors in a
+    store stay there: qdrant:PATH#collection, lancedb:PATH#table, milvus:FILE#collection,
+    pgvector:postgresql://host/database#table; the folder names it, and holds the texts and words.
 
     retrieval-prompts adopt docs.faiss --ids ids.txt --texts DATA --out INDEX
     """
-    from retrieval_prompts.files import INDEX
+    from retrieval_prompts.files import INDEX, STORED
+    from retrieval_prompts.interop.stores.address import is_address
 
-    console.claim(out, overwrite=overwrite, holds=INDEX)
+    console.claim(out, overwrite=overwrite, holds=STORED if is_address(vectors) else INDEX)
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import load_corpus
     from retrieval_prompts.interop import adopt as adoption

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,9 @@ from retrieval_prompts.towers.conventions import Conventions
 def index(
     data: Annotated[Path, typer.Argument(help="BEIR folder; without --compare only its corpus is read")],
     out: Annotated[Path | None, typer.Option(help="the index folder to write")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="write vectors and texts into a store: qdrant:PATH#collection, lancedb: ...")
+    ] = None,
     model: Model = None,
     conventions: Conventions = AS_SAID,
     prompts: Annotated[Path | None, typer.Option(help="a prompt folder, when its document side is tuned")] = None,
@@ -47,13 +51,13 @@ def index(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Encode a corpus and build a FAISS index and, beside it, one of its words (BM25), or compare index types
-    (--compare). With prompts for the query side alone the index is that of the frozen model; --compare then searches it
-    with frozen and with tuned queries."""
+    """Encode a corpus and build a FAISS index and, beside it, one of its words (BM25); or write it into a store (--to),
+    where what was cut short goes on; or compare index types (--compare). With prompts for the query side alone the
+    index is that of the frozen model; --compare then searches it with frozen and with tuned queries."""
     if compare:
-        if out is not None:
+        if out is not None or to is not None:
             raise UserError(
-                "--compare writes no index: leave out --out, then index again with the --factory you choose"
+                "--compare writes no index: leave out --out and --to, then index again with the --factory you choose"
             )
         if ef_construction is not None:
             raise UserError("--ef-construction belongs to --out; --compare builds HNSW with FAISS's default")
@@ -76,10 +80,31 @@ def index(
             overwrite,
         )
         return
-    if out is None:
-        raise UserError("pass --out, the index folder to write, or --compare, index types to compare")
+    if out is None and to is None:
+        raise UserError("pass --out, the index folder to write, --to, a store, or --compare, index types to compare")
     if json_file is not None or picture is not None:
         raise UserError("--json and --picture belong to --compare")
+    loading: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code, **asdict(conventions)}
+    if to is not None:
+        if (factory, train_size, ef_construction) != ("Flat", None, None):
+            raise UserError("a store has an index of its own; leave out --factory and its options")
+        _to_store(data, to, out, model, prompts, loading, bm25, cache, overwrite)
+    elif out is not None:
+        options = {"factory": factory, "train_size": train_size, "ef_construction": ef_construction}
+        _build(data, out, model, prompts, loading, options, bm25, cache, overwrite)
+
+
+def _build(
+    data: Path,
+    out: Path,
+    model: str | None,
+    prompts: Path | None,
+    loading: dict[str, Any],
+    options: dict[str, Any],
+    bm25: bool,
+    cache: Path | None,
+    overwrite: bool,
+) -> None:
     from retrieval_prompts.files import INDEX
 
     console.claim(out, overwrite=overwrite, holds=INDEX)
@@ -89,26 +114,52 @@ def index(
     from retrieval_prompts.vectors.index import Index
 
     corpus = load_corpus(data)
-    biencoder = BiEncoder.load(
-        model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
-    )
-    faiss_index.check(factory, biencoder.tower.dimension)
+    biencoder = BiEncoder.load(model, prompts, **loading)
+    faiss_index.check(options["factory"], biencoder.tower.dimension)
     documents = biencoder.encode_corpus(corpus, cache)
-    built = Index.build(
-        documents,
-        corpus,
-        corpus.ids,
-        factory=factory,
-        encoder=biencoder.identity(),
-        train_size=train_size,
-        ef_construction=ef_construction,
-        gpu=device != "cpu",
-    )
+    identity, gpu = biencoder.identity(), loading["device"] != "cpu"
+    built = Index.build(documents, corpus, corpus.ids, encoder=identity, gpu=gpu, **options)
     held = save_index(built, corpus, out, bm25, overwrite)
     console.say(
-        f"{out}: {len(built):,} documents, {factory}, {held}; "
+        f"{out}: {len(built):,} documents, {options['factory']}, {held}; "
         f"{documents.encoded:,} encoded now, the rest found in the cache"
     )
+    console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
+
+
+def _to_store(
+    data: Path,
+    to: str,
+    out: Path | None,
+    model: str | None,
+    prompts: Path | None,
+    loading: dict[str, Any],
+    bm25: bool,
+    cache: Path | None,
+    overwrite: bool,
+) -> None:
+    from retrieval_prompts.files import STORED
+    from retrieval_prompts.interop.stores.address import parse
+
+    shown = parse(to).shown
+    if out is not None:
+        console.claim(out, overwrite=overwrite, holds=STORED)
+    from retrieval_prompts.biencoder import BiEncoder
+    from retrieval_prompts.data.beir_folder import load_corpus
+    from retrieval_prompts.interop.stores.filling import write
+
+    corpus = load_corpus(data)
+    written = write(BiEncoder.load(model, prompts, **loading), corpus, to, cache=cache, overwrite=overwrite)
+    console.say(
+        f"{shown}: {len(corpus):,} documents, {written.added:,} written now, {written.there:,} there already; "
+        f"{written.encoded:,} encoded now"
+    )
+    asked = f" --prompts {prompts}" if prompts else f" --model {model}" if model else ""
+    if out is None:
+        console.say(f'next: retrieval-prompts search "a question" --in {shlex.quote(shown)}{asked}')
+        return
+    held = save_index(written.index, corpus, out, bm25, overwrite)
+    console.say(f"{out}: their texts, {held}; the vectors are in the store")
     console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
 
 
