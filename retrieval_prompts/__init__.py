@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.errors import DataWarning, UserError
     from retrieval_prompts.evaluation.hybrid import HybridIndex
     from retrieval_prompts.experiments.retrieval import tune
+    from retrieval_prompts.interop.adopt import adopt
     from retrieval_prompts.training.settings import TuneSettings
     from retrieval_prompts.vectors.index import Index
 
@@ -27,6 +28,7 @@ __all__ = [
     "Index",
     "TuneSettings",
     "UserError",
+    "adopt",
     "from_texts",
     "load",
     "load_corpus",
@@ -41,6 +43,7 @@ _HOMES = {
     "Index": "vectors.index",
     "TuneSettings": "training.settings",
     "UserError": "errors",
+    "adopt": "interop.adopt",
     "from_texts": "data.from_python",
     "load": "data.beir_folder",
     "load_corpus": "data.beir_folder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from retrieval_prompts.cli import console
+from retrieval_prompts.cli.commands.adopt import adopt
 from retrieval_prompts.cli.commands.beir import beir
 from retrieval_prompts.cli.commands.compare import compare
 from retrieval_prompts.cli.commands.convert import convert
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (corpus, tune, evaluate, beir, compare, index, search, export, convert, push, pull, verify):
+for command in (corpus, tune, evaluate, beir, compare, index, adopt, search, export, convert, push, pull, verify):
     app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 

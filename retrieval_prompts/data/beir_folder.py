@@ -129,6 +129,13 @@ class Corpus:
         start, stop, _ = slice(start, stop).indices(len(self))
         return [document.content for document in self._read(start, stop)]
 
+    def only(self, ids: Sequence[str]) -> Corpus:
+        """These documents, in this order. Its fingerprint is that of the whole. Raises UserError for an unknown id."""
+        at = [self.position(id) for id in ids]
+        texts = self._texts[at] if isinstance(self._texts, np.ndarray) else [self._texts[each] for each in at]
+        checks = None if self._checks is None else self._checks[at]
+        return Corpus(self.path, list(ids), self.fingerprint, texts, checks)
+
     def position(self, id: str) -> int:
         """Where the document stands in the file, from 0. Raises UserError for an unknown id."""
         try:

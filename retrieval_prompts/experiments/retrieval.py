@@ -27,6 +27,7 @@ from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.retrieval import run_identity
 from retrieval_prompts.training.settings import TuneSettings, check_given
+from retrieval_prompts.vectors.given import Given
 
 CURVE_POINTS = 60
 RECORDED = ("pairs", "dev", "document_prompt_on_dev", "given_up", "stages", "encoders")  # also in a result
@@ -79,10 +80,9 @@ def tune(
     data: Dataset | Workbench,
     settings: TuneSettings | None = None,
     *,
-    split: str | None = "test",
+    documents: Given | None = None,
     out: Path | PromptOutput | None = None,
     overwrite: bool = False,
-    bm25: bool = True,
     on_step: Callable[[Step, int], object] | None = None,
     **given: Any,
 ) -> RetrievalResult:
@@ -94,24 +94,28 @@ def tune(
 
     Args:
         data: a workbench where vectors are at hand, or kept elsewhere than in the user's cache.
-        split: evaluated afterwards when the data has it; None: no evaluation.
+        documents: their frozen vectors, where they are not to be encoded: an array (documents, dimension) in the
+            corpus's order, or an index of them, in a folder or over a store. A sample is compared with what the model
+            makes (see `vectors.likeness`).
         out: the prompt folder, or a `PromptOutput`. Training is checkpointed beside it, and goes on from there when it
             was interrupted; prompts are saved before they are evaluated, and an evaluation that fails is in the result.
-        bm25: with BM25, alone and beside the dense scores.
         on_step: called with each record and the number of all steps.
-        given: settings by name, such as max_steps=100; they go before those of `settings`.
+        given: `split`, evaluated afterwards when the data has it ("test"; None: no evaluation); `bm25`, whether BM25
+            is there too, alone and beside the dense scores (True); and settings by name, such as max_steps=100, which
+            go before those of `settings`.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
+    split, bm25 = given.pop("split", "test"), given.pop("bm25", True)
     settings = TuneSettings.of(**{**(asdict(settings) if settings is not None else {}), **given})
     check_given(settings, given)
     with out if isinstance(out, PromptOutput) else PromptOutput(out, overwrite=overwrite) as output:
-        bench = Workbench.of(biencoder.tower, data)
+        bench = Workbench.of(biencoder.tower, data, documents)
         made = prepare(bench, settings, split or bench.scored)
         learning = bench if made is None else bench.learning(made.how, made.dataset, made.teacher)
         learned = learning.training
         identity = run_identity(biencoder, learned, settings) if output.folder is not None else ""
-        documents = bench.documents
+        vectors = bench.documents
         trained = _kept(biencoder, bench, output) if output.made_by(identity) else None
         record = biencoder.training_record
         if trained is None:
@@ -123,7 +127,7 @@ def tune(
             if split not in bench.dataset.qrels:
                 _finish(record, by_dev(trained.choice))
             output.save(biencoder.save)
-        result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=documents.encoded)
+        result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=vectors.encoded)
         result.recommendation = by_dev(trained.choice)
         if split is not None and split in bench.dataset.qrels:
             try:

@@ -17,7 +17,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.groups import rank_documents
 from retrieval_prompts.data.judgements import Qrels, Run
-from retrieval_prompts.errors import DataWarning
+from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.bm25 import BM25Index, NoWords
 from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical
@@ -30,6 +30,7 @@ from retrieval_prompts.training.retrieval import train
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
+from retrieval_prompts.vectors.given import Given, given_vectors
 from retrieval_prompts.vectors.index import Index
 
 TOP = 100  # documents kept of each ranking
@@ -45,6 +46,7 @@ class Workbench:
         cache: the folder of document vectors; None: the user's cache.
         precision: of the products when documents are encoded: "float32" or "bfloat16".
         factory: FAISS index string.
+        given: the documents' frozen vectors, where they are not to be encoded (see `vectors.given`); checked first.
         scored: a split that is neither trained on nor chosen by, whatever its name.
         watch: the time that was spent here.
         teacher: see `TrainingData`.
@@ -57,6 +59,7 @@ class Workbench:
     precision: str = "float32"
     factory: str = "Flat"
     scored: str | None = None
+    given: Given | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     made: str | None = None
@@ -66,9 +69,13 @@ class Workbench:
     _starts: dict[str, Start] = field(default_factory=dict, repr=False)  # by the kind of prompt
 
     @classmethod
-    def of(cls, tower: TextTower, data: Dataset | Workbench) -> Workbench:
-        """The workbench that is given, or a new one for a data set."""
-        return data if isinstance(data, Workbench) else cls(tower, data)
+    def of(cls, tower: TextTower, data: Dataset | Workbench, documents: Given | None = None) -> Workbench:
+        """The workbench that is given, or a new one for a data set and perhaps its documents' vectors."""
+        if not isinstance(data, Workbench):
+            return cls(tower, data, given=documents)
+        if documents is not None:
+            raise UserError("a workbench has its documents already; give them to it: Workbench(..., given=documents)")
+        return data
 
     @cached_property
     def frozen(self) -> BiEncoder:
@@ -99,11 +106,16 @@ class Workbench:
         if dataset.corpus is self.dataset.corpus:
             vars(other).update({name: getattr(self, name) for name in ("documents", "index", "words")})
         else:
-            other._documents, other._indexes, other._starts = {}, {}, {}
+            other.given, other._documents, other._indexes, other._starts = None, {}, {}, {}
         return other
 
     @cached_property
     def documents(self) -> VectorBlocks:
+        if self.given is not None:
+            if isinstance(self.given, Index):
+                self.given.check_encoder(self.frozen.identity())
+            with self.watch("check documents"):
+                return given_vectors(self.tower, self.given, self.dataset.corpus)
         with self.watch("encode documents"):
             return self.frozen.encode_corpus(self.dataset.corpus, self.cache, precision=self.precision)
 

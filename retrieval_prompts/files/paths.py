@@ -57,6 +57,7 @@ _INDEX = (
     "bm25/words.json",
 )
 INDEX = Kind(("manifest.json", "index.faiss"), _INDEX)
+STORED = Kind(("manifest.json", "ids.json"), _INDEX)  # its vectors are elsewhere
 RUNS = Kind(("results.json", "*.trec"), ("*.trec.gz", "*.qrels.tsv", "SHA256SUMS"))
 ADAPTER = Kind(("adapter_config.json", "adapter_model.safetensors"), ("README.md", "SHA256SUMS"))
 CLASSES = Kind(

@@ -12,9 +12,9 @@ The folder holds
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -24,14 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
+from retrieval_prompts.data.beir_folder import Corpus, Document
 from retrieval_prompts.data.groups import rank_documents
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import INDEX, check_seal, digest, inside, new_folder, read_json, sealed, write_json
 from retrieval_prompts.towers.conventions import Conventions
-from retrieval_prompts.vectors import faiss_index, index_files
+from retrieval_prompts.vectors import faiss_foreign, faiss_index, index_texts
 from retrieval_prompts.vectors.faiss_index import Vectors
+from retrieval_prompts.vectors.index_files import described as files_described
 
 FORMAT = 1
 
@@ -44,6 +45,8 @@ class Index:
     """
 
     first_of: Mapping[str, str] = MappingProxyType({})
+
+    HOLDS = INDEX  # the kind of folder
 
     def __init__(
         self,
@@ -86,29 +89,37 @@ class Index:
         Raises UserError for no vectors, a vector that is not finite, differing dimensions, a number of ids or
         documents that does not fit, repeated ids, too few vectors to train on, and whatever FAISS refuses.
         """
-        ids = list(ids)
-        if len(set(ids)) != len(ids):
-            raise UserError(f"expected unique document ids, got {len(ids) - len(set(ids))} repeated ones")
+        ids = _unique(ids)
         if documents is not None:
             documents = documents if isinstance(documents, Corpus | Sequence) else list(documents)
-            _check_order(ids, documents)
+            index_texts.check_order(ids, documents)
         if isinstance(vectors, np.ndarray):
             _check_count(len(vectors), ids)
         index, record = faiss_index.build(
             vectors, factory, train_size=train_size, ef_construction=ef_construction, gpu=gpu
         )
         _check_count(index.ntotal, ids)
-        manifest = {
-            "format": FORMAT,
-            "factory": factory,
-            "metric": "inner_product",
-            "count": index.ntotal,
-            "dimension": index.d,
-            "encoder": dict(encoder),
-            "build": record,
-            "created_with": _created_with(),
-        }
-        return cls(index, ids, documents, manifest, record["gpu"])
+        return cls(index, ids, documents, described(index, factory, encoder, record), record["gpu"])
+
+    @classmethod
+    def around(
+        cls,
+        index: Any,
+        documents: Corpus | Sequence[Document] | None,
+        ids: Sequence[str],
+        *,
+        encoder: Mapping[str, Any],
+    ) -> Index:
+        """A faiss.Index by inner product that was made elsewhere, as it is; the arguments are those of `build`.
+
+        Raises UserError for repeated ids, and a number of ids or documents that does not fit.
+        """
+        ids = _unique(ids)
+        if documents is not None:
+            index_texts.check_order(ids, documents)
+        _check_count(index.ntotal, ids)
+        record = {"adopted": True, "gpu": False}
+        return cls(index, ids, documents, described(index, faiss_foreign.kind_of(index), encoder, record))
 
     def save(
         self,
@@ -123,22 +134,17 @@ class Index:
             gets digests of its files (see `has_beside`).
         Raises UserError if it exists, unless `overwrite`, and if the manifest has no fingerprint of the encoder.
         """
-        import faiss
-
         if not self.manifest["encoder"].get("fingerprint"):
             raise UserError('an index that is kept must know its encoder: build it with encoder={"fingerprint": ...}')
-        with new_folder(Path(folder), holds=INDEX, overwrite=overwrite) as new:
-            with faiss_index.faiss_errors(f"the index cannot be written to {folder}"):
-                faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(new / "index.faiss"))
+        with new_folder(Path(folder), holds=self.HOLDS, overwrite=overwrite) as new:
+            self._write_vectors(new)
             (new / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
             fingerprint = None
             if self.documents is not None:
-                fingerprint, offsets, checks = _write_documents(new / "documents.jsonl", self.documents)
-                np.save(new / "offsets.npy", offsets, allow_pickle=False)
-                np.save(new / "lines.npy", checks, allow_pickle=False)
+                fingerprint = index_texts.write(new, self.documents)
             for name, write in (beside or {}).items():
                 write(new / name)
-            manifest = sealed({**self.manifest, "documents": fingerprint, **index_files.described(new)})
+            manifest = sealed({**self.manifest, "documents": fingerprint, **files_described(new)})
             write_json(new / "manifest.json", manifest)
         self.manifest = manifest
 
@@ -151,41 +157,18 @@ class Index:
         offsets are compared with their checksums (see `index_files`). A text is compared when it is read.
         """
         folder = Path(folder)
-        if not (folder / "manifest.json").is_file():
+        manifest = read_manifest(folder)
+        if "store" in manifest:
             raise UserError(
-                f"{folder} is not an index folder: it has no manifest.json; make one with Index.build and save"
+                f"the vectors of {folder} are in {manifest['store'].get('address')}; open it with "
+                "retrieval_prompts.interop.stores.open_index"
             )
-        manifest = read_json(folder / "manifest.json")
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-            raise UserError(f"{folder} is not an index folder: its manifest.json has no format number")
-        if manifest["format"] != FORMAT:
-            raise UserError(f"{folder} has index format {manifest['format']}, this version reads {FORMAT}; index again")
-        try:
-            check_seal(folder / "manifest.json", manifest)
-            ids = json.loads(index_files.check(folder, manifest))
-            if not isinstance(ids, list):
-                raise ValueError(f"ids.json is no list but {type(ids).__name__}")
-            vectors = _read_vectors(folder / "index.faiss", mmap)
-            documents = None
-            if manifest["documents"] is not None:
-                offsets = np.load(folder / "offsets.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
-                checks = np.load(folder / "lines.npy", mmap_mode="r") if "lines.npy" in manifest["files"] else None
-                documents = Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets, checks)
-                if len(offsets) != len(ids):
-                    raise ValueError(f"{len(offsets)} documents and {len(ids)} ids")
+        with damage(folder):
+            ids, documents = index_texts.read(folder, manifest, mmap)
+            vectors = faiss_foreign.opened(folder / "index.faiss", mmap)
             came_shape, expected = (vectors.ntotal, vectors.d), (manifest["count"], manifest["dimension"])
             if came_shape != expected or len(ids) != vectors.ntotal:
                 raise ValueError(f"{came_shape} vectors and {len(ids)} ids where the manifest says {expected}")
-            if not manifest["encoder"]["fingerprint"]:
-                raise ValueError("no fingerprint of the encoder")
-            if not isinstance(manifest.get("digests", {}), dict):
-                raise ValueError("manifest.json has no digests")
-        except UserError:
-            raise
-        except PermissionError as error:
-            raise UserError(f"the index in {folder} cannot be read: {error}") from None
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
-            raise UserError(f"the index in {folder} is damaged, index again: {_reason(error)}") from None
         placed = faiss_index.to_gpu(vectors, manifest["factory"]) if gpu else vectors
         return cls(placed, ids, documents, manifest, placed is not vectors)
 
@@ -274,6 +257,10 @@ class Index:
         them; None where it cannot give its vectors back (IVF, and what is on a GPU)."""
         return None if self.gpu else faiss_index.scores_at(self.vectors, query, positions)
 
+    def as_kept(self, vectors: np.ndarray) -> np.ndarray:
+        """What the index would give back of vectors (n, dimension) that were put in: codes lose a little."""
+        return faiss_foreign.as_kept(self.vectors, vectors)
+
     def vectors_at(self, positions: np.ndarray) -> np.ndarray:
         """The vectors (n, dimension) at these positions, as the index keeps them.
 
@@ -330,50 +317,73 @@ class Index:
         except KeyError:
             raise UserError(f"the index has no document {id!r}") from None
 
+    def _write_vectors(self, folder: Path) -> None:
+        import faiss
+
+        with faiss_index.faiss_errors(f"the index cannot be written to {folder}"):
+            faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(folder / "index.faiss"))
+
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {id: position for position, id in enumerate(self.ids)}
 
 
-def _read_vectors(path: Path, mmap: bool) -> Any:
-    """The FAISS index in a file, memory-mapped if that is wanted and FAISS can do it for this type."""
-    import faiss
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What an index folder says of itself. Raises UserError that names a folder which is none, or of another format."""
+    if not (folder / "manifest.json").is_file():
+        raise UserError(f"{folder} is not an index folder: it has no manifest.json; make one with Index.build and save")
+    manifest = read_json(folder / "manifest.json")
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise UserError(f"{folder} is not an index folder: its manifest.json has no format number")
+    if manifest["format"] != FORMAT:
+        raise UserError(f"{folder} has index format {manifest['format']}, this version reads {FORMAT}; index again")
+    with damage(folder):
+        check_seal(folder / "manifest.json", manifest)
+        if not manifest["encoder"]["fingerprint"]:
+            raise ValueError("no fingerprint of the encoder")
+        for part in ("digests", "store"):
+            if not isinstance(manifest.get(part, {}), dict):
+                raise ValueError(f"manifest.json has no {part}")
+    return manifest
 
-    if mmap:
-        try:
-            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError:
-            pass  # a type that FAISS cannot map, or a damaged file, which fails again
-    return faiss.read_index(str(path))
+
+@contextmanager
+def damage(folder: Path) -> Iterator[None]:
+    """What is wrong with an index folder, as a UserError of one line that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"the index in {folder} cannot be read: {error}") from None
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"the index in {folder} is damaged, index again: {_reason(error)}") from None
+
+
+def described(index: Any, factory: str, encoder: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of an index (anything with `ntotal` and `d`) of what an encoder made."""
+    return {
+        "format": FORMAT,
+        "factory": factory,
+        "metric": "inner_product",
+        "count": index.ntotal,
+        "dimension": index.d,
+        "encoder": dict(encoder),
+        "build": dict(record),
+        "created_with": _created_with(),
+    }
+
+
+def _unique(ids: Iterable[str]) -> list[str]:
+    ids = list(ids)
+    if len(set(ids)) != len(ids):
+        raise UserError(f"expected unique document ids, got {len(ids) - len(set(ids))} repeated ones")
+    return ids
 
 
 def _check_count(vectors: int, ids: list[str]) -> None:
     if vectors != len(ids):
         raise UserError(f"expected one id for each vector, got {vectors} vectors and {len(ids)} ids")
-
-
-def _check_order(ids: list[str], documents: Corpus | Sequence[Document]) -> None:
-    came = documents.ids if isinstance(documents, Corpus) else [document.id for document in documents]
-    if len(came) != len(ids):
-        raise UserError(f"expected one document for each id, got {len(came)} documents and {len(ids)} ids")
-    for position, (expected, id) in enumerate(zip(ids, came, strict=True)):
-        if expected != id:
-            raise UserError(f"expected documents in the order of the ids, got {id!r} for {expected!r} at {position}")
-
-
-def _write_documents(path: Path, documents: Iterable[Document]) -> tuple[str, np.ndarray, np.ndarray]:
-    """Returns their fingerprint, the same as the corpus they came from, and of each line offset and checksum (n,)."""
-    digest = hashlib.sha256()
-    offsets, checks = [], []
-    with path.open("wb") as file:
-        for document in documents:
-            offsets.append(file.tell())
-            row = {"_id": document.id, "title": document.title, "text": document.text}
-            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-            file.write(line)
-            checks.append(line_check(line))
-            digest.update(frame(document))
-    return digest.hexdigest(), np.array(offsets, dtype=np.int64), np.array(checks, dtype=np.uint64)
 
 
 def _reason(error: Exception) -> str:

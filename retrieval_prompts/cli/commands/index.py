@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
+import shlex
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import AS_SAID, Cache, Device, JsonFile, Model, Overwrite, Trust, with_conventions
+from retrieval_prompts.cli.saving import save_index
 from retrieval_prompts.cli.sources import AS_IT_IS, Documents, Reading, data_folder, loader, with_sources
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
-    from retrieval_prompts.data.beir_folder import Corpus
-    from retrieval_prompts.vectors.index import Index
+    from retrieval_prompts.biencoder import BiEncoder
 
 
 @with_sources
@@ -30,6 +31,9 @@ def index(
     out: Annotated[Path | None, typer.Option(help="the index folder to write")] = None,
     documents: Documents = None,
     reading: Reading = AS_IT_IS,
+    to: Annotated[
+        str | None, typer.Option(help="write vectors and texts into a store: qdrant:PATH#collection, lancedb: ...")
+    ] = None,
     model: Model = None,
     conventions: Conventions = AS_SAID,
     prompts: Annotated[Path | None, typer.Option(help="a prompt folder, when its document side is tuned")] = None,
@@ -58,13 +62,13 @@ def index(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Encode a corpus and build a FAISS index and, beside it, one of its words (BM25), or compare index types
-    (--compare). With prompts for the query side alone the index is that of the frozen model; --compare then searches it
-    with frozen and with tuned queries."""
+    """Encode a corpus and build a FAISS index and, beside it, one of its words (BM25); or write it into a store (--to),
+    where what was cut short goes on; or compare index types (--compare). With prompts for the query side alone the
+    index is that of the frozen model; --compare then searches it with frozen and with tuned queries."""
     if compare:
-        if out is not None:
+        if out is not None or to is not None:
             raise UserError(
-                "--compare writes no index: leave out --out, then index again with the --factory you choose"
+                "--compare writes no index: leave out --out and --to, then index again with the --factory you choose"
             )
         if ef_construction is not None:
             raise UserError("--ef-construction belongs to --out; --compare builds HNSW with FAISS's default")
@@ -89,10 +93,34 @@ def index(
             overwrite,
         )
         return
-    if out is None:
-        raise UserError("pass --out, the index folder to write, or --compare, index types to compare")
+    if out is None and to is None:
+        raise UserError("pass --out, the index folder to write, --to, a store, or --compare, index types to compare")
     if json_file is not None or picture is not None:
         raise UserError("--json and --picture belong to --compare")
+    loaded = loader(model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+
+    def source() -> Path:
+        return data_folder(data, documents, reading, loaded, console.say, cache)
+
+    if to is not None:
+        if (factory, train_size, ef_construction) != ("Flat", None, None):
+            raise UserError("a store has an index of its own; leave out --factory and its options")
+        _to_store(source, loaded, to, out, model, prompts, bm25, cache, overwrite)
+    elif out is not None:
+        options = {"factory": factory, "train_size": train_size, "ef_construction": ef_construction}
+        _build(source, loaded, out, prompts, options | {"gpu": device != "cpu"}, bm25, cache, overwrite)
+
+
+def _build(
+    source: Callable[[], Path],
+    loaded: Callable[[], BiEncoder],
+    out: Path,
+    prompts: Path | None,
+    options: dict[str, Any],
+    bm25: bool,
+    cache: Path | None,
+    overwrite: bool,
+) -> None:
     from retrieval_prompts.files import INDEX
 
     console.claim(out, overwrite=overwrite, holds=INDEX)
@@ -100,43 +128,52 @@ def index(
     from retrieval_prompts.vectors import faiss_index
     from retrieval_prompts.vectors.index import Index
 
-    loaded = loader(model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
-    corpus = load_corpus(data_folder(data, documents, reading, loaded, console.say, cache))
+    corpus = load_corpus(source())
     biencoder = loaded()
-    faiss_index.check(factory, biencoder.tower.dimension)
+    faiss_index.check(options["factory"], biencoder.tower.dimension)
     vectors = biencoder.encode_corpus(corpus, cache)
-    built = Index.build(
-        vectors,
-        corpus,
-        corpus.ids,
-        factory=factory,
-        encoder=biencoder.identity(),
-        train_size=train_size,
-        ef_construction=ef_construction,
-        gpu=device != "cpu",
-    )
-    held = _save(built, corpus, out, bm25, overwrite)
+    built = Index.build(vectors, corpus, corpus.ids, encoder=biencoder.identity(), **options)
+    held = save_index(built, corpus, out, bm25, overwrite)
     console.say(
-        f"{out}: {len(built):,} documents, {factory}, {held}; "
+        f"{out}: {len(built):,} documents, {options['factory']}, {held}; "
         f"{vectors.encoded:,} encoded now, the rest found in the cache"
     )
     console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
 
 
-def _save(built: Index, corpus: Corpus, out: Path, bm25: bool, overwrite: bool) -> str:
-    """Write the index, with the words of its documents if they are wanted and there are any; returns what it holds."""
-    from retrieval_prompts.evaluation.bm25 import NoWords
-    from retrieval_prompts.evaluation.hybrid import WORDS, HybridIndex
+def _to_store(
+    source: Callable[[], Path],
+    loaded: Callable[[], BiEncoder],
+    to: str,
+    out: Path | None,
+    model: str | None,
+    prompts: Path | None,
+    bm25: bool,
+    cache: Path | None,
+    overwrite: bool,
+) -> None:
+    from retrieval_prompts.files import STORED
+    from retrieval_prompts.interop.stores.address import parse
 
-    if bm25:
-        try:
-            HybridIndex.build(built, corpus).save(out, overwrite)
-            size = sum(path.stat().st_size for path in (out / WORDS).iterdir())
-            return f"BM25 ({size:,} bytes)"
-        except NoWords as error:
-            warnings.warn(f"{error}; the index is made without", stacklevel=2)
-    built.save(out, overwrite)
-    return "no BM25"
+    shown = parse(to).shown
+    if out is not None:
+        console.claim(out, overwrite=overwrite, holds=STORED)
+    from retrieval_prompts.data.beir_folder import load_corpus
+    from retrieval_prompts.interop.stores.filling import write
+
+    corpus = load_corpus(source())
+    written = write(loaded(), corpus, to, cache=cache, overwrite=overwrite)
+    console.say(
+        f"{shown}: {len(corpus):,} documents, {written.added:,} written now, {written.there:,} there already; "
+        f"{written.encoded:,} encoded now"
+    )
+    asked = f" --prompts {prompts}" if prompts else f" --model {model}" if model else ""
+    if out is None:
+        console.say(f'next: retrieval-prompts search "a question" --in {shlex.quote(shown)}{asked}')
+        return
+    held = save_index(written.index, corpus, out, bm25, overwrite)
+    console.say(f"{out}: their texts, {held}; the vectors are in the store")
+    console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
 
 
 def _compare(

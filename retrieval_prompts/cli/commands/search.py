@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,8 +29,11 @@ if TYPE_CHECKING:
 
 @with_conventions
 def search(
-    index: Annotated[Path, typer.Argument(help="an index folder")],
-    query: Annotated[str, typer.Argument(help="the question")],
+    index: Annotated[str, typer.Argument(help="an index folder; with --in, the question")],
+    query: Annotated[str | None, typer.Argument(help="the question")] = None,
+    store: Annotated[
+        str | None, typer.Option("--in", help="search a store as it is: qdrant:PATH#collection, lancedb: ...")
+    ] = None,
     prompts: Prompts = None,
     model: Annotated[str | None, typer.Option(help="the model, when it has moved  [default: the index's own]")] = None,
     conventions: Conventions = AS_SAID,
@@ -49,24 +51,27 @@ def search(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Search an index with a question: by its vectors and, where the index holds them, by its words (BM25)."""
+    """Search an index with a question: by its vectors and, where the index holds them, by its words (BM25).
+
+    retrieval-prompts search "a question" --in qdrant:PATH#collection --prompts PROMPTS
+    """
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.evaluation.hybrid import HybridIndex, check_weight
-    from retrieval_prompts.vectors.index import Index
+    from retrieval_prompts.interop.stores.opening import check_found, open_index, over_all
+    from retrieval_prompts.vectors.store import StoreIndex
 
-    if not query.strip():
-        raise UserError("the question is empty; write what you look for in quotes")
+    place, query = _asked(index, query, store)
     check_strength(strength, prompts)
     if bm25_weight is not None:
         check_weight(bm25_weight)
     console.check_outputs(json_file, overwrite=overwrite)
-    opened = Index.open(index)
-    hybrid = None if bm25_weight == 0 else HybridIndex.of(opened, index)
+    folder = open_index(place) if store is None else None
+    hybrid = None if bm25_weight == 0 or folder is None else HybridIndex.of(folder, place)
     if bm25_weight and hybrid is None:
-        raise UserError(f"{index} holds no words for --bm25-weight {bm25_weight:g}; index again without --no-bm25")
-    made_by = opened.manifest["encoder"]
+        raise UserError(f"{place} holds no words for --bm25-weight {bm25_weight:g}; index again without --no-bm25")
+    made_by = folder.manifest["encoder"] if folder is not None else {}
     biencoder = BiEncoder.load(
-        model or made_by["model"],
+        model or made_by.get("model"),
         prompts,
         device=device,
         strength=strength,
@@ -74,9 +79,11 @@ def search(
         **asdict(conventions.or_else(Conventions.recorded(made_by))),
     )
     biencoder.tower.made(made_by)  # words that an older version did not find are left out again
+    tower = biencoder.tower
+    opened = folder if folder is not None else over_all(place, biencoder.identity(), tower.dimension)
     opened.check_encoder(biencoder.identity())
     if biencoder.feedback is not None and biencoder.strength > 0:
-        biencoder.bind(hybrid or HybridIndex.of(opened, index) or opened)
+        biencoder.bind(hybrid or (HybridIndex.of(folder, place) if folder is not None else None) or opened)
     vectors = biencoder.query_vectors([query])
     parameters = {"nprobe": nprobe, "ef_search": ef_search, "k_factor": k_factor}
     weight = 0.0 if hybrid is None else _weight(bm25_weight, biencoder)
@@ -87,18 +94,23 @@ def search(
         scores, ids = hybrid.search([query], vectors, top_k, weight=weight, **parameters)
     if hybrid is None and bm25_weight is None and biencoder.bm25_weight:
         warnings.warn(
-            f"{prompts} asks for BM25 of weight {biencoder.bm25_weight:g}, and {index} holds no words: the ranking is "
+            f"{prompts} asks for BM25 of weight {biencoder.bm25_weight:g}, and {place} holds no words: the ranking is "
             "dense; index again without --no-bm25",
             stacklevel=2,
         )
+    if isinstance(opened, StoreIndex) and opened is not folder:
+        check_found(tower, opened, ids[0], place)
     hits = []
     for score, id in zip(scores[0], ids[0], strict=False):
         document = opened.document(id)
         hits.append({"id": id, "score": score, "title": document.title, "text": document.text})
     if json_file is not None:
         console.write_result(json_file, hits)
-    if str(json_file) == "-":
-        return
+    if str(json_file) != "-":
+        _print(hits, weight)
+
+
+def _print(hits: list[dict[str, Any]], weight: float) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -109,6 +121,18 @@ def search(
         line.append(shown(hit["title"] or hit["id"]), style="bold")
         people.print(line, soft_wrap=True)
         people.print(Text(shown(f"     [{hit['id']}] {_snippet(hit['text'])}")), style="dim", soft_wrap=True)
+
+
+def _asked(index: str, query: str | None, store: str | None) -> tuple[str, str]:
+    """Where to search, and the question. Raises UserError."""
+    if store is not None and query is not None:
+        raise UserError(f"--in names what to search, so {index} is too much; leave it out")
+    place, query = (index, query) if store is None else (store, index)
+    if query is None:
+        raise UserError("expected an index folder and a question, or a question and --in STORE; write it in quotes")
+    if not query.strip():
+        raise UserError("the question is empty; write what you look for in quotes")
+    return place, query
 
 
 def _weight(given: float | None, biencoder: BiEncoder) -> float:

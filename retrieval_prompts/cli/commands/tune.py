@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.experiments.retrieval import RetrievalResult
     from retrieval_prompts.training.training_data import TrainingData
+    from retrieval_prompts.vectors.index import Index
 
 
 @with_settings(TuneSettings)
@@ -50,6 +51,9 @@ def tune(
     conventions: Conventions = AS_SAID,
     split: Annotated[
         str | None, typer.Option(help="split to evaluate on afterwards  [default: test, if there is one]")
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="an index folder of these documents: its vectors are read, none is encoded")
     ] = None,
     also: Also = None,
     report: Report = None,
@@ -87,6 +91,8 @@ def tune(
     from retrieval_prompts.training.training_data import TrainingData
 
     say = console.printer(json_file)
+    stored, made_by = _opened(index)
+    model, conventions = model or made_by.get("model"), conventions.or_else(Conventions.recorded(made_by))
     frozen = loader(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
     folder = data_folder(data, documents, reading, frozen, say, cache)
     dataset, test_held_out = with_test(load(folder, judged=settings.pairs == "labelled"))
@@ -108,7 +114,8 @@ def tune(
         idle = "; --patience has no part in it" if settings.patience is not None else ""
         say(f"too few dev queries to choose by: cross-validation judges, {settings.folds} trainings more{idle}")
     biencoder = frozen()
-    bench = Workbench(biencoder.tower, dataset, cache)
+    biencoder.tower.made(made_by)
+    bench = Workbench(biencoder.tower, dataset, cache, given=stored)
     with Progress("nDCG@10", "frozen") as on_step:
         found = retrieval.tune(biencoder, bench, settings, split=split, out=output, on_step=on_step)
     if found.failed is not None:  # it was warned of
@@ -129,7 +136,15 @@ def tune(
         say(each.sentence())
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"\nprompt folder: {out} ({size / 1000:.1f} kB); {_encoded(found, len(dataset.corpus))}")
-    say(_next(folder, out, model, conventions, found, biencoder))
+    say(_next(folder, out, index, model, conventions, found, biencoder))
+
+
+def _opened(folder: Path | None) -> tuple[Index | None, dict[str, Any]]:
+    """An index, and what made it."""
+    from retrieval_prompts.interop.stores.opening import open_index
+
+    opened = open_index(folder) if folder is not None else None
+    return opened, {} if opened is None else opened.manifest["encoder"]
 
 
 def _encoded(found: RetrievalResult, count: int) -> str:
@@ -147,7 +162,13 @@ def _counts(learned: TrainingData) -> str:
 
 
 def _next(
-    data: Path, out: Path, model: str | None, conventions: Conventions, found: RetrievalResult, biencoder: BiEncoder
+    data: Path,
+    out: Path,
+    index: Path | None,
+    model: str | None,
+    conventions: Conventions,
+    found: RetrievalResult,
+    biencoder: BiEncoder,
 ) -> str:
     """The commands that use what was recommended."""
     assert found.recommendation is not None
@@ -155,7 +176,9 @@ def _next(
     again = "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
     tuned = "tuned" in found.recommendation.system and not found.recommendation.harmful
     with_prompts = f" --prompts {out}" if tuned and "document" in biencoder.prompts else ""
-    search = 'retrieval-prompts search INDEX "a question"' + (f" --prompts {out}" if tuned else "")
+    search = f'retrieval-prompts search {index or "INDEX"} "a question"' + (f" --prompts {out}" if tuned else "")
+    if index is not None and not with_prompts:
+        return f"next:\n  {search}"
     return f"next:\n  retrieval-prompts index {shlex.quote(str(data))} --out INDEX{again}{with_prompts}\n  {search}"
 
 

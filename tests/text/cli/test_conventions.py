@@ -41,7 +41,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["tune", "evaluate", "beir", "index", "search", "export", "convert", "push"])
+@pytest.mark.parametrize("name", ["tune", "evaluate", "beir", "index", "adopt", "search", "export", "convert", "push"])
 def test_every_command_that_loads_a_model_has_them_once(name: str) -> None:
     made = typer.main.get_command(cli.app).commands[name]  # type: ignore[attr-defined]
     options = [option for parameter in made.params for option in parameter.opts]

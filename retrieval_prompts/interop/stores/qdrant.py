@@ -1,0 +1,124 @@
+"""Qdrant: a folder (its local mode) or a server."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.interop.stores.address import Address, Fields
+from retrieval_prompts.interop.stores.common import (
+    check_name,
+    check_place,
+    documents_of,
+    id_field,
+    in_order,
+    kept_open,
+    one_vector,
+    typed,
+)
+
+OWN = uuid.UUID("6f1b7c1e-0d43-5a55-9d4c-3e0a4f5b2a10")  # points that are written here are named by it and their id
+
+
+class Qdrant:
+    """A collection. The id of a document is a field of the payload, or the point's own where there is none."""
+
+    def __init__(self, client: QdrantClient, address: Address, field: str | None, vector: str, measure: str) -> None:
+        self.client, self.name, self.field, self.vector, self.measure = client, address.name, field, vector, measure
+        weakref.finalize(self, client.close)
+        first = self._points(self.client.scroll(self.name, limit=1, with_payload=True)[0])
+        payload = first[0].payload if first else None
+        own = payload[field] if first and field is not None and payload is not None else None
+        self.numbers = isinstance(first[0].id if field is None else own, int) if first else False
+        self.named_by_id = not first or (own is not None and str(first[0].id) == _point(str(own)))
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str]]]:
+        fields: Any = [self.field] if self.field else False
+        asked = [
+            models.QueryRequest(query=vector, using=self.vector or None, limit=k, with_payload=fields)
+            for vector in vectors.tolist()
+        ]
+        found = [answer.points for answer in self.client.query_batch_points(self.name, requests=asked)]
+        scores = [[self._inner(point.score) for point in points] for points in found]
+        return scores, [[self._id(point) for point in points] for points in found]
+
+    def vectors(self, ids: Sequence[str]) -> np.ndarray:
+        found = self._read(ids, with_vectors=[self.vector] if self.vector else True)
+        rows = {self._id(point): point.vector for point in found}
+        return in_order(ids, {id: row[self.vector] if isinstance(row, dict) else row for id, row in rows.items()})
+
+    def documents(self, ids: Sequence[str]) -> list[Document]:
+        return documents_of(ids, {self._id(point): point.payload or {} for point in self._read(ids)})
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        return {self._id(point) for point in self._read(ids)}
+
+    def add(self, vectors: np.ndarray, documents: Sequence[Document]) -> None:
+        field = self.field or "_id"
+        points = [
+            models.PointStruct(
+                id=_point(each.id),
+                vector={self.vector: row} if self.vector else row,
+                payload={field: each.id, "title": each.title, "text": each.text},
+            )
+            for each, row in zip(documents, vectors.tolist(), strict=True)
+        ]
+        self.client.upsert(self.name, points=points, wait=True)
+        self.field = field
+
+    def __len__(self) -> int:
+        return int(self.client.count(self.name, exact=True).count)
+
+    def _read(self, ids: Sequence[str], **options: Any) -> list[Any]:
+        if self.field is None:
+            return self._points(self.client.retrieve(self.name, typed(ids, self.numbers), **options))
+        if self.named_by_id:
+            return self._points(self.client.retrieve(self.name, [_point(id) for id in ids], **options))
+        some = models.MatchAny(any=typed(ids, self.numbers))
+        wanted = models.Filter(must=[models.FieldCondition(key=self.field, match=some)])
+        return self._points(self.client.scroll(self.name, scroll_filter=wanted, limit=len(ids), **options)[0])
+
+    def _points(self, found: Iterable[Any]) -> list[Any]:
+        return list(found)
+
+    def _id(self, point: Any) -> str:
+        return str(point.id if self.field is None else (point.payload or {}).get(self.field))
+
+    def _inner(self, score: float) -> float:
+        return 1 - score * score / 2 if self.measure == "Euclid" else score
+
+
+def open_qdrant(address: Address, fields: Fields) -> Qdrant:
+    """See `opening.open_store`."""
+    check_place(address, make=fields.dimension is not None)
+    remote = "://" in address.place
+    where: dict[str, Any] = {"url": address.place, "api_key": os.environ.get("QDRANT_API_KEY")}
+    client = QdrantClient(**where) if remote else QdrantClient(path=address.place)
+    with kept_open(client.close):
+        if fields.dimension is not None and not client.collection_exists(address.name):
+            size = models.VectorParams(size=fields.dimension, distance=models.Distance.DOT)
+            client.create_collection(address.name, vectors_config=size)
+        check_name(address, [each.name for each in client.get_collections().collections])
+        config: Any = client.get_collection(address.name).config.params.vectors
+        vector, about = "", config
+        if isinstance(config, dict):
+            vector = one_vector(fields.vector, list(config), address)
+            about = config[vector]
+        measure = str(about.distance.value)
+        if measure == "Manhattan":
+            raise UserError(f"{address.shown} compares by {measure}; expected Dot, or Cosine")
+        found = client.scroll(address.name, limit=1, with_payload=True)[0]
+        names = list(found[0].payload or {}) if found else []
+        return Qdrant(client, address, id_field(fields.id, names, address), vector, measure)
+
+
+def _point(id: str) -> str:
+    return str(uuid.uuid5(OWN, id))

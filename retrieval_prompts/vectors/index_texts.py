@@ -1,0 +1,55 @@
+"""The documents of an index folder: ids.json, and title and text in documents.jsonl. Knows no vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.vectors import index_files
+
+
+def check_order(ids: list[str], documents: Corpus | Sequence[Document]) -> None:
+    came = documents.ids if isinstance(documents, Corpus) else [document.id for document in documents]
+    if len(came) != len(ids):
+        raise UserError(f"expected one document for each id, got {len(came)} documents and {len(ids)} ids")
+    for position, (expected, id) in enumerate(zip(ids, came, strict=True)):
+        if expected != id:
+            raise UserError(f"expected documents in the order of the ids, got {id!r} for {expected!r} at {position}")
+
+
+def write(folder: Path, documents: Iterable[Document]) -> str:
+    """Write them into a folder; returns their fingerprint, the same as that of the corpus they came from."""
+    digest = hashlib.sha256()
+    offsets, checks = [], []
+    with (folder / "documents.jsonl").open("wb") as file:
+        for document in documents:
+            offsets.append(file.tell())
+            row = {"_id": document.id, "title": document.title, "text": document.text}
+            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+            file.write(line)
+            checks.append(line_check(line))
+            digest.update(frame(document))
+    np.save(folder / "offsets.npy", np.array(offsets, dtype=np.int64), allow_pickle=False)
+    np.save(folder / "lines.npy", np.array(checks, dtype=np.uint64), allow_pickle=False)
+    return digest.hexdigest()
+
+
+def read(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> tuple[list[str], Corpus | None]:
+    """The ids, and the documents where there are some. Raises as `index_files.check`, and ValueError."""
+    ids = json.loads(index_files.check(folder, manifest))
+    if not isinstance(ids, list):
+        raise ValueError(f"ids.json is no list but {type(ids).__name__}")
+    if manifest["documents"] is None:
+        return ids, None
+    offsets = np.load(folder / "offsets.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
+    checks = np.load(folder / "lines.npy", mmap_mode="r") if "lines.npy" in manifest["files"] else None
+    if len(offsets) != len(ids):
+        raise ValueError(f"{len(offsets)} documents and {len(ids)} ids")
+    return ids, Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets, checks)

@@ -1,0 +1,291 @@
+"""Vector databases, each the real one: vectors that others put there are checked, searched, read and trained on where
+they are; and what is written there by us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from command_line import Command
+from toy_stores import STORES, Shelf, fill, need, server
+
+from retrieval_prompts import BiEncoder, DataWarning, HybridIndex, UserError, adopt, load_corpus
+from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.interop.stores.address import Address, Fields, parse
+from retrieval_prompts.interop.stores.filling import write
+from retrieval_prompts.interop.stores.opening import open_index, open_store
+from retrieval_prompts.vectors.index import Index
+from retrieval_prompts.vectors.store import Store, StoreIndex
+
+QUESTIONS = ["show about copper and river", "lantern and quartz"]
+
+
+@dataclass(frozen=True)
+class World:
+    """A model, its documents and our own index of them."""
+
+    model: Path
+    data: Path
+    biencoder: BiEncoder
+    corpus: Corpus
+    vectors: np.ndarray
+    own: Index
+
+    def ranking(self, index: Index, k: int = 10) -> list[list[str]]:
+        return index.search(self.biencoder.query_vectors(QUESTIONS), k)[1]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    model = tiny.write_model(tmp_path_factory.mktemp("model"))
+    data = tiny.write_data(tmp_path_factory.mktemp("tiny") / "data", dev=True)
+    biencoder, corpus = BiEncoder.load(model, device="cpu"), load_corpus(data)
+    vectors = biencoder.encode_corpus(corpus).array()
+    own = Index.build(vectors, corpus, corpus.ids, encoder=biencoder.identity())
+    return World(model, data, biencoder, corpus, vectors, own)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with server() as uri:
+        yield uri
+
+
+@dataclass(frozen=True)
+class Place:
+    kind: str
+    place: str
+
+    def address(self, name: str = "docs") -> str:
+        return f"{self.kind}:{self.place}#{name}"
+
+
+@pytest.fixture(params=STORES)
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A place where nothing is yet."""
+    need(request.param)
+    if request.param == "pgvector":
+        return Place("pgvector", request.getfixturevalue("postgres"))
+    return Place(request.param, str(tmp_path / ("store.db" if request.param == "milvus" else "store")))
+
+
+@pytest.fixture
+def filled(empty: Place, world: World) -> Place:
+    fill(empty.kind, empty.place, world.corpus.ids, world.vectors, [document.content for document in world.corpus])
+    return empty
+
+
+def close(index: Index) -> None:
+    """Qdrant and Milvus lock their files."""
+    client = getattr(index.vectors, "client", None) or getattr(index.vectors, "connection", None)
+    if client is not None:
+        client.close()
+
+
+def test_a_store_ranks_as_our_own_index(filled: Place, world: World, tmp_path: Path) -> None:
+    adopted = adopt(world.biencoder, filled.address(), world.corpus)
+    index = adopted.index
+    assert isinstance(index.vectors, Store)
+    assert adopted.check.documents == 40
+    assert world.ranking(index) == world.ranking(world.own)
+    ours, theirs = (each.search(world.biencoder.query_vectors(QUESTIONS), 10)[0] for each in (world.own, index))
+    assert theirs == pytest.approx(ours, abs=1e-5)
+    places = np.array([3, 39, 3])
+    assert index.vectors_at(places) == pytest.approx(world.vectors[places], abs=1e-6)
+    assert index.scores_at(world.vectors[0], places) == pytest.approx(
+        world.vectors[places] @ world.vectors[0], abs=1e-5
+    )
+    HybridIndex.build(index, world.corpus).save(tmp_path / "index")
+    close(index)
+    assert not (tmp_path / "index" / "index.faiss").exists()
+    again = open_index(tmp_path / "index")
+    hybrid, expected = HybridIndex.of(again, tmp_path / "index"), HybridIndex.build(world.own, world.corpus)
+    assert hybrid is not None
+    vectors = world.biencoder.query_vectors(QUESTIONS)
+    found, wanted = (each.search(QUESTIONS, vectors, 10, weight=0.5) for each in (hybrid, expected))
+    assert found[1] == wanted[1]
+    assert again.document("d7").content == world.corpus[7].content
+    close(again)
+
+
+def test_vectors_in_a_store_are_checked(filled: Place, world: World, tmp_path: Path) -> None:
+    texts = ["x"] * 40
+    other = Place(filled.kind, filled.place if filled.kind == "pgvector" else str(tmp_path / "other.db"))
+    fill(other.kind, other.place, world.corpus.ids, world.vectors[::-1], texts)
+    with pytest.raises(UserError, match="they stand in another order than the ids or texts: reversed"):
+        adopt(world.biencoder, other.address(), world.corpus)
+
+
+def test_writing_goes_on_where_it_stopped(empty: Place, world: World, tmp_path: Path) -> None:
+    address = empty.address("written")
+    half = write(world.biencoder, world.corpus.only(world.corpus.ids[:25]), address, cache=tmp_path / "cache")
+    assert (half.added, half.there) == (25, 0)
+    close(half.index)
+    whole = write(world.biencoder, world.corpus, address, cache=tmp_path / "cache")
+    assert (whole.added, whole.there) == (15, 25)
+    assert len(whole.index.vectors) == 40
+    assert world.ranking(whole.index) == world.ranking(world.own)
+    store: Any = whole.index.vectors
+    assert store.documents(["d3", "d38"]) == [world.corpus[3], world.corpus[38]]
+    with pytest.raises(KeyError, match="nobody"):
+        store.vectors(["d1", "nobody"])
+    assert store.known(["d1", "nobody", "o'brien"]) == {"d1"}
+    store.add(np.roll(world.vectors[:1], 1, axis=1), [world.corpus[0]])
+    with pytest.raises(UserError, match=r"has other vectors under 1 of the ids from d0 to d39 \(d0\); "):
+        write(world.biencoder, world.corpus, store, cache=tmp_path / "cache")
+    again = write(world.biencoder, world.corpus, store, cache=tmp_path / "cache", overwrite=True)
+    assert (again.added, again.there) == (1, 39)
+    assert len(store) == 40
+    assert world.ranking(again.index) == world.ranking(world.own)
+    close(again.index)
+
+
+def test_what_is_not_there(filled: Place, world: World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no (table )?nothing"):
+        open_store(filled.address("nothing"))
+    with pytest.raises(UserError, match=r"has no field of vectors other|has no field other"):
+        open_store(filled.address(), Fields(vector="other", id="other"))
+    if filled.kind != "pgvector":
+        with pytest.raises(UserError, match="does not exist"):
+            open_store(Address(filled.kind, str(tmp_path / "gone"), "docs"))
+
+
+# --- a store of one's own -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(world: World) -> Shelf:
+    return Shelf(dict(zip(world.corpus.ids, world.vectors, strict=True)))
+
+
+def test_a_store_of_ones_own(world: World, shelf: Shelf, tmp_path: Path) -> None:
+    adopted = adopt(world.biencoder, shelf, world.corpus)
+    assert world.ranking(adopted.index) == world.ranking(world.own)
+    adopted.index.save(tmp_path / "index")
+    with pytest.raises(UserError, match="is of a store of your own"):
+        open_index(tmp_path / "index")
+    with pytest.raises(UserError, match=r"open it with retrieval_prompts\.interop\.stores"):
+        Index.open(tmp_path / "index")
+    assert world.ranking(StoreIndex.open_over(tmp_path / "index", shelf)) == world.ranking(world.own)
+
+
+def test_feedback_prompts_read_a_store(world: World, shelf: Shelf) -> None:
+    import torch
+
+    from retrieval_prompts.prompts.feedback import Start
+
+    reading = BiEncoder.load(world.model, device="cpu")
+    start = Start(torch.eye(32) * 0.1, torch.zeros(32))
+    reading.attach("query", length=2, encoder="feedback", feedback=3, feedback_bm25=0.0, start=start)
+    expected = reading.bind(world.own).query_vectors(QUESTIONS)
+    found = reading.bind(adopt(world.biencoder, shelf, world.corpus).index).query_vectors(QUESTIONS)
+    assert found == pytest.approx(expected, abs=1e-6)
+    open_ended = StoreIndex.over(shelf, None, encoder=reading.identity(), dimension=32)
+    assert reading.bind(open_ended).query_vectors(QUESTIONS) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_store_without_texts_for_all(world: World, shelf: Shelf) -> None:
+    some = world.corpus.only(world.corpus.ids[:30])
+    with pytest.warns(DataWarning, match="the store: 10 of 40 vectors have no text, and are not shown"):
+        index = adopt(world.biencoder, shelf, some).index
+    wanted = [[id for id in row if id in set(some.ids)][:5] for row in world.ranking(world.own, 40)]
+    assert world.ranking(index, 5) == wanted
+
+
+def test_a_store_that_ranks_otherwise(world: World) -> None:
+    class Distances(Shelf):
+        def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, list[list[str]]]:
+            scores, ids = super().search(vectors, k)
+            return 1 - scores, ids
+
+    with pytest.raises(
+        UserError, match=r"the store's scores are not inner products: -0\.0000 for 'd0', where it is 1\.0"
+    ):
+        adopt(world.biencoder, Distances(dict(zip(world.corpus.ids, world.vectors, strict=True))), world.corpus)
+
+
+def test_a_store_of_another_dimension(world: World, shelf: Shelf) -> None:
+    class Wide(Shelf):
+        def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, list[list[str]]]:
+            return np.ones((1, 1)), [["d0"]]
+
+    wide = Wide({id: np.tile(row, 2) for id, row in shelf.rows.items()})
+    with pytest.raises(UserError, match="the store's vectors have 64 dimensions, and the model's 32"):
+        adopt(world.biencoder, wide, world.corpus)
+
+
+# --- addresses and the command --------------------------------------------------------------------------------------
+
+
+def test_addresses() -> None:
+    assert parse("qdrant:a/b#c") == Address("qdrant", "a/b", "c")
+    assert parse("pgvector:postgresql://me:secret@host/db#t").shown == "pgvector:postgresql://me@host/db#t"
+    for text in ("qdrant:a", "qdrant:#c", "other:a#b"):
+        with pytest.raises(UserError, match="expected the address of a store as KIND:PLACE#NAME"):
+            parse(text)
+
+
+def test_a_client_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "qdrant_client", None)
+    monkeypatch.delitem(sys.modules, "retrieval_prompts.interop.stores.qdrant", raising=False)
+    with pytest.raises(UserError, match=r'^qdrant needs its client: pip install "retrieval-prompts\[qdrant\]"'):
+        open_store("qdrant:somewhere#docs")
+
+
+def test_the_commands(command: Command, world: World, tmp_path: Path) -> None:
+    need("qdrant")
+    fill("qdrant", str(tmp_path / "db"), world.corpus.ids, world.vectors, [each.content for each in world.corpus])
+    address, base = f"qdrant:{tmp_path / 'db'}#docs", ("--model", world.model, "--device", "cpu")
+    done = command("adopt", address, "--texts", world.data, "--out", tmp_path / "index", *base)
+    assert done.code == 0, done.err
+    assert "40 documents, Qdrant, BM25 (" in done.out
+    assert sorted(path.name for path in (tmp_path / "index").iterdir()) == [
+        "bm25",
+        "documents.jsonl",
+        "ids.json",
+        "lines.npy",
+        "manifest.json",
+        "offsets.npy",
+    ]
+    assert command("verify", tmp_path / "index").out.endswith(": index, sound\n")
+    expected = world.ranking(world.own)[0]
+    by_folder = command("search", tmp_path / "index", QUESTIONS[0], "--bm25-weight", 0, "--json", "-", *base)
+    assert [hit["id"] for hit in by_folder.json] == expected, by_folder.err
+    assert by_folder.json[0]["title"] == world.own.document(expected[0]).title
+    direct = command("search", QUESTIONS[0], "--in", address, "--json", "-", *base)
+    assert [hit["id"] for hit in direct.json] == expected, direct.err
+    assert direct.json[0]["text"] == world.own.document(expected[0]).content
+    again = command("adopt", address, "--texts", world.data, "--out", tmp_path / "index", "--overwrite", *base)
+    assert again.code == 0, again.err
+    written = f"qdrant:{tmp_path / 'own'}#docs"
+    for added in (40, 0):
+        done = command("index", world.data, "--to", written, *base)
+        assert done.code == 0, done.err
+        assert f"40 documents, {added} written now, {40 - added} there already" in done.out
+    assert [
+        hit["id"] for hit in command("search", QUESTIONS[0], "--in", written, "--json", "-", *base).json
+    ] == expected
+
+
+def test_a_direct_search_is_checked_too(command: Command, world: World, tmp_path: Path) -> None:
+    need("lancedb")
+    base = ("--model", world.model, "--device", "cpu")
+    texts = [each.content for each in world.corpus]
+    fill("lancedb", str(tmp_path / "wrong"), world.corpus.ids, world.vectors[::-1], texts)
+    fill("lancedb", str(tmp_path / "bare"), world.corpus.ids, world.vectors, [""] * 40)
+    wrong = command("search", QUESTIONS[0], "--in", f"lancedb:{tmp_path / 'wrong'}#docs", *base)
+    assert wrong.code == 2
+    assert "are not what" in wrong.err
+    bare = command("search", QUESTIONS[0], "--in", f"lancedb:{tmp_path / 'bare'}#docs", *base)
+    assert bare.code == 0, bare.err
+    assert "holds no texts, so nobody can tell here whether" in bare.err
+    both = command("search", tmp_path, QUESTIONS[0], "--in", f"lancedb:{tmp_path / 'bare'}#docs", *base)
+    assert "is too much; leave it out" in both.err
+    assert "expected an index folder and a question" in command("search", tmp_path).err
