@@ -26,7 +26,17 @@ import numpy as np
 from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import INDEX, check_seal, digest, inside, new_folder, read_json, sealed, write_json
+from retrieval_prompts.files import (
+    INDEX,
+    check_seal,
+    digest,
+    inside,
+    new_folder,
+    read_json,
+    sealed,
+    unreplaced,
+    write_json,
+)
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.vectors import faiss_index, index_files
 from retrieval_prompts.vectors.faiss_index import Vectors
@@ -140,9 +150,13 @@ class Index:
         GPUs, if FAISS sees any and has the index's type for them.
 
         Raises UserError that names the folder if it is no index, has another format, or is damaged: vectors, ids and
-        offsets are compared with their checksums (see `index_files`). A text is compared when it is read.
+        offsets are compared with their checksums (see `index_files`). A text is compared when it is read. An index that
+        another run replaces stays as it was opened.
         """
-        folder = Path(folder)
+        return unreplaced(Path(folder), lambda: cls._open(Path(folder), mmap, gpu))
+
+    @classmethod
+    def _open(cls, folder: Path, mmap: bool, gpu: bool) -> Index:
         if not (folder / "manifest.json").is_file():
             raise UserError(
                 f"{folder} is not an index folder: it has no manifest.json; make one with Index.build and save"
@@ -162,7 +176,7 @@ class Index:
             if manifest["documents"] is not None:
                 offsets = np.load(folder / "offsets.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
                 checks = np.load(folder / "lines.npy", mmap_mode="r") if "lines.npy" in manifest["files"] else None
-                documents = Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets, checks)
+                documents = Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets, checks).hold()
                 if len(offsets) != len(ids):
                     raise ValueError(f"{len(offsets)} documents and {len(ids)} ids")
             came_shape, expected = (vectors.ntotal, vectors.d), (manifest["count"], manifest["dimension"])

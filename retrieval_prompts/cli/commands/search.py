@@ -26,6 +26,8 @@ from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
+    from retrieval_prompts.evaluation.hybrid import HybridIndex
+    from retrieval_prompts.vectors.index import Index
 
 
 @with_conventions
@@ -52,7 +54,7 @@ def search(
     """Search an index with a question: by its vectors and, where the index holds them, by its words (BM25)."""
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.evaluation.hybrid import HybridIndex, check_weight
-    from retrieval_prompts.vectors.index import Index
+    from retrieval_prompts.files import unreplaced
 
     if not query.strip():
         raise UserError("the question is empty; write what you look for in quotes")
@@ -60,8 +62,7 @@ def search(
     if bm25_weight is not None:
         check_weight(bm25_weight)
     console.check_outputs(json_file, overwrite=overwrite)
-    opened = Index.open(index)
-    hybrid = None if bm25_weight == 0 else HybridIndex.of(opened, index)
+    opened, hybrid = unreplaced(index, lambda: _open(index, words=bm25_weight != 0))
     if bm25_weight and hybrid is None:
         raise UserError(f"{index} holds no words for --bm25-weight {bm25_weight:g}; index again without --no-bm25")
     made_by = opened.manifest["encoder"]
@@ -76,7 +77,7 @@ def search(
     biencoder.tower.made(made_by)  # words that an older version did not find are left out again
     opened.check_encoder(biencoder.identity())
     if biencoder.feedback is not None and biencoder.strength > 0:
-        biencoder.bind(hybrid or HybridIndex.of(opened, index) or opened)
+        biencoder.bind(hybrid or HybridIndex.open(index) or opened)
     vectors = biencoder.query_vectors([query])
     parameters = {"nprobe": nprobe, "ef_search": ef_search, "k_factor": k_factor}
     weight = 0.0 if hybrid is None else _weight(bm25_weight, biencoder)
@@ -109,6 +110,15 @@ def search(
         line.append(shown(hit["title"] or hit["id"]), style="bold")
         people.print(line, soft_wrap=True)
         people.print(Text(shown(f"     [{hit['id']}] {_snippet(hit['text'])}")), style="dim", soft_wrap=True)
+
+
+def _open(folder: Path, *, words: bool) -> tuple[Index, HybridIndex | None]:
+    """An index, and the same with the words that it holds, if they are wanted."""
+    from retrieval_prompts.evaluation.hybrid import HybridIndex
+    from retrieval_prompts.vectors.index import Index
+
+    opened = Index.open(folder)
+    return opened, HybridIndex.of(opened, folder) if words else None
 
 
 def _weight(given: float | None, biencoder: BiEncoder) -> float:
