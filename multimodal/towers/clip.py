@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from multimodal.towers.text import TextTower
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.files import check_readable
 from retrieval_prompts.towers.fingerprint import digest
 
 EMBEDDED = Path(__file__).parent.parent / "small_clip"
@@ -153,6 +154,8 @@ def load_clip(
     import open_clip
 
     place = _locate(model, pretrained, quick_gelu)
+    if (folder := Path(place.source.removeprefix("local-dir:"))).is_dir():
+        check_readable(folder)
     # Its "no pretrained weights" and download chatter goes through the root logger
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)

@@ -118,8 +118,14 @@ def _index(folder: Path) -> bool:
 def _runs(folder: Path) -> bool:
     from retrieval_prompts.files import check_all_listed, check_seal, read_json
 
-    result = read_json(folder / "results.json")
-    sealed = check_seal(folder / "results.json", result if isinstance(result, dict) else {})
+    read = read_json(folder / "results.json")
+    result = read if isinstance(read, dict) else {}
+    sealed = check_seal(folder / "results.json", result)
+    datasets = result.get("datasets")  # of a benchmark
+    for name, found in datasets.items() if isinstance(datasets, dict) else ():
+        for system in found.get("systems", ()) if isinstance(found, dict) else ():
+            if not any((folder / f"{name}.{system}{ending}").is_file() for ending in RANKED):
+                raise UserError(f"results.json has {system} on {name}, whose run is not there")
     return check_all_listed(folder, [f"*{ending}" for ending in RANKED]) and sealed
 
 
@@ -167,5 +173,6 @@ FOLDERS: tuple[tuple[str, str, Check], ...] = (
     ("adapter_config.json", "PEFT adapter", _all_listed),
     ("adapter_model.safetensors", "PEFT adapter", _all_listed),
     ("results.json", RUNS, _runs),
+    ("table.md", RUNS, _runs),  # of a benchmark, whose results.json is gone
     ("SHA256SUMS", RUNS, _all_listed),
 )

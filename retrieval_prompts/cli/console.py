@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -96,6 +96,40 @@ def lock(*files: Path | None) -> None:
         if path is not None and str(path) != "-":
             check_place(path)
             hold(locked(path))
+
+
+@contextmanager
+def together(*outputs: Path | None) -> Iterator[None]:
+    """Several outputs are written while the block runs. Where it does not come to its end, a hidden file beside the
+    first says so, and the same command makes all of them anew; see `cut_short`."""
+    from retrieval_prompts.files import write_json
+
+    named = _named(outputs)
+    if len(named) > 1:
+        write_json(_unfinished(named), named)
+    yield
+    if len(named) > 1:
+        _unfinished(named).unlink(missing_ok=True)
+
+
+def cut_short(*outputs: Path | None) -> bool:
+    """Whether a run that was to write these very outputs ended between them, so that they may be replaced."""
+    from retrieval_prompts.files import read_json
+
+    named = _named(outputs)
+    try:
+        return len(named) > 1 and read_json(_unfinished(named)) == named
+    except (UserError, OSError):
+        return False
+
+
+def _named(outputs: tuple[Path | None, ...]) -> list[str]:
+    return [os.path.abspath(path) for path in outputs if path is not None and str(path) != "-"]
+
+
+def _unfinished(named: list[str]) -> Path:
+    first = Path(named[0])
+    return first.with_name(f".{first.name}.unfinished")
 
 
 def missing(json_file: Path | None, *files: Path | None) -> list[Path]:

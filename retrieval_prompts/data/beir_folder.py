@@ -9,11 +9,13 @@ be chunks of documents: "metadata": {"document": "the id of the document"}. Form
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
+import weakref
 from array import array
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from retrieval_prompts.data.groups import Groups
 from retrieval_prompts.data.judgements import Qrels, parse_qrels
 from retrieval_prompts.data.lines import characters, json_object, json_rows, read_at, string
 from retrieval_prompts.errors import DataWarning, UserError, few
+
+LINE = 1 << 13  # bytes that are read at once where a line begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,17 @@ class Corpus:
         None where each is a document."""
         self.path, self.ids, self.fingerprint, self.groups = path, ids, fingerprint, groups
         self._texts, self._checks = texts, checks
+        self._held: int | None = None  # the open file
+
+    def hold(self) -> Corpus:
+        """Keep the file open from here on, where the system can: another may then take its name. Returns self."""
+        if hasattr(os, "pread"):
+            self._held = os.open(self.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._held)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_held": None}  # of another process, or of a copy that lives longer
 
     @classmethod
     def open(cls, path: Path | str) -> Corpus:
@@ -168,21 +183,17 @@ class Corpus:
         if not isinstance(self._texts, np.ndarray):
             yield from self._texts[start:stop]
         elif start < stop:
+            offsets = map(int, self._texts[start:stop])
+            lines = _lines_of(self.path, offsets) if self._held is None else map(partial(_line_of, self._held), offsets)
             try:
-                with self.path.open("rb") as file:
-                    at = -1
-                    for position in range(start, stop):
-                        if (offset := int(self._texts[position])) != at:  # behind blank lines, and repeated ones
-                            file.seek(offset)
-                        line = file.readline()
-                        at = offset + len(line)
-                        where = f"{self.path}, document {position}"
-                        document = _document(json_object(line.decode(), where), where)
-                        if document.id != self.ids[position]:
-                            raise ValueError(f"found {document.id!r} where {self.ids[position]!r} was")
-                        if self._checks is not None and line_check(line) != self._checks[position]:
-                            raise ValueError(f"the line of {document.id!r} is not the one that was written")
-                        yield document
+                for position, line in enumerate(lines, start):
+                    where = f"{self.path}, document {position}"
+                    document = _document(json_object(line.decode(), where), where)
+                    if document.id != self.ids[position]:
+                        raise ValueError(f"found {document.id!r} where {self.ids[position]!r} was")
+                    if self._checks is not None and line_check(line) != self._checks[position]:
+                        raise ValueError(f"the line of {document.id!r} is not the one that was written")
+                    yield document
             except (OSError, ValueError) as error:
                 raise UserError(f"{self.path} changed after it was opened; open it again ({error})") from None
 
@@ -395,6 +406,29 @@ def _of_documents(grades: dict[str, int], corpus: Corpus) -> dict[str, int]:
         first = corpus.stands_for(id) or id
         found[first] = max(grade, found.get(first, grade))
     return found
+
+
+def _lines_of(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
+    """The lines of a file that begin there."""
+    with path.open("rb") as file:
+        at = -1
+        for offset in offsets:
+            if offset != at:  # behind blank lines, and repeated ones
+                file.seek(offset)
+            line = file.readline()
+            at = offset + len(line)
+            yield line
+
+
+def _line_of(handle: int, offset: int) -> bytes:
+    """The line of an open file that begins there; threads share the file."""
+    line = b""
+    while part := os.pread(handle, LINE, offset + len(line)):
+        head, end, _ = part.partition(b"\n")
+        line += head + end
+        if end:
+            break
+    return line
 
 
 def _existing_folder(folder: Path | str) -> Path:

@@ -24,6 +24,7 @@ from retrieval_prompts.data.groups import best_passages
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.bm25 import BM25Index, best_positions
+from retrieval_prompts.files import unreplaced
 from retrieval_prompts.vectors.index import Index
 
 WORDS = "bm25"  # the folder in an index folder
@@ -73,7 +74,8 @@ class HybridIndex:
     @classmethod
     def open(cls, folder: Path | str, **options: bool) -> HybridIndex | None:
         """What `save` wrote; None for an index without words. Raises UserError as `Index.open`, with its options."""
-        return cls.of(Index.open(folder, **options), folder, mmap=options.get("mmap", True))
+        mmap = options.get("mmap", True)
+        return unreplaced(Path(folder), lambda: cls.of(Index.open(folder, **options), folder, mmap=mmap))
 
     @classmethod
     def of(cls, index: Index, folder: Path | str, mmap: bool = True) -> HybridIndex | None:

@@ -31,7 +31,7 @@ from retrieval_prompts.experiments.benchmark_dataset import (
     DatasetRecord,
 )
 from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.files import locked, sweep, write_bytes
+from retrieval_prompts.files import list_digest, locked, sweep, write_bytes
 from retrieval_prompts.vectors import faiss_index
 
 if TYPE_CHECKING:
@@ -189,9 +189,13 @@ def write_tables(out: Path, result: BenchmarkResult) -> None:
     if unseen:
         again, fewer = _table(unseen)
         text += f"\nOnly the queries whose relevant documents no training query has\n\n{tables.markdown(fewer, again)}"
-    write_bytes(out / "table.md", text.encode())
-    write_bytes(out / "table.tex", tables.latex(rows, header).encode())
-    write_bytes(out / "table.csv", tables.csv(rows, header).encode())
+    for name, words in (
+        ("table.md", text),
+        ("table.tex", tables.latex(rows, header)),
+        ("table.csv", tables.csv(rows, header)),
+    ):
+        write_bytes(out / name, words.encode())
+        list_digest(out / name)
 
 
 def headline_table(result: BenchmarkResult) -> Table:

@@ -25,10 +25,11 @@ from retrieval_prompts.files.paths import (
     Kind,
     check_output,
     check_place,
+    check_readable,
     default_cache,
     inside,
 )
-from retrieval_prompts.files.writing import new_folder, output, read_json, sweep, write_bytes, write_json
+from retrieval_prompts.files.writing import new_folder, output, read_json, sweep, unreplaced, write_bytes, write_json
 
 __all__ = [
     "ADAPTER",
@@ -45,6 +46,7 @@ __all__ = [
     "check_listed",
     "check_output",
     "check_place",
+    "check_readable",
     "check_seal",
     "default_cache",
     "digest",
@@ -59,6 +61,7 @@ __all__ = [
     "read_json",
     "sealed",
     "sweep",
+    "unreplaced",
     "write_bytes",
     "write_json",
 ]

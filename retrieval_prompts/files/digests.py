@@ -70,8 +70,9 @@ def list_digest(path: Path, content: bytes | None = None) -> None:
     from retrieval_prompts.files.writing import write_bytes
 
     value = digest(path) if content is None else hashlib.sha256(content).hexdigest()
-    lines = [line for line in _lines(path.parent) if not ((found := LINE.fullmatch(line)) and found[2] == path.name)]
-    text = "".join(f"{line}\n" for line in [*lines, f"{value}  {path.name}"])
+    lines, new = [line for line in _lines(path.parent) if line], f"{value}  {path.name}"
+    own = [line for line in lines if (found := LINE.fullmatch(line)) and found[2] == path.name]
+    text = "".join(f"{new if line in own else line}\n" for line in (lines if own else [*lines, new]))
     write_bytes(path.parent / SUMS, text.encode("utf-8", "surrogateescape"))
 
 

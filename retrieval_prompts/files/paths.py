@@ -95,6 +95,13 @@ def check_place(path: Path) -> None:
         raise UserError(f"{path} cannot be written: {parent} is not a folder that you may write to")
 
 
+def check_readable(folder: Path) -> None:
+    """Raises UserError that names the first file of a folder which may not be read: libraries say anything of one."""
+    for path in folder.rglob("*"):
+        if not os.access(path, os.R_OK):
+            raise UserError(f"{path} may not be read; ask its owner for the permission")
+
+
 def _check_kind(path: Path, holds: Kind) -> None:
     if path.is_dir() and not any(path.iterdir()):
         return

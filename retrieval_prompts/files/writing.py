@@ -11,9 +11,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files.locks import locked
@@ -25,6 +25,7 @@ with contextlib.suppress(ImportError):
 
 NEW, OLD = "new-", "old-"  # how names of temporary files go on after ".NAME."
 EXCHANGE = 2  # of Linux's renameat2
+Read = TypeVar("Read")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -62,6 +63,28 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist") from None
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of thousands of digits, too deep
         raise UserError(f"{path} is not valid JSON ({error})") from None
+
+
+def unreplaced(folder: Path, read: Callable[[], Read]) -> Read:
+    """What is read of a folder; once more where another run replaced the folder meanwhile, and so the reading failed.
+
+    What is kept open of a folder stays whole, for that is the old one.
+    """
+    while True:
+        before = _which(folder)
+        try:
+            return read()
+        except UserError:
+            if _which(folder) == before:
+                raise
+
+
+def _which(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def sweep(folder: Path, of: str = "") -> None:
@@ -187,8 +210,11 @@ def _recover(path: Path) -> None:
 def _sync_tree(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
-            with (Path(place) / name).open("rb") as file:
+            path = Path(place) / name
+            with path.open("rb") as file:
                 os.fsync(file.fileno())
+            if path.stat().st_mode & 0o777 == 0o600:  # of a library's temporary file; others may not read it
+                path.chmod(0o666 & ~_umask())
         _sync_folder(Path(place))
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.errors import DataWarning, UserError, first_line, out_of_memory
+from retrieval_prompts.files import check_all_listed, check_readable, listed
 from retrieval_prompts.towers.conventions import SIMILARITIES, Conventions, adopt, words_of
 from retrieval_prompts.towers.fingerprint import digest
 from retrieval_prompts.towers.tokenizer import choose_padding, guard, stand_in
@@ -251,10 +252,14 @@ def load_tower(
 
     A Hugging Face encoder that is no sentence-transformers model gets mean pooling, as sentence-transformers does.
     What is assumed of a model that does not say it is warned of (DataWarning); `conventions` say it (see `TextTower`).
-    Raises UserError when there is no such model.
+    Raises UserError when there is no such model, or it was changed since `export` wrote it.
     """
     name = str(model)
     source = locate(name)
+    if Path(source).is_dir():
+        check_readable(Path(source))
+        if "modules.json" in listed(Path(source)):  # as `export` writes it
+            check_all_listed(Path(source))
     from sentence_transformers import SentenceTransformer
 
     try:

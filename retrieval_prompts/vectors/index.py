@@ -28,7 +28,17 @@ from retrieval_prompts.data.beir_folder import Corpus, Document
 from retrieval_prompts.data.groups import rank_documents
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import INDEX, check_seal, digest, inside, new_folder, read_json, sealed, write_json
+from retrieval_prompts.files import (
+    INDEX,
+    check_seal,
+    digest,
+    inside,
+    new_folder,
+    read_json,
+    sealed,
+    unreplaced,
+    write_json,
+)
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.vectors import faiss_foreign, faiss_index, index_texts
 from retrieval_prompts.vectors.faiss_index import Vectors
@@ -154,9 +164,13 @@ class Index:
         GPUs, if FAISS sees any and has the index's type for them.
 
         Raises UserError that names the folder if it is no index, has another format, or is damaged: vectors, ids and
-        offsets are compared with their checksums (see `index_files`). A text is compared when it is read.
+        offsets are compared with their checksums (see `index_files`). A text is compared when it is read. An index that
+        another run replaces stays as it was opened.
         """
-        folder = Path(folder)
+        return unreplaced(Path(folder), lambda: cls._open(Path(folder), mmap, gpu))
+
+    @classmethod
+    def _open(cls, folder: Path, mmap: bool, gpu: bool) -> Index:
         manifest = read_manifest(folder)
         if "store" in manifest:
             raise UserError(

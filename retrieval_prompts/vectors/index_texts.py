@@ -52,4 +52,4 @@ def read(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> tuple[list[st
     checks = np.load(folder / "lines.npy", mmap_mode="r") if "lines.npy" in manifest["files"] else None
     if len(offsets) != len(ids):
         raise ValueError(f"{len(offsets)} documents and {len(ids)} ids")
-    return ids, Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets, checks)
+    return ids, Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets, checks).hold()

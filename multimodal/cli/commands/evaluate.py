@@ -68,6 +68,7 @@ def evaluate(
     from retrieval_prompts.files import RUNS
 
     console.lock(run, json_file, report)
+    overwrite = overwrite or console.cut_short(json_file, report, run)
     console.check_outputs(json_file, overwrite=overwrite)
     if run is not None:
         console.claim(run, overwrite=overwrite, holds=RUNS)
@@ -109,15 +110,16 @@ def evaluate(
         )
         frozen = None if classifiers else load_clip(model, pretrained, device=device, quick_gelu=quick_gelu)
         result = protocols.evaluate(how, loaded, classifiers, clip=frozen, **options)
-    if json_file is not None:
-        console.write_result(json_file, result.to_json())
-    say_result(say, result)
-    if run is not None:
-        write_runs(run, result, overwrite=overwrite)
-        say(f"runs: {run}")
-    if report is not None:
-        write_page(report, result, overwrite=overwrite)
-        say(f"report: {report}")
+    with console.together(json_file, report, run):
+        if json_file is not None:
+            console.write_result(json_file, result.to_json())
+        say_result(say, result)
+        if run is not None:
+            write_runs(run, result, overwrite=overwrite)
+            say(f"runs: {run}")
+        if report is not None:
+            write_page(report, result, overwrite=overwrite)
+            say(f"report: {report}")
 
 
 def _captions(

@@ -64,7 +64,8 @@ def beir(
     from retrieval_prompts.files import locked
 
     say = console.printer(json_file)
-    console.check_outputs(json_file, report, overwrite=overwrite)
+    replace = overwrite or console.cut_short(json_file, report)
+    console.check_outputs(json_file, report, overwrite=replace)
     console.hold(locked(out / "results.json"))
     if not tune and (of_prompts := sorted(set(given) - {"seed"})):
         raise UserError(f"--{of_prompts[0]} is that of prompts which are tuned; pass --tune as well")
@@ -91,13 +92,14 @@ def beir(
     conventions = conventions.or_else(_recorded(prompts, expand(names)))
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
     result = run(biencoder, names, data_dir, out, settings, cache=cache, overwrite=overwrite, on_system=on_system)
-    if report is not None:
-        from retrieval_prompts.report.assemble import benchmark_report
-        from retrieval_prompts.report.page import write_report
+    with console.together(json_file, report):
+        if report is not None:
+            from retrieval_prompts.report.assemble import benchmark_report
+            from retrieval_prompts.report.page import write_report
 
-        write_report(report, benchmark_report(result, out, data_dir, biencoder, cache), overwrite=overwrite)
-    if json_file is not None:
-        console.write_result(json_file, result.to_json())
+            write_report(report, benchmark_report(result, out, data_dir, biencoder, cache), overwrite=replace)
+        if json_file is not None:
+            console.write_result(json_file, result.to_json())
     _say(say, result)
     say(f"\n{out / 'results.json'}, {out / 'table.md'} (.csv, .tex)" + (f", {report}" if report else ""))
 

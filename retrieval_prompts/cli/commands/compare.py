@@ -71,7 +71,9 @@ def compare(
     """
     from retrieval_prompts.files import write_bytes
 
-    console.check_outputs(json_file, per_query, markdown, latex, report, overwrite=overwrite)
+    outputs = (json_file, per_query, markdown, latex, report)
+    overwrite = overwrite or console.cut_short(*outputs)
+    console.check_outputs(*outputs, overwrite=overwrite)
     from retrieval_prompts.evaluation import comparison_words, tables
     from retrieval_prompts.evaluation.comparison import average, corrected
     from retrieval_prompts.evaluation.metrics import parse_metric
@@ -99,28 +101,29 @@ def compare(
     sentences, notes = comparison_words.words(compared, averages, systems, matters / 100, correction)
     say = console.printer(json_file)
     _say(say, compared, systems, shown, [*sentences, *(f"note: {note}" for note in notes)])
-    if json_file is not None:
-        found = {
-            "a": {"name": systems[0], "run": run_a},
-            "b": {"name": systems[1], "run": run_b},
-            "qrels": qrels,
-            "correction": correction,
-            "matters": matters / 100,
-            "identical_dropped": drop_identical,
-            "datasets": {name: comparison_words.as_dict(each, matters / 100) for name, each in compared.items()},
-            "averages": {name: each.as_dict() for name, each in averages.items()},
-            "sentences": sentences,
-            "notes": notes,
-        }
-        console.write_result(json_file, found)
-    if per_query is not None:
-        header, rows = comparison_words.per_query_table(compared, systems)
-        write_bytes(per_query, tables.csv(rows, header).encode())
-    for path, write in ((markdown, tables.markdown), (latex, tables.latex)):
-        if path is not None:
-            write_bytes(path, "\n".join(write(rows, header) for header, rows in shown).encode())
-    if report is not None:
-        _write_report(report, compared, averages, systems, places, split, [*sentences, *notes], overwrite)
+    with console.together(*outputs):
+        if json_file is not None:
+            found = {
+                "a": {"name": systems[0], "run": run_a},
+                "b": {"name": systems[1], "run": run_b},
+                "qrels": qrels,
+                "correction": correction,
+                "matters": matters / 100,
+                "identical_dropped": drop_identical,
+                "datasets": {name: comparison_words.as_dict(each, matters / 100) for name, each in compared.items()},
+                "averages": {name: each.as_dict() for name, each in averages.items()},
+                "sentences": sentences,
+                "notes": notes,
+            }
+            console.write_result(json_file, found)
+        if per_query is not None:
+            header, rows = comparison_words.per_query_table(compared, systems)
+            write_bytes(per_query, tables.csv(rows, header).encode())
+        for path, write in ((markdown, tables.markdown), (latex, tables.latex)):
+            if path is not None:
+                write_bytes(path, "\n".join(write(rows, header) for header, rows in shown).encode())
+        if report is not None:
+            _write_report(report, compared, averages, systems, places, split, [*sentences, *notes], overwrite)
     for path in (per_query, markdown, latex, report):
         if path is not None:
             say(f"written: {path}")

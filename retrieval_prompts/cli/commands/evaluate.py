@@ -56,6 +56,7 @@ def evaluate(
 ) -> None:
     """Compare frozen and tuned, each alone and beside BM25, on a split, with paired tests; say what to use."""
     console.lock(run, json_file, report)
+    overwrite = overwrite or console.cut_short(json_file, report, run)
     console.check_outputs(json_file, report, overwrite=overwrite)
     from retrieval_prompts.files import RUNS
 
@@ -83,18 +84,20 @@ def evaluate(
     bench = Workbench(biencoder.tower, dataset, cache)
     found = retrieval.evaluate(biencoder, bench, split, bm25=bm25)
     lost = elsewhere(biencoder, others, cache)
-    if json_file is not None:
-        console.write_result(json_file, found.to_json() | also_json(lost))
-    if report is not None:
-        from retrieval_prompts.report.assemble import experiment_report
-        from retrieval_prompts.report.page import write_report
+    with console.together(json_file, report, run):
+        if json_file is not None:
+            console.write_result(json_file, found.to_json() | also_json(lost))
+        if report is not None:
+            from retrieval_prompts.report.assemble import experiment_report
+            from retrieval_prompts.report.page import write_report
 
-        page = experiment_report(found, biencoder, bench)
-        write_report(report, page, overwrite=overwrite)
-        say(f"report: {report}")
+            page = experiment_report(found, biencoder, bench)
+            write_report(report, page, overwrite=overwrite)
+            say(f"report: {report}")
+        if run is not None:
+            write_runs(run, found, dataset.qrels[split], overwrite=overwrite)
     say_results(say, found)
     for each in lost:
         say(each.sentence())
     if run is not None:
-        write_runs(run, found, dataset.qrels[split], overwrite=overwrite)
         say(f"runs: {run}")

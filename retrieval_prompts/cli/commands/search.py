@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,8 @@ from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
+    from retrieval_prompts.evaluation.hybrid import HybridIndex
+    from retrieval_prompts.vectors.index import Index
 
 
 @with_conventions
@@ -57,7 +60,8 @@ def search(
     """
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.evaluation.hybrid import HybridIndex, check_weight
-    from retrieval_prompts.interop.stores.opening import check_found, open_index, over_all
+    from retrieval_prompts.files import unreplaced
+    from retrieval_prompts.interop.stores.opening import check_found, over_all
     from retrieval_prompts.vectors.store import StoreIndex
 
     place, query = _asked(index, query, store)
@@ -65,8 +69,9 @@ def search(
     if bm25_weight is not None:
         check_weight(bm25_weight)
     console.check_outputs(json_file, overwrite=overwrite)
-    folder = open_index(place) if store is None else None
-    hybrid = None if bm25_weight == 0 or folder is None else HybridIndex.of(folder, place)
+    folder, hybrid = (
+        unreplaced(Path(place), lambda: _open(place, words=bm25_weight != 0)) if store is None else (None, None)
+    )
     if bm25_weight and hybrid is None:
         raise UserError(f"{place} holds no words for --bm25-weight {bm25_weight:g}; index again without --no-bm25")
     made_by = folder.manifest["encoder"] if folder is not None else {}
@@ -133,6 +138,15 @@ def _asked(index: str, query: str | None, store: str | None) -> tuple[str, str]:
     if not query.strip():
         raise UserError("the question is empty; write what you look for in quotes")
     return place, query
+
+
+def _open(folder: str, *, words: bool) -> tuple[Index, HybridIndex | None]:
+    """An index, and the same with the words that it holds, if they are wanted."""
+    from retrieval_prompts.evaluation.hybrid import HybridIndex
+    from retrieval_prompts.interop.stores.opening import open_index
+
+    opened = open_index(folder)
+    return opened, HybridIndex.of(opened, folder) if words else None
 
 
 def _weight(given: float | None, biencoder: BiEncoder) -> float:
