@@ -105,7 +105,7 @@ def tune(
     with out if isinstance(out, PromptOutput) else PromptOutput(out, overwrite=overwrite) as output:
         bench = Workbench.of(biencoder.tower, data)
         made = prepare(bench, settings, split or bench.scored)
-        learning = bench if made is None else bench.learning(made.how, made.dataset, made.teacher)
+        learning = bench if made is None else bench.learning(made)
         learned = learning.training
         identity = run_identity(biencoder, learned, settings) if output.folder is not None else ""
         documents = bench.documents

@@ -19,7 +19,7 @@ from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.experiments.pairs import generated as generating
 from retrieval_prompts.experiments.pairs.documents import crops, titles
 from retrieval_prompts.experiments.pairs.log import queries
-from retrieval_prompts.experiments.pairs.made import TooFew, drawn
+from retrieval_prompts.experiments.pairs.made import JUDGED, TEACHER, TooFew, drawn
 from retrieval_prompts.experiments.pairs.prepare import log_of, prepare
 from retrieval_prompts.experiments.pairs.teachers import BiEncoderTeacher, CrossEncoderTeacher, load_teacher
 from retrieval_prompts.experiments.retrieval import tune
@@ -102,7 +102,7 @@ def test_documents_are_drawn_once_the_corpus_is_large(dataset: Dataset) -> None:
 
 
 def test_a_log_follows_the_frozen_model_with_bm25(bench: Workbench, dataset: Dataset) -> None:
-    made = queries(bench, dataset.queries)
+    made = queries(bench, dataset.queries, {})
     assert made.teacher.keys() == dataset.queries.keys()
     hybrid = bench.hybrid_of(bench.index)
     assert hybrid is not None
@@ -120,13 +120,13 @@ def test_a_teacher_has_the_say(bench: Workbench, dataset: Dataset) -> None:
         def scores(self, query: str, documents: Sequence[str]) -> np.ndarray:
             return np.array([max(text.split()) for text in documents]).argsort().argsort().astype(np.float32)
 
-    made = queries(bench, dataset.queries, LikesLateWords())
+    made = queries(bench, dataset.queries, {}, LikesLateWords())
     for shares in made.teacher.values():
         texts = {
             document: max(dataset.corpus[dataset.corpus.position(document)].content.split()) for document in shares
         }
         assert texts[max(shares, key=lambda document: shares[document])] == max(texts.values())
-    assert made.how != "queries"  # so that dev may say what prompts add to BM25
+    assert made.judge == TEACHER  # so that dev may say what prompts add to BM25
 
 
 def test_teachers_are_told_apart_by_their_configuration(model: Path, tmp_path: Path) -> None:
@@ -165,6 +165,20 @@ def test_prompts_learn_without_judgements(biencoder: BiEncoder, dataset: Dataset
         assert found.choice.best_vs_untuned is None
 
 
+def test_judged_queries_choose_what_a_log_has_taught(biencoder: BiEncoder, dataset: Dataset) -> None:
+    judged = replace(dataset, qrels={"train": {f"q{number}": {f"d{number}": 1} for number in range(12)}})
+    bench = Workbench(biencoder.tower, judged)
+    made = prepare(bench, replace(SETTINGS, pairs="queries"), None)
+    assert made is not None
+    assert made.judge == JUDGED
+    assert made.training.dev == judged.qrels["train"]
+    assert made.training.train.keys() == dataset.queries.keys() - judged.qrels["train"].keys()
+    found = tune(BiEncoder(biencoder.tower), bench, replace(SETTINGS, pairs="queries", epochs=1))
+    assert found.choice is not None
+    assert found.choice.queries == 12
+    assert found.choice.how == "made of queries, by judged queries"
+
+
 def test_auto_takes_judged_queries_where_there_are_some(biencoder: BiEncoder, tmp_path: Path) -> None:
     judged = load(tiny.write_data(tmp_path / "judged", dev=True))
     assert prepare(Workbench(biencoder.tower, judged), TuneSettings(), "test") is None
@@ -194,7 +208,7 @@ def test_the_evaluated_split_is_no_part_of_the_log(dataset: Dataset) -> None:
 
 def test_too_few_are_refused(bench: Workbench, dataset: Dataset) -> None:
     with pytest.raises(TooFew, match="a log of only 2 queries"):
-        queries(bench, dict(list(dataset.queries.items())[:2]))
+        queries(bench, dict(list(dataset.queries.items())[:2]), {})
 
 
 class Copying:
