@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="+", help="BEIR folders")
     parser.add_argument("--pairs", nargs="+", default=["titles", "queries", "crops"])
-    parser.add_argument("--encoder", default="table", choices=["table", "feedback"])
+    parser.add_argument("--encoder", default=None, choices=["table", "feedback"])
     parser.add_argument("--labels", type=int, default=0, help="judged queries that choose, drawn by the seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--model", default=None)
@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> None:
             for seed in options.seeds:
                 dataset, split = hidden(whole, options.labels, seed)
                 kept = f" {options.labels} labels" if options.labels else ""
-                name = f"{dataset.name} {pairs}{kept} {options.encoder} {seed}"
+                settings = TuneSettings.of(pairs=pairs, encoder=options.encoder, seed=seed)
+                name = f"{dataset.name} {pairs}{kept} {options.encoder or 'default'} {seed}"
                 if name not in found["rows"]:
-                    settings = TuneSettings.of(pairs=pairs, encoder=options.encoder, seed=seed)
                     found["rows"][name] = one(Workbench(biencoder.tower, dataset), settings, split)
                     write_json(options.json, found)
                 print(name, found["rows"][name].get("refused", ""), flush=True)

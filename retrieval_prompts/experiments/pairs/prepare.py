@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Qrels
@@ -16,7 +17,7 @@ from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.files import default_cache
 from retrieval_prompts.training.settings import TuneSettings
 
-AUTOMATIC = ("titles", "queries")  # what was shown to help, first what taught more (eval/README.md)
+AUTOMATIC = ("queries", "titles")  # what was shown to help, first what taught more (eval/README.md)
 
 
 def prepare(bench: Workbench, settings: TuneSettings, split: str | None) -> Made | None:
@@ -66,6 +67,14 @@ def _make(bench: Workbench, settings: TuneSettings, how: str, split: str | None)
         raise UserError("--pairs generated needs --generator: the language model that writes the queries")
     writer = Writer(settings.generator, bench.tower.device, examples(bench.dataset))
     return generated(bench, writer, settings.seed, (bench.cache or default_cache()) / "queries")
+
+
+def settled(settings: TuneSettings, made: Made | None) -> TuneSettings:
+    """The settings for these pairs: "auto" stands for its choice, and for the prompts that learn from it."""
+    if made is None or settings.pairs != "auto":
+        return settings
+    given = {name: value for name, value in asdict(settings).items() if (name, value) != ("encoder", "table")}
+    return TuneSettings.of(**given | {"pairs": made.how})
 
 
 def judged_of(dataset: Dataset, split: str | None) -> Qrels:

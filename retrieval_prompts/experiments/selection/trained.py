@@ -32,7 +32,10 @@ from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.index import Index
 
 DEVIATION = 0.25  # of differences between two systems over queries, where nothing is at hand to take it from
-TAUGHT = "prompts learned the ranking of the frozen model with BM25, so nothing here says what they add to it"
+TAUGHT = (
+    "prompts learned the ranking of the frozen model with BM25, so that no query here says what they add to it; on other "
+    "collections they added to it"
+)
 NOTHING = "no prompt of any fold had helped: training ended"
 
 
@@ -119,8 +122,11 @@ class _Training:
         if (made := self.bench.made) is not None:
             how = made.choosing
         choice = decide(grid, unseen, made=made is not None and made.judge != JUDGED, how=how, remarks=remarks)
-        if made is not None and made.judge == BM25:  # of BM25 beside prompts it can say nothing
-            return replace(choice, gain=None, best_vs_untuned=None, remarks=(*remarks, TAUGHT))
+        if made is not None and made.judge == BM25:
+            # Of BM25 beside prompts it can say nothing; what is known of other collections can (eval/README.md)
+            fused = choice.strength > 0 and self.biencoder.feedback is not None and choice.weight is not None
+            system = "tuned+bm25" if fused else choice.system
+            return replace(choice, system=system, gain=None, best_vs_untuned=None, remarks=(*remarks, TAUGHT))
         return choice
 
     def _train(self, checkpoint: Any, before: int) -> list[Step]:

@@ -20,7 +20,7 @@ from retrieval_prompts.experiments.pairs import generated as generating
 from retrieval_prompts.experiments.pairs.documents import crops, titles
 from retrieval_prompts.experiments.pairs.log import queries
 from retrieval_prompts.experiments.pairs.made import JUDGED, TEACHER, TooFew, drawn
-from retrieval_prompts.experiments.pairs.prepare import log_of, prepare
+from retrieval_prompts.experiments.pairs.prepare import log_of, prepare, settled
 from retrieval_prompts.experiments.pairs.teachers import BiEncoderTeacher, CrossEncoderTeacher, load_teacher
 from retrieval_prompts.experiments.retrieval import tune
 from retrieval_prompts.experiments.workbench import Workbench
@@ -150,7 +150,8 @@ def test_teachers_are_told_apart_by_their_configuration(model: Path, tmp_path: P
 def test_prompts_learn_without_judgements(biencoder: BiEncoder, dataset: Dataset, tmp_path: Path, pairs: str) -> None:
     mine = BiEncoder(biencoder.tower)
     frozen = {name: value.clone() for name, value in mine.tower.model.state_dict().items()}
-    found = tune(mine, Workbench(mine.tower, dataset), replace(SETTINGS, pairs=pairs), out=tmp_path / "prompts")
+    settings = replace(SETTINGS, pairs=pairs, encoder=TuneSettings(pairs=pairs).encoder)
+    found = tune(mine, Workbench(mine.tower, dataset), settings, out=tmp_path / "prompts")
     assert found.choice is not None
     assert found.choice.how.startswith(f"made of {pairs}")
     assert found.choice.frozen_weight == UNLABELLED  # made queries do not choose it
@@ -161,8 +162,9 @@ def test_prompts_learn_without_judgements(biencoder: BiEncoder, dataset: Dataset
         "it was made from" if pairs != "queries" else "finds for them"
     )
     if pairs == "queries":
-        assert found.choice.system == "frozen+bm25"
+        assert found.choice.system == ("tuned+bm25" if found.choice.strength > 0 else "frozen+bm25")
         assert found.choice.best_vs_untuned is None
+        assert found.settings["encoder"] == "feedback"
 
 
 def test_judged_queries_choose_what_a_log_has_taught(biencoder: BiEncoder, dataset: Dataset) -> None:
@@ -185,10 +187,17 @@ def test_auto_takes_judged_queries_where_there_are_some(biencoder: BiEncoder, tm
 
 
 def test_auto_says_what_it_takes_instead(bench: Workbench, dataset: Dataset) -> None:
+    with pytest.warns(DataWarning, match="no judged training queries.*120 queries without judgements"):
+        made = prepare(bench, TuneSettings(), None)
+    assert made is not None
+    assert made.how == "queries"
+    assert settled(TuneSettings(seed=3), made) == TuneSettings(seed=3, pairs="queries", encoder="feedback")
+    assert settled(TuneSettings(encoder="mlp"), made).encoder == "mlp"
+    bench.dataset = replace(dataset, queries={})
     with pytest.warns(DataWarning, match=f"no judged training queries.*{DOCUMENTS} titles"):
         made = prepare(bench, TuneSettings(), None)
     assert made is not None
-    assert made.how == "titles"
+    assert made.dataset.queries == titles(dataset, 0).dataset.queries
 
 
 def test_auto_proposes_the_fusion_where_nothing_helps(biencoder: BiEncoder, tmp_path: Path) -> None:
