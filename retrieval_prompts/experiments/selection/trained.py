@@ -33,7 +33,7 @@ from retrieval_prompts.vectors.index import Index
 
 DEVIATION = 0.25  # of differences between two systems over queries, where nothing is at hand to take it from
 TAUGHT = (
-    "prompts learned the ranking of the frozen model with BM25, so that no query here says what they add to it; on other "
+    "prompts learned the ranking of the frozen model with BM25, so no query here says what they add to it; on other "
     "collections they added to it"
 )
 NOTHING = "no prompt of any fold had helped: training ended"
