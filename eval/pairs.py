@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import warnings
 from dataclasses import replace
@@ -32,7 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="+", help="BEIR folders")
     parser.add_argument("--pairs", nargs="+", default=["titles", "queries", "crops"])
-    parser.add_argument("--encoder", default="table", choices=["table", "feedback"])
+    parser.add_argument("--encoder", default=None, choices=["table", "feedback"])
+    parser.add_argument("--labels", type=int, default=0, help="judged queries that choose, drawn by the seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--model", default=None)
     parser.add_argument("--json", type=Path, required=True, help="the result file; it is added to")
@@ -48,22 +50,28 @@ def run(options: argparse.Namespace) -> None:
     biencoder = BiEncoder.load(options.model)
     found["model"] = biencoder.tower.name
     for folder in options.data:
-        dataset, split = hidden(load(folder))
+        whole = load(folder)
         for pairs in options.pairs:
             for seed in options.seeds:
-                name = f"{dataset.name} {pairs} {options.encoder} {seed}"
+                dataset, split = hidden(whole, options.labels, seed)
+                kept = f" {options.labels} labels" if options.labels else ""
+                settings = TuneSettings.of(pairs=pairs, encoder=options.encoder, seed=seed)
+                name = f"{dataset.name} {pairs}{kept} {options.encoder or 'default'} {seed}"
                 if name not in found["rows"]:
-                    settings = TuneSettings.of(pairs=pairs, encoder=options.encoder, seed=seed)
                     found["rows"][name] = one(Workbench(biencoder.tower, dataset), settings, split)
                     write_json(options.json, found)
                 print(name, found["rows"][name].get("refused", ""), flush=True)
     print(table(found["rows"]))
 
 
-def hidden(dataset: Dataset) -> tuple[Dataset, str]:
-    """The data with the judgements of one split, to evaluate on; its queries and those of the others."""
+def hidden(dataset: Dataset, labels: int, seed: int) -> tuple[Dataset, str]:
+    """The data with the judgements of one split, to evaluate on, and those of so many training queries; all queries."""
     split = "test" if "test" in dataset.qrels else "dev"
-    return replace(dataset, qrels={split: dataset.qrels[split]}), split
+    qrels = {split: dataset.qrels[split]}
+    if labels:
+        judged = dataset.split("train")[1]
+        qrels["train"] = {query: judged[query] for query in random.Random(seed).sample(sorted(judged), labels)}
+    return replace(dataset, qrels=qrels), split
 
 
 def one(bench: Workbench, settings: TuneSettings, split: str) -> dict[str, Any]:

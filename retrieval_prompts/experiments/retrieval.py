@@ -16,7 +16,7 @@ from retrieval_prompts.errors import UserError, first_line, out_of_memory
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.recommendation import Recommendation
 from retrieval_prompts.evaluation.significance import Comparison
-from retrieval_prompts.experiments.pairs.prepare import prepare
+from retrieval_prompts.experiments.pairs.prepare import prepare, settled
 from retrieval_prompts.experiments.run import FINISHED, IDENTITY, PromptOutput
 from retrieval_prompts.experiments.selection.advice import by_dev, by_evaluation, frozen_bm25_weight, tuned_bm25_weight
 from retrieval_prompts.experiments.selection.choice import Choice
@@ -112,7 +112,8 @@ def tune(
     with out if isinstance(out, PromptOutput) else PromptOutput(out, overwrite=overwrite) as output:
         bench = Workbench.of(biencoder.tower, data, documents)
         made = prepare(bench, settings, split or bench.scored)
-        learning = bench if made is None else bench.learning(made.how, made.dataset, made.teacher)
+        settings = settled(settings, made)
+        learning = bench if made is None else bench.learning(made)
         learned = learning.training
         identity = run_identity(biencoder, learned, settings) if output.folder is not None else ""
         vectors = bench.documents

@@ -22,6 +22,7 @@ from retrieval_prompts.evaluation.bm25 import BM25Index, NoWords
 from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical
 from retrieval_prompts.evaluation.significance import Comparison, compare
+from retrieval_prompts.experiments.pairs.made import Made
 from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.prompts.feedback import RECORDED, SAMPLE, FeedbackPrompt, Start, regress
 from retrieval_prompts.towers.text import Floats, TextTower
@@ -49,8 +50,7 @@ class Workbench:
         given: the documents' frozen vectors, where they are not to be encoded (see `vectors.given`); checked first.
         scored: a split that is neither trained on nor chosen by, whatever its name.
         watch: the time that was spent here.
-        teacher: see `TrainingData`.
-        made: what queries and judgements were made of, where people have given none: "titles" ...
+        made: the pairs that the data set is of, where they were made.
     """
 
     tower: TextTower
@@ -61,8 +61,7 @@ class Workbench:
     scored: str | None = None
     given: Given | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
-    teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    made: str | None = None
+    made: Made | None = None
     _queries: dict[str, Floats] = field(default_factory=dict, repr=False)  # frozen, by text
     _documents: dict[str, VectorBlocks] = field(default_factory=dict, repr=False)  # by the identity of their prompt
     _indexes: dict[str, Index] = field(default_factory=dict, repr=False)
@@ -97,13 +96,15 @@ class Workbench:
     @cached_property
     def training(self) -> TrainingData:
         """Raises UserError when there is nothing to train on."""
+        if self.made is not None:
+            return self.made.training
         qrels = {split: found for split, found in self.dataset.qrels.items() if split != self.scored}
-        return replace(TrainingData.of(replace(self.dataset, qrels=qrels)), teacher=self.teacher)
+        return TrainingData.of(replace(self.dataset, qrels=qrels))
 
-    def learning(self, made: str, dataset: Dataset, teacher: Mapping[str, Mapping[str, float]]) -> Workbench:
-        """Where prompts for these data are trained on made ones; what is known of the same documents is taken along."""
-        other = replace(self, dataset=dataset, scored=None, teacher=teacher, made=made)
-        if dataset.corpus is self.dataset.corpus:
+    def learning(self, made: Made) -> Workbench:
+        """Where prompts for these data are trained on made pairs; what is known of the same documents goes along."""
+        other = replace(self, dataset=made.dataset, scored=None, made=made)
+        if made.dataset.corpus is self.dataset.corpus:
             vars(other).update({name: getattr(self, name) for name in ("documents", "index", "words")})
         else:
             other.given, other._documents, other._indexes, other._starts = None, {}, {}, {}

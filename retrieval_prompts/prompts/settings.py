@@ -154,13 +154,18 @@ class PromptSettings(Values):
 
     KIND: ClassVar[str] = "kind"
     DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "input": {"length": 8, "init": "gaussian", "learning_rate": 1e-2},
-        "prefix": {"length": 4, "init": "vocab", "learning_rate": 3e-2},
+        "input": {"length": 8, "init": "gaussian", "learning_rate": 1e-2, "encoder": "table"},
+        "prefix": {"length": 4, "init": "vocab", "learning_rate": 3e-2, "encoder": "table"},
     }
 
     side: str = setting("query", help="what gets a prompt", choices=("query", "document", "both"))
     kind: str = setting("input", help="of the prompt", choices=("input", "prefix"))
-    encoder: str = setting("table", help="what makes the vectors", choices=("table", "mlp", "lstm", "feedback", "auto"))
+    encoder: str = setting(
+        None,
+        help="what makes the vectors",
+        choices=("table", "mlp", "lstm", "feedback", "auto"),
+        shown="table; feedback where a log is learned from",
+    )
     feedback: int = setting(
         4, help="documents of a first search that a query's prompt is made from", low=1, high=100, read_by=FEEDBACK
     )

@@ -85,6 +85,11 @@ class TuneSettings(PromptSettings):
         read_by={"encoder": ("table", "mlp", "lstm")},
     )
 
+    def __post_init__(self) -> None:
+        if vars(self)["encoder"] is None and self.pairs == "queries" and self.side == "query":
+            object.__setattr__(self, "encoder", "feedback")  # a constant prompt learns next to nothing from a log
+        super().__post_init__()
+
     def labelled(self, splits: Container[str]) -> bool:
         """Whether people's judgements are trained on, by the splits that have some."""
         return self.pairs == "labelled" or (self.pairs == "auto" and "train" in splits)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from retrieval_prompts.data.beir_folder import Dataset
-from retrieval_prompts.data.judgements import Run
+from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.evaluation.hybrid import UNLABELLED
-from retrieval_prompts.experiments.pairs.made import LEAST, Made, TooFew, split
+from retrieval_prompts.experiments.pairs.made import BM25, JUDGED, LEAST, TEACHER, Made, TooFew, split
 from retrieval_prompts.experiments.pairs.teachers import Teacher
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.training.teacher import probabilities
@@ -17,11 +17,13 @@ from retrieval_prompts.training.teacher import probabilities
 TAUGHT = 50  # documents of a query's ranking that training follows
 
 
-def queries(bench: Workbench, log: Mapping[str, str], teacher: Teacher | None = None) -> Made:
+def queries(bench: Workbench, log: Mapping[str, str], judged: Qrels, teacher: Teacher | None = None) -> Made:
     """The queries of a log, each with the ranking that training follows.
 
     Args:
         log: id -> text.
+        judged: of other queries of the data, where people have judged some: these choose. Else a part of the log is
+            set aside, and asks for the first document of its ranking.
         teacher: scores the first documents of the frozen model beside BM25; None: that ranking itself.
 
     Raises TooFew.
@@ -33,13 +35,16 @@ def queries(bench: Workbench, log: Mapping[str, str], teacher: Teacher | None = 
     if teacher is not None:
         ranked = rescored(ranked, log, dataset, teacher)
     taught = {query: probabilities(scores) for query, scores in ranked.items() if scores}
-    train, dev = split({query: dict.fromkeys(shares, 1) for query, shares in taught.items()})
-    dev = {query: {max(taught[query], key=lambda document: taught[query][document]): 1} for query in dev}
-    own = "" if teacher is None else "a teacher's ranking of "
-    made = Dataset(dataset.name, dataset.folder, dataset.corpus, dict(log), {"train": train, "dev": dev})
+    pairs = {query: dict.fromkeys(shares, 1) for query, shares in taught.items()}
+    train, dev = (pairs, judged) if judged else split(pairs)
+    if not judged:
+        dev = {query: {max(taught[query], key=lambda document: taught[query][document]): 1} for query in dev}
+    texts = {**log, **{query: dataset.queries[query] for query in judged}}
+    made = Dataset(dataset.name, dataset.folder, dataset.corpus, texts, {"train": train, "dev": dev})
     ranking = "the frozen model with BM25" if teacher is None else "the teacher"
     what = f"{len(taught):,} queries without judgements, and what {ranking} finds for them"
-    return Made(f"{own}queries", what, made, taught)
+    by = JUDGED if judged else BM25 if teacher is None else TEACHER
+    return Made("queries", what, made, by, taught)
 
 
 def rescored(ranked: Run, texts: Mapping[str, str], dataset: Dataset, teacher: Teacher) -> Run:

@@ -11,10 +11,12 @@ import numpy as np
 
 from retrieval_prompts.data.beir_folder import Corpus, Dataset, Document, frame
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.training.training_data import TrainingData
 
 MOST = 2000  # documents that pairs are made of, drawn from the corpus
+PAIRS, BM25, TEACHER, JUDGED = "pairs", "bm25", "teacher", "people"  # what dev goes by; the frozen model with BM25
 LEAST = 100  # pairs, below which nothing is learned from them
-DEV = 300  # of them to choose by, at most a fifth
+DEV = 3  # every so manyth is set aside to choose by: what prompts add to BM25 is small, and takes many to tell
 
 
 class TooFew(UserError):
@@ -29,13 +31,27 @@ class Made:
         how: what they were made of: "queries", "titles", "crops" ...
         what: the same in words, with how many there are.
         dataset: its queries, with a train and a dev split of what was made; the corpus that they are compared with.
+        judge: who says what is relevant to a dev query: `PAIRS`, `BM25`, `TEACHER` or `JUDGED`.
         teacher: see `TrainingData`.
     """
 
     how: str
     what: str
     dataset: Dataset
+    judge: str = PAIRS
     teacher: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def training(self) -> TrainingData:
+        """The pairs as what is trained on."""
+        data = self.dataset
+        return TrainingData(data.corpus, data.queries, data.qrels["train"], data.qrels["dev"], teacher=self.teacher)
+
+    @property
+    def choosing(self) -> str:
+        """What chooses, in words."""
+        chosen_by = {PAIRS: "held out", BM25: "held out", TEACHER: "by their teacher", JUDGED: "by judged queries"}
+        return f"made of {self.how}, {chosen_by[self.judge]}"
 
 
 def drawn(corpus: Corpus, seed: int, most: int = MOST) -> list[Document]:
@@ -67,7 +83,7 @@ def pairs(how: str, dataset: Dataset, documents: Corpus, queries: Mapping[str, s
 def split(qrels: Mapping[str, Mapping[str, int]]) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
     """(train, dev): who goes depends on the id alone."""
     order = sorted(qrels, key=lambda query: hashlib.sha256(query.encode()).digest())
-    dev = set(order[: min(DEV, len(order) // 5)])
+    dev = set(order[: len(order) // DEV])
     return (
         {query: dict(judged) for query, judged in qrels.items() if query not in dev},
         {query: dict(judged) for query, judged in qrels.items() if query in dev},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 
 from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.experiments.pairs.documents import crops, titles
 from retrieval_prompts.experiments.pairs.generated import Writer, examples, generated
@@ -15,7 +17,7 @@ from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.files import default_cache
 from retrieval_prompts.training.settings import TuneSettings
 
-AUTOMATIC = ("titles", "queries")  # what was shown to help, first what taught more (eval/README.md)
+AUTOMATIC = ("queries", "titles")  # what was shown to help, first what taught more (eval/README.md)
 
 
 def prepare(bench: Workbench, settings: TuneSettings, split: str | None) -> Made | None:
@@ -58,11 +60,27 @@ def _make(bench: Workbench, settings: TuneSettings, how: str, split: str | None)
     if how == "queries":
         device = str(bench.tower.device)
         teacher = load_teacher(settings.teacher, device) if settings.teacher is not None else None
-        return queries(bench, log_of(bench.dataset, split), teacher)
+        judged = judged_of(bench.dataset, split)
+        log = {query: text for query, text in log_of(bench.dataset, split).items() if query not in judged}
+        return queries(bench, log, judged, teacher)
     if settings.generator is None:
         raise UserError("--pairs generated needs --generator: the language model that writes the queries")
     writer = Writer(settings.generator, bench.tower.device, examples(bench.dataset))
     return generated(bench, writer, settings.seed, (bench.cache or default_cache()) / "queries")
+
+
+def settled(settings: TuneSettings, made: Made | None) -> TuneSettings:
+    """The settings for these pairs: "auto" stands for its choice, and for the prompts that learn from it."""
+    if made is None or settings.pairs != "auto":
+        return settings
+    given = {name: value for name, value in asdict(settings).items() if (name, value) != ("encoder", "table")}
+    return TuneSettings.of(**given | {"pairs": made.how})
+
+
+def judged_of(dataset: Dataset, split: str | None) -> Qrels:
+    """The judgements of training and dev queries, where there are some."""
+    splits = [name for name in ("train", "dev") if name in dataset.qrels and name != split]
+    return {query: judged for name in splits for query, judged in dataset.split(name)[1].items()}
 
 
 def log_of(dataset: Dataset, split: str | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import DataWarning
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
+from retrieval_prompts.experiments.pairs.made import BM25, JUDGED
 from retrieval_prompts.experiments.run import PromptOutput
 from retrieval_prompts.experiments.selection.choice import (
     Choice,
@@ -31,7 +32,10 @@ from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.index import Index
 
 DEVIATION = 0.25  # of differences between two systems over queries, where nothing is at hand to take it from
-TAUGHT = "prompts learned the ranking of the frozen model with BM25, so nothing here says what they add to it"
+TAUGHT = (
+    "prompts learned the ranking of the frozen model with BM25, so no query here says what they add to it; on other "
+    "collections they added to it"
+)
 NOTHING = "no prompt of any fold had helped: training ended"
 
 
@@ -73,7 +77,8 @@ class _Training:
         self.biencoder, self.bench, self.settings, self.output = biencoder, bench, settings, output
         self.on_step, self.bm25, self.data = on_step, bm25, bench.training
         # Folds would have to encode the corpus anew, each with its own document prompt
-        self.folded = self.data.few and settings.folds > 1 and "document" not in biencoder.prompts
+        foldable = "document" not in biencoder.prompts and bench.made is None
+        self.folded = self.data.few and settings.folds > 1 and foldable
         self.qrels = self.data.judged if self.folded else self.data.dev
         self.queries = {query: self.data.queries[query] for query in self.qrels}
         trainings = [*self.data.folds(settings.folds), self.data.whole()] if self.folded else []
@@ -115,10 +120,13 @@ class _Training:
         """What made queries share with documents is not what people's do: they do not choose the weight of BM25."""
         how = "cross-validation" if self.folded else "held out of train" if self.data.held_out else "dev split"
         if (made := self.bench.made) is not None:
-            how = f"made of {made}, cross-validation" if self.folded else f"made of {made}, held out"
-        choice = decide(grid, unseen, made=made is not None, how=how, remarks=remarks)
-        if made == "queries":  # judged by the frozen model with BM25: of that they can say nothing
-            return replace(choice, gain=None, best_vs_untuned=None, remarks=(*remarks, TAUGHT))
+            how = made.choosing
+        choice = decide(grid, unseen, made=made is not None and made.judge != JUDGED, how=how, remarks=remarks)
+        if made is not None and made.judge == BM25:
+            # Of BM25 beside prompts it can say nothing; what is known of other collections can (eval/README.md)
+            fused = choice.strength > 0 and self.biencoder.feedback is not None and choice.weight is not None
+            system = "tuned+bm25" if fused else choice.system
+            return replace(choice, system=system, gain=None, best_vs_untuned=None, remarks=(*remarks, TAUGHT))
         return choice
 
     def _train(self, checkpoint: Any, before: int) -> list[Step]:

@@ -19,8 +19,8 @@ from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.experiments.pairs import generated as generating
 from retrieval_prompts.experiments.pairs.documents import crops, titles
 from retrieval_prompts.experiments.pairs.log import queries
-from retrieval_prompts.experiments.pairs.made import TooFew, drawn
-from retrieval_prompts.experiments.pairs.prepare import log_of, prepare
+from retrieval_prompts.experiments.pairs.made import JUDGED, TEACHER, TooFew, drawn
+from retrieval_prompts.experiments.pairs.prepare import log_of, prepare, settled
 from retrieval_prompts.experiments.pairs.teachers import BiEncoderTeacher, CrossEncoderTeacher, load_teacher
 from retrieval_prompts.experiments.retrieval import tune
 from retrieval_prompts.experiments.workbench import Workbench
@@ -78,7 +78,7 @@ def test_a_title_asks_for_its_text(dataset: Dataset) -> None:
         (document,) = judged
         assert made.queries[query] == dataset.corpus[dataset.corpus.position(document)].title
     assert not made.qrels["train"].keys() & made.qrels["dev"].keys()
-    assert len(made.qrels["dev"]) == DOCUMENTS // 5
+    assert len(made.qrels["dev"]) == DOCUMENTS // 3
 
 
 def test_a_sentence_asks_for_the_rest(dataset: Dataset) -> None:
@@ -102,7 +102,7 @@ def test_documents_are_drawn_once_the_corpus_is_large(dataset: Dataset) -> None:
 
 
 def test_a_log_follows_the_frozen_model_with_bm25(bench: Workbench, dataset: Dataset) -> None:
-    made = queries(bench, dataset.queries)
+    made = queries(bench, dataset.queries, {})
     assert made.teacher.keys() == dataset.queries.keys()
     hybrid = bench.hybrid_of(bench.index)
     assert hybrid is not None
@@ -120,13 +120,13 @@ def test_a_teacher_has_the_say(bench: Workbench, dataset: Dataset) -> None:
         def scores(self, query: str, documents: Sequence[str]) -> np.ndarray:
             return np.array([max(text.split()) for text in documents]).argsort().argsort().astype(np.float32)
 
-    made = queries(bench, dataset.queries, LikesLateWords())
+    made = queries(bench, dataset.queries, {}, LikesLateWords())
     for shares in made.teacher.values():
         texts = {
             document: max(dataset.corpus[dataset.corpus.position(document)].content.split()) for document in shares
         }
         assert texts[max(shares, key=lambda document: shares[document])] == max(texts.values())
-    assert made.how != "queries"  # so that dev may say what prompts add to BM25
+    assert made.judge == TEACHER  # so that dev may say what prompts add to BM25
 
 
 def test_teachers_are_told_apart_by_their_configuration(model: Path, tmp_path: Path) -> None:
@@ -150,7 +150,8 @@ def test_teachers_are_told_apart_by_their_configuration(model: Path, tmp_path: P
 def test_prompts_learn_without_judgements(biencoder: BiEncoder, dataset: Dataset, tmp_path: Path, pairs: str) -> None:
     mine = BiEncoder(biencoder.tower)
     frozen = {name: value.clone() for name, value in mine.tower.model.state_dict().items()}
-    found = tune(mine, Workbench(mine.tower, dataset), replace(SETTINGS, pairs=pairs), out=tmp_path / "prompts")
+    settings = replace(SETTINGS, pairs=pairs, encoder=TuneSettings(pairs=pairs).encoder)
+    found = tune(mine, Workbench(mine.tower, dataset), settings, out=tmp_path / "prompts")
     assert found.choice is not None
     assert found.choice.how.startswith(f"made of {pairs}")
     assert found.choice.frozen_weight == UNLABELLED  # made queries do not choose it
@@ -161,8 +162,23 @@ def test_prompts_learn_without_judgements(biencoder: BiEncoder, dataset: Dataset
         "it was made from" if pairs != "queries" else "finds for them"
     )
     if pairs == "queries":
-        assert found.choice.system == "frozen+bm25"
+        assert found.choice.system == ("tuned+bm25" if found.choice.strength > 0 else "frozen+bm25")
         assert found.choice.best_vs_untuned is None
+        assert found.settings["encoder"] == "feedback"
+
+
+def test_judged_queries_choose_what_a_log_has_taught(biencoder: BiEncoder, dataset: Dataset) -> None:
+    judged = replace(dataset, qrels={"train": {f"q{number}": {f"d{number}": 1} for number in range(12)}})
+    bench = Workbench(biencoder.tower, judged)
+    made = prepare(bench, replace(SETTINGS, pairs="queries"), None)
+    assert made is not None
+    assert made.judge == JUDGED
+    assert made.training.dev == judged.qrels["train"]
+    assert made.training.train.keys() == dataset.queries.keys() - judged.qrels["train"].keys()
+    found = tune(BiEncoder(biencoder.tower), bench, replace(SETTINGS, pairs="queries", epochs=1))
+    assert found.choice is not None
+    assert found.choice.queries == 12
+    assert found.choice.how == "made of queries, by judged queries"
 
 
 def test_auto_takes_judged_queries_where_there_are_some(biencoder: BiEncoder, tmp_path: Path) -> None:
@@ -171,10 +187,17 @@ def test_auto_takes_judged_queries_where_there_are_some(biencoder: BiEncoder, tm
 
 
 def test_auto_says_what_it_takes_instead(bench: Workbench, dataset: Dataset) -> None:
+    with pytest.warns(DataWarning, match="no judged training queries.*120 queries without judgements"):
+        made = prepare(bench, TuneSettings(), None)
+    assert made is not None
+    assert made.how == "queries"
+    assert settled(TuneSettings(seed=3), made) == TuneSettings(seed=3, pairs="queries", encoder="feedback")
+    assert settled(TuneSettings(encoder="mlp"), made).encoder == "mlp"
+    bench.dataset = replace(dataset, queries={})
     with pytest.warns(DataWarning, match=f"no judged training queries.*{DOCUMENTS} titles"):
         made = prepare(bench, TuneSettings(), None)
     assert made is not None
-    assert made.how == "titles"
+    assert made.dataset.queries == titles(dataset, 0).dataset.queries
 
 
 def test_auto_proposes_the_fusion_where_nothing_helps(biencoder: BiEncoder, tmp_path: Path) -> None:
@@ -194,7 +217,7 @@ def test_the_evaluated_split_is_no_part_of_the_log(dataset: Dataset) -> None:
 
 def test_too_few_are_refused(bench: Workbench, dataset: Dataset) -> None:
     with pytest.raises(TooFew, match="a log of only 2 queries"):
-        queries(bench, dict(list(dataset.queries.items())[:2]))
+        queries(bench, dict(list(dataset.queries.items())[:2]), {})
 
 
 class Copying:
