@@ -97,6 +97,7 @@ def index(
 
     console.claim(out, overwrite=overwrite, holds=INDEX)
     from retrieval_prompts.data.beir_folder import load_corpus
+    from retrieval_prompts.data.groups import counted
     from retrieval_prompts.vectors import faiss_index
     from retrieval_prompts.vectors.index import Index
 
@@ -117,7 +118,7 @@ def index(
     )
     held = _save(built, corpus, out, bm25, overwrite)
     console.say(
-        f"{out}: {len(built):,} documents, {factory}, {held}; "
+        f"{out}: {counted(len(built), corpus.groups)}, {factory}, {held}; "
         f"{vectors.encoded:,} encoded now, the rest found in the cache"
     )
     console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')

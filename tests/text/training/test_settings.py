@@ -77,5 +77,5 @@ def test_what_was_given_and_is_not_read_is_refused() -> None:
     check_given(TuneSettings(negatives="mined", side="both", document_steps=3), ["negatives", "document_steps"])
     with pytest.raises(UserError, match="--document-steps is read with --side document or both, not with --side query"):
         check_given(TuneSettings(document_steps=3), ["document_steps"])
-    with pytest.raises(UserError, match="--negatives corpus compares with all documents, .* --side both it is mined"):
+    with pytest.raises(UserError, match=r"--negatives corpus compares with all documents, .* --side both it is mined"):
         check_given(TuneSettings(negatives="corpus", side="both"), ["negatives"])
