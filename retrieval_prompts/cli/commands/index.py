@@ -117,10 +117,8 @@ def index(
         gpu=device != "cpu",
     )
     held = _save(built, corpus, out, bm25, overwrite)
-    console.say(
-        f"{out}: {counted(len(built), corpus.groups)}, {factory}, {held}; "
-        f"{vectors.encoded:,} encoded now, the rest found in the cache"
-    )
+    made = f"{out}: {counted(len(built), corpus.groups)}, {factory}, {held}"
+    console.say(f"{made}; {vectors.encoded:,} encoded now, the rest found in the cache")
     console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
 
 
