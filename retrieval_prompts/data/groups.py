@@ -50,6 +50,13 @@ class Groups:
         return order, self.firsts[order]
 
 
+def counted(entries: int, groups: Groups | None) -> str:
+    """For messages: "5 documents", or "5 chunks of 2 documents"."""
+    if groups is None:
+        return f"{entries:,} documents"
+    return f"{entries:,} chunks of {len(np.unique(groups.firsts)):,} documents"
+
+
 def best_passages(scores: Mapping[str, float], first_of: Mapping[str, str], k: int) -> dict[str, float]:
     """The k best documents of a ranking of chunks, each with the score of its best one (MaxP, Dai and Callan 2019).
 

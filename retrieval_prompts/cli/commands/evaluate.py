@@ -63,6 +63,7 @@ def evaluate(
     if run is not None:
         console.claim(run, overwrite=overwrite, holds=RUNS)
     from retrieval_prompts.data.beir_folder import load, with_test
+    from retrieval_prompts.data.groups import counted
     from retrieval_prompts.experiments import retrieval
     from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.experiments.workbench import Workbench
@@ -77,7 +78,7 @@ def evaluate(
     (dataset, held_out), others = with_test(load(folder)), load_others(also or [])
     queries, _ = dataset.split(split)
     say(
-        f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries"
+        f"{dataset.name}: {counted(len(dataset.corpus), dataset.corpus.groups)}, {len(queries):,} {split} queries"
         + (" (held out of train, for there is no test split)" if held_out and split == "test" else "")
     )
     biencoder = loaded()

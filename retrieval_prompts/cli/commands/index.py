@@ -125,6 +125,7 @@ def _build(
 
     console.claim(out, overwrite=overwrite, holds=INDEX)
     from retrieval_prompts.data.beir_folder import load_corpus
+    from retrieval_prompts.data.groups import counted
     from retrieval_prompts.vectors import faiss_index
     from retrieval_prompts.vectors.index import Index
 
@@ -134,10 +135,8 @@ def _build(
     vectors = biencoder.encode_corpus(corpus, cache)
     built = Index.build(vectors, corpus, corpus.ids, encoder=biencoder.identity(), **options)
     held = save_index(built, corpus, out, bm25, overwrite)
-    console.say(
-        f"{out}: {len(built):,} documents, {options['factory']}, {held}; "
-        f"{vectors.encoded:,} encoded now, the rest found in the cache"
-    )
+    made = f"{out}: {counted(len(built), corpus.groups)}, {options['factory']}, {held}"
+    console.say(f"{made}; {vectors.encoded:,} encoded now, the rest found in the cache")
     console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
 
 

@@ -87,6 +87,7 @@ def tune(
     settings = TuneSettings.of(**given)
     check_given(settings, given)
     from retrieval_prompts.data.beir_folder import load, with_test
+    from retrieval_prompts.data.groups import counted
     from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.training.training_data import TrainingData
 
@@ -102,7 +103,7 @@ def tune(
     if report is not None and split is None:
         raise UserError(f"--report shows an evaluation, and {folder} has no test split; name another with --split")
     say(
-        f"{dataset.name}: {len(dataset.corpus):,} documents; "
+        f"{dataset.name}: {counted(len(dataset.corpus), dataset.corpus.groups)}; "
         + (f"queries: {_counts(learned)}" if learned is not None else "no judged queries to learn from")
         + (f", {len(dataset.split(split)[1]):,} {split}" if split else ", no test split")
         + (" (held out of train)" if test_held_out and split == "test" else "")

@@ -204,41 +204,38 @@ def _roles(table: Table, roles: Mapping[str, Sequence[str]], given: Mapping[str,
 
 
 def _by_content(table: Table, roles: dict[str, str], bad: Sequence[str], queries: Queries, known: Known) -> None:
-    """Settle what names leave open: whether queries and documents stand there by their ids or as texts."""
-    rest = [name for name in table.columns if name not in (*roles.values(), *bad)]
-    if "query-id" not in roles and "query" not in roles:
-        if not rest:
-            raise UserError(f"{table.path}: no column looks like a query, of {', '.join(table.columns)}; see --columns")
-        roles["query"] = rest.pop(0)
-    if "id" not in roles and "document" not in roles:
-        if not rest:
-            raise UserError(
-                f"{table.path}: no column looks like a document, of {', '.join(table.columns)}; see --columns"
-            )
-        roles["document"] = rest.pop(0)
+    """Settle what names leave open: which columns are meant, and whether ids or texts stand there."""
     sample = table.sample()
+    rest = [name for name in table.columns if name not in (*roles.values(), *bad)]
 
-    def mostly(column: str, there: Callable[[str], object]) -> bool:
-        values = [each for cell in sample[column] for each in _each(cell)]
+    def mostly(column: str | None, there: Callable[[str], object]) -> bool:
+        values = [each for cell in sample[column] for each in _each(cell)] if column is not None else []
         return bool(values) and sum(bool(there(value)) for value in values) > len(values) / 2
 
-    by_id = roles.get("query-id")
-    if by_id and not (queries.texts and mostly(by_id, queries.texts.__contains__)) and "query" in roles:
-        by_id = None  # the file brings the texts itself
-    if by_id is None and "query" in roles and mostly(roles["query"], queries.texts.__contains__):
-        by_id = roles["query"]
-    roles["query-is"] = "id" if by_id else "text"
-    roles["query"] = by_id or roles["query"]
     own, text = roles.get("id"), roles.get("document")
-    if own is None or (text is not None and not mostly(own, known.find)):
-        own = text if text is not None and mostly(text, known.find) else None
-    roles["document-is"] = "id" if own else "text"
-    target = own or text
-    assert target is not None
-    roles["target"] = target
-    roles["value-is"] = "clicks" if "clicks" in roles and "grade" not in roles else "grade"
+    if not mostly(own, known.find):
+        others = [text] if text is not None else rest
+        found = next((name for name in others if mostly(name, known.find)), None)
+        own = found if found is not None or text is not None else own
+    rest = [name for name in rest if name != own and not mostly(name, _plain_value)]
+    by_id = next(
+        (name for name in (roles.get("query-id"), roles.get("query")) if mostly(name, queries.texts.get)), None
+    )
+    asked = by_id or roles.get("query") or (rest.pop(0) if rest else roles.get("query-id"))
+    target = own or text or (rest.pop(0) if rest else None)
+    if asked is None or target is None:
+        what = "a query" if asked is None else "a document"
+        raise UserError(f"{table.path}: no column looks like {what}, of {', '.join(table.columns)}; see --columns")
+    clicks = "clicks" in roles and "grade" not in roles
+    roles |= {"query": asked, "query-is": "id" if by_id else "text", "target": target}
+    roles |= {"document-is": "id" if own else "text", "value-is": "clicks" if clicks else "grade"}
     if roles["value-is"] in roles:
         roles["value"] = roles[roles["value-is"]]
+
+
+def _plain_value(value: str) -> bool:
+    """Whether a cell is a number, a date or a time: what neither queries nor documents are."""
+    return re.fullmatch(r"[\d\s.,:/+TZ-]+", value) is not None
 
 
 def _said(table: Table, roles: Mapping[str, str], bad: Sequence[str]) -> str:

@@ -66,6 +66,7 @@ def test_index_and_tune_take_sources_as_they_are(
     (pages / "a.txt").write_text(" ".join(tiny.WORDS[:60]))
     done = command("index", pages, "--out", tmp_path / "index", "--model", model)
     assert done.code == 0, done.err
+    assert f"{tmp_path / 'index'}: 2 chunks of 1 documents, Flat" in done.out
     assert "1 files of text, in chunks of up to 40 tokens, 5 overlap" in done.out
     assert json.loads((tmp_path / "index" / "ids.json").read_text()) == ["a.txt#1", "a.txt#2"]
 

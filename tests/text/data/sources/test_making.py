@@ -174,6 +174,12 @@ JUDGEMENTS: dict[str, tuple[str, str, dict[str, dict[str, int]]]] = {
     ),
     "query and text": ("p.tsv", "question\tanswer\nhow\tTEXT 1\nwhy\ttext 3\n", {"how": {"d1": 1}, "why": {"d3": 1}}),
     "names in another language": ("p.csv", "frage,artikel\nhow,d1\n", {"how": {"d1": 1}}),
+    "texts under other names": ("p.csv", "frage,antwort\nhow,text 1\n", {"how": {"d1": 1}}),
+    "other columns": (
+        "p.csv",
+        "date,query,page,clicks\n2026-11-01,how,d1,2\n2026-11-02,how,d1,1\n",
+        {"how": {"d1": 2}},
+    ),
     "clicks": (
         "c.csv",
         "query,id,clicks\nhow,d1,4\nhow,d1,6\nhow,d2,4\nhow,d3,0\nhow,d0,1\nwhy,d0,1\n",
