@@ -147,7 +147,8 @@ class Index:
         if not self.manifest["encoder"].get("fingerprint"):
             raise UserError('an index that is kept must know its encoder: build it with encoder={"fingerprint": ...}')
         with new_folder(Path(folder), holds=self.HOLDS, overwrite=overwrite) as new:
-            self._write_vectors(new)
+            with faiss_index.faiss_errors(f"the index cannot be written to {folder}"):
+                self._write_vectors(new)
             (new / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
             fingerprint = None
             if self.documents is not None:
@@ -334,8 +335,7 @@ class Index:
     def _write_vectors(self, folder: Path) -> None:
         import faiss
 
-        with faiss_index.faiss_errors(f"the index cannot be written to {folder}"):
-            faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(folder / "index.faiss"))
+        faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(folder / "index.faiss"))
 
     @cached_property
     def _positions(self) -> dict[str, int]:

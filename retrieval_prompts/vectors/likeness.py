@@ -28,6 +28,9 @@ PROBES, PAIRED = 8, 4  # documents that one other way is tried with, and two at 
 LENGTHS = (32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)  # tokens at which tools cut
 POOLINGS = {"mean": "the mean", "cls": "the first token", "lasttoken": "the last token", "max": "the maximum"}
 
+# Words that people put before documents of models that want some, and of others by mistake
+WORDS = ("passage: ", "query: ", "search_document: ", "document: ", "title: none | text: ", "Document: ")
+
 
 class Held(Protocol):
     """Vectors that can be read and searched at positions, as an `Index` can."""
@@ -203,7 +206,7 @@ def _ways(tower: TextTower, documents: Sequence[Document]) -> Iterator[Way]:
     """Each with one thing done otherwise than this model does it."""
     own = getattr(_pooling(tower), "pooling_mode", None)
     yield from (Way(pooling=mode) for mode in POOLINGS if mode != own and own is not None)
-    known = dict.fromkeys(["", *(tower.sentence_transformer.prompts or {}).values()])
+    known = dict.fromkeys(["", *(tower.sentence_transformer.prompts or {}).values(), *WORDS])
     yield from (Way(words=words) for words in known if words is not None and words != tower.text_prompt("document"))
     if any(document.title and document.text for document in documents):
         yield from (Way(joined=joined) for joined in ("", "\n", "\n\n", ". ", ": "))

@@ -671,7 +671,7 @@ def test_an_index_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, mon
         raise PermissionError(13, "Permission denied", "index.faiss")
 
     build().save(tmp_path / "index")
-    monkeypatch.setattr("retrieval_prompts.vectors.index._read_vectors", forbidden)  # root may read anything
+    monkeypatch.setattr("retrieval_prompts.vectors.faiss_foreign.opened", forbidden)  # root may read anything
     with pytest.raises(UserError, match=r"^the index in .*index cannot be read: \[Errno 13\] Permission denied: 'in"):
         Index.open(tmp_path / "index")
 

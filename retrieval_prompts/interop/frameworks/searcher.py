@@ -1,0 +1,145 @@
+"""A model with prompts and an index, opened once and asked many times: what every retriever holds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+
+from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex, check_weight
+from retrieval_prompts.files import unreplaced
+from retrieval_prompts.interop.stores.address import is_address
+from retrieval_prompts.interop.stores.opening import check_found, open_index, over_all
+from retrieval_prompts.towers.conventions import Conventions
+from retrieval_prompts.vectors.index import Index
+from retrieval_prompts.vectors.store import StoreIndex
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found."""
+
+    id: str
+    score: float
+    title: str
+    text: str
+
+
+class Searcher:
+    """Searches an index with the prompts of a bi-encoder, and with BM25 beside it where the index holds words.
+
+    Args:
+        biencoder: its feedback prompts, if it has some, are to be bound already (see `BiEncoder.bind`).
+        index: in memory, from a folder, or over a store.
+        hybrid: the same with its words; None without.
+        weight: of BM25, from 0 to 1.
+        place: where the index is, for messages; `unchecked`: whether what is found in it is still to be checked.
+    """
+
+    def __init__(
+        self,
+        biencoder: BiEncoder,
+        index: Index,
+        hybrid: HybridIndex | None = None,
+        weight: float = UNLABELLED,
+        *,
+        place: str = "the index",
+        unchecked: bool = False,
+    ) -> None:
+        check_weight(weight)
+        self.biencoder, self.index, self.hybrid, self.place = biencoder, index, hybrid, place
+        self.weight = weight if hybrid is not None else 0.0
+        self._unchecked = unchecked
+        self._lock = Lock()  # clients of stores are not made for several threads
+
+    @classmethod
+    def open(
+        cls,
+        place: str | Path,
+        prompts: str | Path | None = None,
+        *,
+        model: str | None = None,
+        conventions: Conventions | None = None,
+        strength: float | None = None,
+        bm25_weight: float | None = None,
+        device: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Searcher:
+        """Open an index folder, or a store by its address (see `interop.stores`), and the model that belongs to it.
+
+        Args:
+            prompts: a prompt folder, or "hf:user/name"; None: the frozen model.
+            model: where it has moved; None: the index's own, of a store that of the prompts.
+            conventions: how the model is used, where it was not recorded.
+            bm25_weight: None: the prompts' own, else 0.75; without words in the index it is 0.
+
+        Raises UserError where they do not belong together.
+        """
+        if bm25_weight is not None:
+            check_weight(bm25_weight)
+        whole = is_address(place)
+        folder, hybrid = (
+            (None, None) if whole else unreplaced(Path(place), lambda: _opened(place, words=bm25_weight != 0))
+        )
+        if bm25_weight and hybrid is None:
+            raise UserError(f"{place} holds no words for --bm25-weight {bm25_weight:g}; index again without --no-bm25")
+        made_by = folder.manifest["encoder"] if folder is not None else {}
+        known = Conventions.recorded(made_by)
+        biencoder = BiEncoder.load(
+            model or made_by.get("model"),
+            prompts,
+            device=device,
+            strength=strength,
+            trust_remote_code=trust_remote_code,
+            **asdict(known if conventions is None else conventions.or_else(known)),
+        )
+        biencoder.tower.made(made_by)  # words that an older version did not find are left out again
+        opened: Index
+        if folder is None:
+            opened = over_all(str(place), biencoder.identity(), biencoder.tower.dimension)
+        else:
+            opened = folder
+        opened.check_encoder(biencoder.identity())
+        if biencoder.feedback is not None and biencoder.strength > 0:
+            biencoder.bind(hybrid or (HybridIndex.of(folder, place) if folder is not None else None) or opened)
+        if hybrid is None and bm25_weight is None and biencoder.bm25_weight:
+            warnings.warn(
+                f"{prompts} asks for BM25 of weight {biencoder.bm25_weight:g}, and {place} holds no words: the ranking "
+                "is dense; index again without --no-bm25",
+                stacklevel=2,
+            )
+        weight = next(each for each in (bm25_weight, biencoder.bm25_weight, UNLABELLED) if each is not None)
+        return cls(biencoder, opened, hybrid, weight, place=str(place), unchecked=whole)
+
+    def search(self, queries: Sequence[str], k: int, **parameters: int | None) -> list[list[Hit]]:
+        """The k best documents of each query, best first; `parameters` are those of `Index.search`."""
+        with self._lock:
+            vectors = self.biencoder.query_vectors(queries)
+            if self.hybrid is None or self.weight == 0:
+                found, ids = self.index.search(vectors, k, **parameters)
+                scores = [row[: len(own)] for row, own in zip(found.tolist(), ids, strict=True)]
+            else:
+                scores, ids = self.hybrid.search(queries, vectors, k, weight=self.weight, **parameters)
+            if self._unchecked and isinstance(self.index, StoreIndex) and ids:
+                check_found(self.biencoder.tower, self.index, ids[0], self.place)
+                self._unchecked = False
+            return [
+                [self._hit(id, score) for id, score in zip(row, own, strict=True)]
+                for row, own in zip(ids, scores, strict=True)
+            ]
+
+    def _hit(self, id: str, score: float) -> Hit:
+        if self.index.documents is None and not isinstance(self.index, StoreIndex):
+            return Hit(id, score, "", "")
+        document = self.index.document(id)
+        return Hit(id, score, document.title, document.text)
+
+
+def _opened(folder: str | Path, *, words: bool) -> tuple[Index, HybridIndex | None]:
+    """An index, and the same with the words that it holds, if they are wanted."""
+    index = open_index(folder)
+    return index, HybridIndex.of(index, folder) if words else None
