@@ -16,6 +16,7 @@ import struct
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="a few faults of each kind, in seconds")
     parser.add_argument("--only", default="", help="only the jobs in whose name this stands")
     parser.add_argument("--seed", type=int, default=0, help="of moments, places and damage")
+    parser.add_argument("--minutes", type=float, help="begin no job after so many; the result says which were left out")
     parser.add_argument("--workers", type=int, default=2, help="processes at once")
     options = parser.parse_args()
     began = time.monotonic()
@@ -49,7 +51,7 @@ def main() -> None:
     place = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
         place.chmod(0o755)
-        trials = list(at_work(place, list(chosen.items()), options.workers))
+        trials, done = at_work(place, list(chosen.items()), options.workers, began + 60 * (options.minutes or 1e6))
     finally:
         shutil.rmtree(place, ignore_errors=True)
     rows = table(trials)
@@ -59,6 +61,7 @@ def main() -> None:
         result = {
             "table": rows,
             "not_good": [asdict(trial) for trial in bad],
+            "left_out": [name for name in chosen if name not in done],
             "seed": options.seed,
             "seconds": round(time.monotonic() - began),
             "machine": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
@@ -68,31 +71,40 @@ def main() -> None:
     sys.exit(1 if bad else 0)
 
 
-def at_work(place: Path, chosen: list[tuple[str, Job]], workers: int) -> Iterator[Trial]:
-    """Do jobs in several processes; each takes the next when it is done with one."""
+def at_work(place: Path, chosen: list[tuple[str, Job]], workers: int, until: float) -> tuple[list[Trial], list[str]]:
+    """Do jobs in several processes; each takes the next when it is done with one. Returns also which were done."""
     take, give = os.pipe()
-    children = [child for number in range(workers) if (child := _worker(place, chosen, number, take, give))]
+    children = [_worker(place / str(number), chosen, (take, give), until) for number in range(workers)]
     os.close(take)
     for number in range(len(chosen)):
         os.write(give, struct.pack("i", number))
     os.close(give)
     ended = [os.waitpid(child, 0)[1] for child in children]
     assert not any(ended), "a worker failed"
+    trials, done = [], []
     for number in range(workers):
-        yield from (Trial(*json.loads(line)) for line in (place / f"{number}.jsonl").read_text().splitlines())
+        for line in (place / f"{number}.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            if isinstance(row, str):
+                done.append(row)
+            else:
+                trials.append(Trial(*row))
+    return trials, done
 
 
-def _worker(place: Path, chosen: list[tuple[str, Job]], number: int, take: int, give: int) -> int:
+def _worker(work: Path, chosen: list[tuple[str, Job]], pipe: tuple[int, int], until: float) -> int:
+    """A process that writes a line a trial, and the name of each job behind its trials."""
     if child := os.fork():
         return child
     code = 1
     try:
-        os.close(give)
-        work = place / f"worker {number}"
+        os.close(pipe[1])
         make_inputs(work / "inputs")
         os.chdir(work)
-        with (place / f"{number}.jsonl").open("w") as file:
-            while word := os.read(take, 4):
+        with work.with_suffix(".jsonl").open("w") as file:
+            while word := os.read(pipe[0], 4):
+                if time.monotonic() > until:
+                    continue
                 name, job = chosen[struct.unpack("i", word)[0]]
                 began, count = time.monotonic(), 0
                 for trial in job(work / "inputs", work):
@@ -100,11 +112,10 @@ def _worker(place: Path, chosen: list[tuple[str, Job]], number: int, take: int, 
                     count += 1
                     if trial.outcome not in GOOD:
                         print(f"{trial.outcome}: {trial.kind}: {trial.what}: {trial.why}", file=sys.stderr, flush=True)
+                print(json.dumps(name), file=file, flush=True)
                 print(f"{name}: {count} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         code = 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         os._exit(code)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from retrieval_prompts.errors import UserError, first_line
 
@@ -121,12 +122,19 @@ def _runs(folder: Path) -> bool:
     read = read_json(folder / "results.json")
     result = read if isinstance(read, dict) else {}
     sealed = check_seal(folder / "results.json", result)
-    datasets = result.get("datasets")  # of a benchmark
-    for name, found in datasets.items() if isinstance(datasets, dict) else ():
-        for system in found.get("systems", ()) if isinstance(found, dict) else ():
-            if not any((folder / f"{name}.{system}{ending}").is_file() for ending in RANKED):
-                raise UserError(f"results.json has {system} on {name}, whose run is not there")
-    return check_all_listed(folder, [f"*{ending}" for ending in RANKED]) and sealed
+    if isinstance(datasets := result.get("datasets"), dict):  # of a benchmark, which may hold a run of its next system
+        from retrieval_prompts.experiments.benchmark_dataset import run_file
+
+        names = [run_file(folder, name, system).name for name, found in datasets.items() for system in _systems(found)]
+        if gone := [name for name in names if not (folder / name).is_file()]:
+            raise UserError(f"{folder / gone[0]} is gone, of which results.json has figures; run the benchmark again")
+    else:
+        names = [f"*{ending}" for ending in RANKED]
+    return check_all_listed(folder, names) and sealed
+
+
+def _systems(found: Any) -> Iterable[str]:
+    return found.get("systems", ()) if isinstance(found, dict) else ()
 
 
 def _all_listed(folder: Path) -> bool:

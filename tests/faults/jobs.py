@@ -10,7 +10,7 @@ from faults import crowds, disks
 from faults.damage import artifacts, damaged
 from faults.disks import PLACES
 from faults.interrupting import interrupted, starting
-from faults.killing import killed
+from faults.killing import killed, powerless
 from faults.trials import Trial
 
 Job = Callable[[Path, Path], Iterator[Trial]]  # called with a folder of inputs and one to work in
@@ -43,6 +43,7 @@ def jobs(seed: int, *, few: bool) -> dict[str, Job]:
 def _of(name: str, overwrite: bool, seed: int, few: bool) -> Iterator[tuple[str, Job]]:
     """What disturbs one command."""
     yield "killed", _job(killed, name, overwrite, first=2, step=20 if few else 1)
+    yield "power", _job(powerless, name, overwrite, first=5, step=20 if few else 4)
     for by in SIGNALS:
         yield by.name, _job(interrupted, name, overwrite, by=by, times=1 if few else TIMES.get(name, 4), seed=seed)
     yield "limited", _job(disks.limited, name, overwrite, times=1 if few else 5, seed=seed)

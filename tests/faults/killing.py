@@ -13,13 +13,15 @@ from faults.forks import fresh, run
 from faults.trials import Trial, disturbed
 
 KIND = "SIGKILL before a write, rename or delete"
+POWER = "power loss: what was not synced is lost"
+synced: set[int] = set()  # of this process: the files that are surely on the disk
 
 
 def at_event(number: int, what: Callable[[], object]) -> None:
     """Do something in this process before its write, rename or delete of this number, from 1; 0: before each."""
     from retrieval_prompts.files import writing
 
-    seen = 0
+    seen, sync = 0, os.fsync
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def before(*arguments: Any, **options: Any) -> Any:
@@ -27,6 +29,8 @@ def at_event(number: int, what: Callable[[], object]) -> None:
             seen += 1
             if number in (0, seen):
                 what()
+            if function is sync:
+                synced.add(os.fstat(arguments[0]).st_ino)
             return function(*arguments, **options)
 
         return before
@@ -37,11 +41,24 @@ def at_event(number: int, what: Callable[[], object]) -> None:
 
 def killed(inputs: Path, work: Path, name: str, overwrite: bool, first: int, step: int) -> Iterator[Trial]:
     """Before the events first, first + step ... of a command, until it ends by itself."""
-    run_ = disturbed(KIND, inputs, work, name, overwrite)
-    event = first
+    return _at_each(KIND, _kill, inputs, work, (name, overwrite, first, step))
+
+
+def powerless(inputs: Path, work: Path, name: str, overwrite: bool, first: int, step: int) -> Iterator[Trial]:
+    """The same, and the content of each file that the system had not been told to put on the disk is lost with it."""
+    return _at_each(POWER, _lose_power, inputs, work, (name, overwrite, first, step))
+
+
+def _at_each(
+    kind: str, end: Callable[[], object], inputs: Path, work: Path, how: tuple[str, bool, int, int]
+) -> Iterator[Trial]:
+    name, overwrite, event, step = how
+    run_ = disturbed(kind, inputs, work, name, overwrite)
     while True:
         folder = fresh(work / "work", like=run_.before)
-        ended = run(run_.command, folder, partial(at_event, event, _kill))
+        for path in folder.rglob("*"):
+            os.utime(path, (0, 0))
+        ended = run(run_.command, folder, partial(at_event, event, end))
         if ended.code == 0:
             return
         yield run_.judged(folder, ended, {-signal.SIGKILL})
@@ -50,3 +67,12 @@ def killed(inputs: Path, work: Path, name: str, overwrite: bool, first: int, ste
 
 def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lose_power() -> None:
+    """What was there before the command has the time 0."""
+    for path in Path.cwd().rglob("*"):
+        found = path.lstat()
+        if path.is_file() and found.st_mtime > 1 and found.st_ino not in synced:
+            os.truncate(path, 0)
+    _kill()

@@ -28,6 +28,7 @@ from retrieval_prompts.files import (
     check_all_listed,
     check_listed,
     check_output,
+    check_readable,
     check_seal,
     inside,
     list_all,
@@ -39,6 +40,7 @@ from retrieval_prompts.files import (
     read_json,
     sealed,
     sweep,
+    unreplaced,
     write_bytes,
     write_json,
     writing,
@@ -439,6 +441,50 @@ def test_files_and_folders_are_on_disk_before_they_are_renamed(tmp_path: Path, m
     assert done == [".file", "rename file", tmp_path.name]
 
 
+def test_a_folder_that_another_run_replaces_is_read_again(tmp_path: Path) -> None:
+    folder, seen = tmp_path / "out", []
+    folder.mkdir()
+
+    def read() -> int:
+        seen.append(folder.stat().st_ino)
+        if len(seen) == 1:
+            folder.rename(tmp_path / "old")
+            folder.mkdir()
+            raise UserError("half of the old folder, half of the new")
+        return len(seen)
+
+    assert unreplaced(folder, read) == 2
+
+
+def test_what_fails_in_a_folder_that_stays_fails_once(tmp_path: Path) -> None:
+    calls = []
+
+    def read() -> None:
+        calls.append(1)
+        raise UserError("damaged")
+
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        calls.clear()
+        with pytest.raises(UserError, match=r"^damaged$"):
+            unreplaced(folder, read)
+        assert calls == [1]
+
+
+def test_files_of_libraries_get_the_permissions_of_others(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out", holds=MARKED) as new:
+        (new / "mark").touch(mode=0o600)  # as a library's temporary file has them
+    (tmp_path / "own").touch()
+    assert (tmp_path / "out" / "mark").stat().st_mode == (tmp_path / "own").stat().st_mode
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_text("")
+    check_readable(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith(".safetensors"))
+    with pytest.raises(UserError, match=r"model\.safetensors may not be read; ask its owner"):
+        check_readable(tmp_path)
+
+
 # --- checksums ------------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +528,13 @@ def test_a_list_of_ones_own_is_kept_and_read_in_all_its_forms(tmp_path: Path) ->
         assert check_listed(tmp_path / "run.trec")
         list_digest(tmp_path / "run.trec")
         assert (tmp_path / SUMS).read_text() == f"{others}{value}  run.trec\n"
+
+
+def test_a_file_that_is_written_again_keeps_its_line_of_the_list(tmp_path: Path) -> None:
+    for name in ("b", "a", "b"):
+        (tmp_path / name).write_text(name)
+        list_digest(tmp_path / name)
+    assert [line.split()[1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines()] == ["b", "a"]
 
 
 def test_a_list_that_was_cut_is_noticed_where_it_has_all_files(tmp_path: Path) -> None:

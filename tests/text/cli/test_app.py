@@ -900,6 +900,30 @@ def test_what_is_missing_beside_finished_prompts_is_made_without_training(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "report.html", "result.json"]
 
 
+LAST = "cli.commands.evaluate.write_runs"
+
+
+@pytest.mark.parametrize("written", ["result.json", "page.html"])
+def test_what_an_evaluation_wrote_before_it_was_cut_short_is_made_again(
+    command: Command, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    paths = [tmp_path / name for name in ("result.json", "page.html", "runs")]
+    arguments = ["evaluate", data, "--model", model, "--json", paths[0], "--report", paths[1], "--run", paths[2]]
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"retrieval_prompts.{'report.page.write_report' if written == 'result.json' else LAST}", stop)
+        assert command(*arguments).code == 130
+    assert (tmp_path / written).exists() and not paths[2].exists()
+    other = command("evaluate", data, "--model", model, "--json", paths[0])
+    assert other.err == f"error: {paths[0]} exists already; choose another name or pass --overwrite (overwrite=True)\n"
+    assert command(*arguments).code == 0
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert "exists already" in command(*arguments).err
+
+
 def test_an_evaluation_that_fails_is_a_warning_and_a_status(
     command: Command, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -288,3 +288,12 @@ def test_a_tokenizer_that_splits_the_first_word_differently(toy_tower: ToyTower,
         f"model {tower.name}: its tokenizer splits words after an added token differently, so a stock checkpoint "
         "would not give the same vectors; use BiEncoder.as_sentence_transformer()"
     )
+
+
+def test_an_export_that_was_changed_is_no_model(models: dict[str, BiEncoder], tmp_path: Path) -> None:
+    models["bert both"].export(tmp_path / "export")
+    load_tower(tmp_path / "export", device="cpu")
+    path = tmp_path / "export" / "modules.json"
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(UserError, match=r"modules\.json was changed or cut after it was written"):
+        load_tower(tmp_path / "export", device="cpu")

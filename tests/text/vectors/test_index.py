@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 import warnings
@@ -596,6 +597,18 @@ def test_exchanged_texts_are_noticed_when_they_are_read(tmp_path: Path) -> None:
     assert opened.document("d0") == DOCUMENTS[0]
     with pytest.raises(UserError, match=r"documents\.jsonl changed after it was opened.*found 'dX' where 'd1' was"):
         opened.document("d1")
+
+
+def test_an_index_that_another_run_replaces_stays_as_it_was_opened(tmp_path: Path) -> None:
+    build().save(tmp_path / "index")
+    opened = Index.open(tmp_path / "index")
+    others = [Document(each.id, "another title", each.text) for each in DOCUMENTS]
+    build(documents=others).save(tmp_path / "index", overwrite=True)
+    assert [opened.document(each.id) for each in DOCUMENTS] == list(DOCUMENTS)
+    assert Index.open(tmp_path / "index").document("d0").title == "another title"
+    again = pickle.loads(pickle.dumps(opened.documents))  # reads the file that has the name now
+    with pytest.raises(UserError, match="changed after it was opened"):
+        again[0]
 
 
 def test_a_bit_of_a_text_is_noticed_when_it_is_read(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from command_line import Command, command_line
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli.app import main
+from retrieval_prompts.evaluation.trec_runs import write_run
+from retrieval_prompts.files import list_digest, sealed, write_json
 from retrieval_prompts.interop.peft import write_adapter
 from retrieval_prompts.prompts.folder import PromptFolder, save_prompts
 from retrieval_prompts.training.loop import LoopSettings, fit
@@ -131,6 +133,24 @@ def test_what_is_no_artifact(command: Command, tmp_path: Path) -> None:
     assert (done.code, done.out) == (1, f"{tmp_path / 'file'}: file, NOT SOUND: it is no artifact of this package\n")
     done = command("verify", tmp_path / "nowhere")
     assert (done.code, done.err) == (2, f"error: {tmp_path / 'nowhere'} does not exist\n")
+
+
+def test_a_benchmark_whose_results_or_runs_are_gone(command: Command, tmp_path: Path) -> None:
+    run = {"q": {"d": 1.0}}
+    write_run(tmp_path / "toy.frozen.trec", run, "frozen")
+    write_run(tmp_path / "toy.bm25.trec", run, "bm25")
+    (tmp_path / "table.md").write_text("| |")
+    list_digest(tmp_path / "table.md")
+    results = {"datasets": {"toy": {"systems": {"frozen": {}, "bm25": {}}}}}
+    write_json(tmp_path / "results.json", sealed(results))
+    assert command("verify", tmp_path).out == f"{tmp_path}: runs, sound\n"
+    (tmp_path / "toy.linear.trec").write_text("q Q0 d 1 1.0 x\n")  # of a system that was cut short: not in results.json
+    assert command("verify", tmp_path).code == 0
+    (tmp_path / "toy.bm25.trec").unlink()
+    (tmp_path / "SHA256SUMS").unlink()
+    assert "toy.bm25.trec is gone, of which results.json has figures" in command("verify", tmp_path).out
+    (tmp_path / "results.json").unlink()
+    assert "NOT SOUND: " + f"{tmp_path / 'results.json'} does not exist" in command("verify", tmp_path).out
 
 
 def test_an_edited_strength_is_no_sound_prompt(command: Command, tmp_path: Path) -> None:
