@@ -55,6 +55,7 @@ _INDEX = (
     "bm25/*.index.json",
     "bm25/*.index.npy",
     "bm25/words.json",
+    "pictures/digests.npy",
 )
 INDEX = Kind(("manifest.json", "index.faiss"), _INDEX)
 RUNS = Kind(("results.json", "*.trec"), ("*.trec.gz", "*.qrels.tsv", "SHA256SUMS"))

@@ -6,6 +6,7 @@ The folder holds
     documents.jsonl  title and text of each document, in BEIR's format (absent if the index was built without them)
     offsets.npy      int64, the byte at which each document's line starts
     bm25/            the words of the documents, for hybrid search (where they were wanted; see `evaluation.hybrid`)
+    pictures/        digests of the pictures, in an index of pictures
     lines.npy        uint64, a checksum of each of these lines
     manifest.json    what the index is, what encoded it, sizes and checksums of the files above (see `index_files`)
 """
@@ -19,19 +20,30 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import INDEX, check_seal, digest, inside, new_folder, read_json, sealed, write_json
+from retrieval_prompts.files import (
+    INDEX,
+    check_seal,
+    digest,
+    inside,
+    new_folder,
+    read_array,
+    read_json,
+    sealed,
+    write_json,
+)
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.vectors import faiss_index, index_files
 from retrieval_prompts.vectors.faiss_index import Vectors
 
 FORMAT = 1
+CHECKED = 1 << 28  # bytes of an index.faiss that is read before it is mapped: a tenth of a second
 
 
 class Index:
@@ -66,7 +78,7 @@ class Index:
         train_size: int | None = None,
         ef_construction: int | None = None,
         gpu: bool = True,
-    ) -> Index:
+    ) -> Self:
         """Index document vectors block by block, by inner product. The same input gives the same index, see `ann`.
 
         vectors: (n, dimension), a memory map for instance, `VectorBlocks`, or blocks (any, dimension); used as float32.
@@ -135,7 +147,7 @@ class Index:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, folder: Path | str, mmap: bool = True, gpu: bool = False) -> Index:
+    def open(cls, folder: Path | str, mmap: bool = True, gpu: bool = False) -> Self:
         """Open a saved index; with `mmap` the vectors stay on disk until a search reads them, with `gpu` they go to the
         GPUs, if FAISS sees any and has the index's type for them.
 
@@ -155,13 +167,14 @@ class Index:
         try:
             check_seal(folder / "manifest.json", manifest)
             ids = json.loads(index_files.check(folder, manifest))
-            if not isinstance(ids, list):
-                raise ValueError(f"ids.json is no list but {type(ids).__name__}")
+            if not isinstance(ids, list) or set(map(type, ids)) - {str}:
+                raise ValueError("ids.json is no list of ids")
             vectors = _read_vectors(folder / "index.faiss", mmap)
             documents = None
             if manifest["documents"] is not None:
-                offsets = np.load(folder / "offsets.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
-                checks = np.load(folder / "lines.npy", mmap_mode="r") if "lines.npy" in manifest["files"] else None
+                offsets = read_array(folder / "offsets.npy", np.int64, 1, mmap=mmap)
+                kept = "lines.npy" in manifest["files"]
+                checks = read_array(folder / "lines.npy", np.uint64, 1) if kept else None
                 documents = Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets, checks)
                 if len(offsets) != len(ids):
                     raise ValueError(f"{len(offsets)} documents and {len(ids)} ids")
@@ -323,12 +336,14 @@ def _read_vectors(path: Path, mmap: bool) -> Any:
     """The FAISS index in a file, memory-mapped if that is wanted and FAISS can do it for this type."""
     import faiss
 
-    if mmap:
-        try:
-            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError:
-            pass  # a type that FAISS cannot map, or a damaged file, which fails again
-    return faiss.read_index(str(path))
+    if not mmap:
+        return faiss.read_index(str(path))
+    # FAISS's careful reader raises for what would end the process where it is mapped
+    found = faiss.read_index(str(path)) if path.stat().st_size <= CHECKED else None
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError:  # a type that FAISS cannot map, or a damaged file, which fails again
+        return found or faiss.read_index(str(path))
 
 
 def _check_count(vectors: int, ids: list[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from retrieval_prompts.data.beir_folder import Corpus, Document
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import digest, of_blocks
+from retrieval_prompts.files import digest, of_blocks, sealed
 from retrieval_prompts.vectors import index_files
 from retrieval_prompts.vectors.index import Index
 
@@ -169,6 +169,10 @@ def test_run_needs_a_vector_for_each_query() -> None:
         (
             {"factory": "IVF64,Flat"},
             "IVF64,Flat needs at least 64 vectors to train on, 2,496 to train well, got 4; use Flat",
+        ),
+        (
+            {"factory": "Fl\u00e4t"},
+            "cannot build the index 'Flät': such strings are of ASCII letters; write Flat or HN",
         ),
         ({"factory": "IVF0,Flat"}, "cannot build the index 'IVF0,Flat': it has no lists; write IVF256 for instance"),
         ({"ef_construction": 40}, "an index of type Flat has no ef_construction; leave it out"),
@@ -380,7 +384,7 @@ def test_a_type_that_faiss_cannot_map_is_read_into_memory(tmp_path: Path, monkey
 
     monkeypatch.setattr(faiss, "read_index", refuse)
     assert Index.open(tmp_path / "index").search(VECTORS[:1], 1)[1] == [["d0"]]
-    assert flags == [faiss.IO_FLAG_MMAP_IFC, 0]
+    assert flags == [0, faiss.IO_FLAG_MMAP_IFC]
 
 
 @pytest.mark.parametrize("mmap", [True, False])
@@ -494,6 +498,24 @@ def edit_manifest(**changes: Any) -> Callable[[Path], None]:
     return edit
 
 
+def hostile(name: str, content: bytes) -> Callable[[Path], None]:
+    """Exchange a file, with checksums that fit."""
+
+    def exchange(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").unlink()
+        (folder / "manifest.json").write_text(json.dumps(sealed(manifest | index_files.described(folder))))
+
+    return exchange
+
+
+def array(content: bytes, kind: str, shape: str = "(1,)") -> bytes:
+    """A file in numpy's format."""
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
 def exchange_ids(folder: Path) -> None:
     (folder / "ids.json").write_text(json.dumps(["d1", "d0", "d2", "d3"]))
 
@@ -566,6 +588,10 @@ def linked(folder: Path) -> None:
         (edit_manifest(files={"/etc/passwd": 1}), "names the file '/etc/passwd', which lies outside it"),
         (linked, r"index\.faiss is a link to .*elsewhere, outside its folder; it is not read"),
         (exchange_ids, "ids.json was changed"),
+        (hostile("ids.json", b'["d0", "d1", "d2", ["d3"]]'), r"is damaged, index again: ids\.json is no list of ids"),
+        (hostile("offsets.npy", b"PK\3\4"), r"is damaged, index again: offsets\.npy is no array"),
+        (hostile("offsets.npy", array(bytes(8), "<f8")), r"offsets\.npy is of type float64 and 1 dimensions"),
+        (hostile("offsets.npy", array(b"", "<i8", "(1 << 40,)")), r"is damaged, index again: offsets\.npy is no array"),
     ],
 )
 @pytest.mark.parametrize("mmap", [True, False])
@@ -579,6 +605,16 @@ def test_a_damaged_index_is_refused_by_name(
         Index.open(folder, mmap=mmap)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_vectors_that_is_cut_does_not_end_the_process(tmp_path: Path) -> None:
+    for factory in ("Flat", "SQ8", "HNSW4"):
+        build(factory=factory).save(tmp_path / factory)
+        whole = (tmp_path / factory / "index.faiss").read_bytes()
+        for end in (40, 60, len(whole) - 9):
+            hostile("index.faiss", whole[:end])(tmp_path / factory)
+            with pytest.raises(UserError, match="is damaged, index again"):
+                Index.open(tmp_path / factory)
 
 
 def test_exchanged_texts_are_noticed_when_they_are_read(tmp_path: Path) -> None:
