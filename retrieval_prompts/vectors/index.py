@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +26,7 @@ import numpy as np
 
 from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
 from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import (
     INDEX,
     check_seal,
@@ -39,7 +39,7 @@ from retrieval_prompts.files import (
     write_json,
 )
 from retrieval_prompts.towers.conventions import Conventions
-from retrieval_prompts.vectors import faiss_index, index_files
+from retrieval_prompts.vectors import faiss_index, index_files, libraries
 from retrieval_prompts.vectors.faiss_index import Vectors
 
 FORMAT = 1
@@ -110,7 +110,8 @@ class Index:
             "dimension": index.d,
             "encoder": dict(encoder),
             "build": record,
-            "created_with": _created_with(),
+            "created_with": libraries.created_with(),
+            "libraries": libraries.versions(),
         }
         return cls(index, ids, documents, manifest, record["gpu"])
 
@@ -217,7 +218,7 @@ class Index:
 
     def check_encoder(self, encoder: Mapping[str, Any]) -> None:
         """Raise UserError unless `encoder` makes the vectors that this index holds: the same "fingerprint" and the
-        same "document_prompt" (absent is the same as None)."""
+        same "document_prompt" (absent is the same as None). Warns of libraries that are of another release now."""
         built = self.manifest["encoder"]
         if encoder.get("fingerprint") != built.get("fingerprint"):
             wanted, got = Conventions.recorded(built), Conventions.recorded(encoder)
@@ -236,6 +237,9 @@ class Index:
                 f"this index was made with {_prompt(expected)}, got {_prompt(came)};"
                 " index the documents again, or use the prompt that made the index"
             )
+        if others := libraries.changed(self.manifest.get("libraries")):
+            message = f"this index was made with {few(others)}; scores may differ in their last digits"
+            warnings.warn(f"{message}, more if the release changed the model: index again if in doubt", stacklevel=2)
 
     def search(
         self,
@@ -385,10 +389,3 @@ def _name(encoder: Mapping[str, Any]) -> str:
 
 def _prompt(prompt: Any) -> str:
     return "no document prompt" if prompt is None else f"the document prompt {str(prompt)[:12]}"
-
-
-def _created_with() -> str:
-    try:
-        return f"retrieval-prompts {version('retrieval-prompts')}"
-    except PackageNotFoundError:  # run from a source tree
-        return "retrieval-prompts"

@@ -16,7 +16,7 @@ import pytest
 from retrieval_prompts.data.beir_folder import Corpus, Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import digest, of_blocks, sealed
-from retrieval_prompts.vectors import index_files
+from retrieval_prompts.vectors import index_files, libraries
 from retrieval_prompts.vectors.index import Index
 
 ENCODER = {"model": "toy", "fingerprint": "f" * 64, "document_prompt": None}
@@ -425,6 +425,7 @@ def test_manifest(tmp_path: Path) -> None:
     build(encoder=encoder).save(tmp_path / "index")
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert manifest.pop("created_with").startswith("retrieval-prompts")
+    assert {"torch", "transformers", "tokenizers", "sentence-transformers"} <= manifest.pop("libraries").keys()
     assert len(manifest.pop("ids")) == len(manifest.pop("documents")) == 64
     assert manifest.pop("digests") == {}  # of folders beside it
     files = {"index.faiss", "ids.json", "documents.jsonl", "offsets.npy", "lines.npy"}
@@ -605,6 +606,23 @@ def test_a_damaged_index_is_refused_by_name(
         Index.open(folder, mmap=mmap)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_other_releases_of_libraries_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = dict.fromkeys((*libraries.LIBRARIES, "retrieval-prompts"), "2.14.1")
+    monkeypatch.setattr(libraries, "version", lambda name: now[name])
+    index = build()
+    index.check_encoder(index.manifest["encoder"])
+    now |= {"torch": "2.14.2+cpu", "Pillow": "2.14.0"}  # repairs
+    index.check_encoder(index.manifest["encoder"])
+    now |= {"torch": "2.15.0", "tokenizers": "3.0"}
+    said = r"this index was made with torch 2\.14\.1 \(2\.15\.0 here\), tokenizers 2\.14\.1 \(3\.0 here\); scores may"
+    with pytest.warns(UserWarning, match=said):
+        index.check_encoder(index.manifest["encoder"])
+    garbled: list[Any] = [None, [], {"torch": 7, "gone": "1"}]
+    for noted in garbled:  # of an earlier version, or garbled
+        index.manifest["libraries"] = noted
+        index.check_encoder(index.manifest["encoder"])
 
 
 def test_a_file_of_vectors_that_is_cut_does_not_end_the_process(tmp_path: Path) -> None:
