@@ -6,13 +6,16 @@ BIN := .venv/bin
 # build of several GB; for the CPU build: make test TORCH="torch torchvision --index-url INDEX", with the index that torch names.
 TORCH ?= torch torchvision
 
-.PHONY: help demo demo-images test faults lint venv clean
+.PHONY: help demo demo-images test faults fuzz lowest release-check lint venv clean
 
 help:
 	@echo "make demo          tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
 	@echo "make demo-images   tune prompts on 8 pictures a class for a small CLIP, and write a classifier and a page"
 	@echo "make test          the tests, a process a core; pass options to pytest with ARGS, as in ARGS='-k losses'"
 	@echo "make faults        kill every command at each of its writes, renames and deletes (the tests try a few)"
+	@echo "make fuzz          odd files and options for an hour, or FUZZ_MINUTES (the tests try a few); writes eval/results/fuzz.json"
+	@echo "make lowest        the tests with the lowest versions that pyproject.toml allows, in an environment of their own"
+	@echo "make release-check wheel and sdist, built, installed outside the tree and tried; pip-audit"
 	@echo "make lint          ruff and mypy"
 	@echo "make venv          only set up .venv (each target above does so by itself)"
 	@echo "make clean         remove caches and the demo's output; .venv stays"
@@ -33,6 +36,16 @@ test: .venv/.installed
 
 faults: .venv/.installed
 	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
+
+FUZZ_MINUTES ?= 60
+fuzz: .venv/.installed
+	$(BIN)/python tests/fuzz/fuzzing.py --minutes $(FUZZ_MINUTES) --json eval/results/fuzz.json $(ARGS)
+
+lowest:
+	.ci/lowest $(ARGS)
+
+release-check:
+	.ci/release
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from multimodal.towers.clip import Clip, load_clip, reload_clip
 from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages, GivenFeatures
+from multimodal.vectors.texts import finite
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.strength import between, checked
 
@@ -139,7 +140,7 @@ class PromptClassifier:
                     raise UserError(
                         f"{self.settings.method}'s class vectors depend on the image: there is no one matrix"
                     )
-                self._texts[key] = _between(known.frozen, known.features(prompts), self.strength)
+                self._texts[key] = finite(_between(known.frozen, known.features(prompts), self.strength))
         return self._texts[key]
 
     @torch.no_grad()

@@ -8,8 +8,17 @@ from collections.abc import Iterable
 UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+LONGEST = 2000  # characters of a message
+
+
 class UserError(ValueError):
-    """A mistake in the user's input. The command line prints it as one line and exits with status 2."""
+    """A mistake in the user's input. The command line prints it as one line and exits with status 2.
+
+    What a message quotes may be of any length; the message is not.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(clipped(str(message), LONGEST))
 
 
 class Diverged(UserError):
@@ -36,7 +45,16 @@ def few(names: Iterable[str], between: str = ", ") -> str:
     """
     different = list(dict.fromkeys(names))
     more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-    return between.join(different[:3]) + more
+    return between.join(clipped(name, 400) for name in different[:3]) + more
+
+
+def clipped(text: str, most: int) -> str:
+    """A text of at most so many characters: without its middle, where it is longer.
+
+    >>> clipped("abcdefghijkl", 8)
+    'abcd ... kl'
+    """
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 4) :]}"
 
 
 def shown(text: str) -> str:
@@ -51,4 +69,4 @@ def shown(text: str) -> str:
 
 def first_line(error: Exception) -> str:
     """For messages: what someone else's error says first, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return clipped((str(error).strip().splitlines() or [type(error).__name__])[0], 400)

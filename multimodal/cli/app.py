@@ -13,8 +13,10 @@ from multimodal.cli.commands.tune import tune
 from multimodal.cli.commands.verify import verify
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.grouped import Grouped, version
+from retrieval_prompts.cli.options import Commands
 
 app = typer.Typer(
+    cls=Commands,
     help="Soft prompts for a frozen CLIP: classify with a few images a class, search images with words.",
     no_args_is_help=True,
     add_completion=False,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from multimodal.data.pictures import is_picture, walk
 from multimodal.data.splits import SPLITS, split_name
 from retrieval_prompts.data.csv_rows import csv_rows
-from retrieval_prompts.data.lines import fields, json_object, json_rows, read_lines, string
+from retrieval_prompts.data.lines import fields, json_object, json_rows, read_lines, read_text, string
 from retrieval_prompts.errors import DataWarning, UserError, few
 
 EXPECTED = (
@@ -117,7 +117,7 @@ def _bare(line: str) -> str | None:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    text = "".join(line for _, line in read_lines(path))
+    text = read_text(path)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -69,6 +69,7 @@ class Features:
         kept: int64 (n,), ascending: which of the pictures could be read.
         skipped: (name, reason) of the others.
         encoded: how many vectors, one a picture and view, were computed now and not found in the cache.
+        digests: uint8 (n, 32), the sha256 of each picture's file.
     """
 
     def __init__(
@@ -78,8 +79,9 @@ class Features:
         kept: NDArray[np.int64],
         skipped: list[tuple[str, str]],
         encoded: int,
+        digests: NDArray[np.uint8],
     ) -> None:
-        self.store, self.where = store, where
+        self.store, self.where, self.digests = store, where, digests
         self.kept, self.skipped, self.encoded = kept, skipped, encoded
 
     def __len__(self) -> int:
@@ -169,7 +171,7 @@ def image_features(
             assert location is not None
             where[row, view] = location
     names = [(pictures[position].name, reason) for position, reason in skipped.items()]
-    return Features(store, where, kept, names, queue.encoded)
+    return Features(store, where, kept, names, queue.encoded, digests[kept])
 
 
 def pixels(clip: ImageEncoder, picture: Picture, view: int = 0) -> Tensor:

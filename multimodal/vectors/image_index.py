@@ -6,23 +6,31 @@ prompt of the text side.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from multimodal.data.pictures import Picture
 from multimodal.vectors.features import image_features
 from retrieval_prompts.data.beir_folder import Document
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.files import read_array
 from retrieval_prompts.vectors.index import Index
 
 if TYPE_CHECKING:
     from multimodal.towers.clip import Clip
+
+BESIDE = "pictures"  # the folder of the digests
+ASK = "say where the pictures are with --images FOLDER (images=...)"
 
 
 @torch.no_grad()
@@ -36,6 +44,66 @@ def encoder(clip: Clip) -> dict[str, Any]:
     return {"fingerprint": clip.fingerprint, "model": clip.name, "pretrained": clip.pretrained}
 
 
+class ImageIndex(Index):
+    """An index of pictures.
+
+    It names its pictures by a folder and their paths in it, and both may be anyone's words: an index that came from
+    elsewhere could name whatever lies on this disk. So it keeps the sha256 of each picture that was indexed, and a hit
+    gives the picture of its path only where the file is that one, or where the user says in which folder they are.
+    """
+
+    digests: NDArray[np.uint8] | None = None  # (n, 32); None in indexes of before there were any
+
+    def save(
+        self,
+        folder: Path | str,
+        overwrite: bool = False,
+        *,
+        beside: Mapping[str, Callable[[Path], object]] | None = None,
+    ) -> None:
+        """See `Index.save`; the digests are in the folder too."""
+        own = {} if self.digests is None else {BESIDE: self._write}
+        super().save(folder, overwrite, beside={**(beside or {}), **own})
+
+    @classmethod
+    def open(cls, folder: Path | str, mmap: bool = True, gpu: bool = False) -> Self:
+        """See `Index.open`."""
+        opened = super().open(folder, mmap, gpu)
+        if opened.has_beside(folder, BESIDE):
+            try:
+                found = read_array(Path(folder) / BESIDE / "digests.npy", np.uint8, 2)
+            except (OSError, ValueError) as error:
+                raise UserError(f"the index in {folder} is damaged, index again: {error}") from None
+            if found.shape != (len(opened), 32):
+                raise UserError(f"the index in {folder} is damaged, index again: it has {found.shape} digests")
+            opened.digests = found
+        return opened
+
+    def _write(self, folder: Path) -> None:
+        folder.mkdir()
+        np.save(folder / "digests.npy", self.digests, allow_pickle=False)  # type: ignore[arg-type]
+
+    def picture(self, id: str, images: Path | str | None = None) -> Picture:
+        """The picture of this id, in the folder that the index names, or in `images`. Raises UserError where its name
+        leads out of the folder."""
+        root = Path(self.manifest["encoder"].get("images", "") if images is None else images)
+        _check_within(root, id)
+        if images is not None:
+            return Picture(id, root / id)
+        return Picture(id, partial(self._indexed, id, root / id))
+
+    def _indexed(self, id: str, path: Path) -> bytes:
+        """The file's content, if that was indexed under this id."""
+        if self.digests is None:
+            raise UserError(
+                f"the index has no checksums of its pictures, so {path} is not shown; {ASK}, or index again"
+            )
+        content = Picture(id, path).read()
+        if hashlib.sha256(content).digest() != self.digests[self._positions[id]].tobytes():
+            raise UserError(f"{path} is not the picture that was indexed; index again, or {ASK}")
+        return content
+
+
 def build_index(
     clip: Clip,
     pictures: Sequence[Picture],
@@ -44,7 +112,7 @@ def build_index(
     texts: Mapping[str, str] | None = None,
     factory: str = "Flat",
     cache: Path | None = None,
-) -> Index:
+) -> ImageIndex:
     """Encode pictures, as far as they are not in the cache, and index them by name. Unreadable ones are left out.
 
     Args:
@@ -58,7 +126,9 @@ def build_index(
     documents = [Document(each.name, Path(each.name).name, (texts or {}).get(each.name, "")) for each in kept]
     ids = [each.name for each in kept]
     described = {**encoder(clip), "images": str(Path(root).absolute())}
-    return Index.build(features.blocks(), documents, ids, encoder=described, factory=factory)
+    built = ImageIndex.build(features.blocks(), documents, ids, encoder=described, factory=factory)
+    built.digests = features.digests
+    return built
 
 
 @dataclass(frozen=True)
@@ -69,27 +139,30 @@ class Hit:
     score: float
     title: str
     text: str
+    path: Path
     picture: Picture
 
 
-def search(index: Index, vector: Tensor, k: int = 10, **parameters: int | None) -> list[Hit]:
+def search(
+    index: ImageIndex, vector: Tensor, k: int = 10, *, images: Path | str | None = None, **parameters: int | None
+) -> list[Hit]:
     """The k pictures nearest to a vector (1, D). `parameters`: see `Index.search`.
 
-    The vector must come from the model of the index: `index.check_encoder(encoder(clip))` before. Raises UserError for
-    a hit whose name leads out of the index's folder of pictures.
+    The vector must come from the model of the index: `index.check_encoder(encoder(clip))` before.
+
+    Args:
+        images: where the pictures are, if not in the folder that the index names.
+
+    Raises UserError for a hit whose name leads out of the folder of pictures.
     """
     scores, (ids,) = index.search(vector.numpy(), k, **parameters)
-    root = Path(index.manifest["encoder"].get("images", ""))
+    root = Path(index.manifest["encoder"].get("images", "") if images is None else images)
     found = [(index.document(id), score) for id, score in zip(ids, scores[0].tolist(), strict=False)]
-    for document, _ in found:
-        _check_within(root, document.id)
     return [
-        Hit(document.id, score, document.title, document.text, Picture(document.id, root / document.id))
-        for document, score in found
+        Hit(one.id, score, one.title, one.text, root / one.id, index.picture(one.id, images)) for one, score in found
     ]
 
 
 def _check_within(root: Path, name: str) -> None:
-    """The folder is taken as the index says; a name may not lead out of it."""
     if "\0" in name or not Path(os.path.abspath(root / name)).is_relative_to(os.path.abspath(root)):
         raise UserError(f"the index names the picture {name!r}, outside its folder {root}; it is not shown")

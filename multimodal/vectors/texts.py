@@ -122,7 +122,14 @@ def encode_texts(texts: Texts, prompter: nn.Module | None = None, strength: floa
         part = texts.take(range(start, min(start + TEXTS, len(texts))))
         prompts = text_prompts(prompter, part) if prompter is not None else None
         parts.append(part.features(prompts, strength).cpu())
-    return torch.cat(parts)
+    return finite(torch.cat(parts))
+
+
+def finite(vectors: Tensor) -> Tensor:
+    """The vectors (n, D). Raises UserError for any that is not finite, as prompts of huge numbers make them."""
+    if not torch.isfinite(vectors).all():
+        raise UserError("these prompts give vectors that are not finite; lower their strength, or train them again")
+    return vectors
 
 
 def text_vectors(

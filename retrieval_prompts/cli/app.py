@@ -19,8 +19,10 @@ from retrieval_prompts.cli.commands.search import search
 from retrieval_prompts.cli.commands.tune import tune
 from retrieval_prompts.cli.commands.verify import verify
 from retrieval_prompts.cli.grouped import Grouped, version
+from retrieval_prompts.cli.options import Commands
 
 app = typer.Typer(
+    cls=Commands,
     help="Soft prompts for frozen retrievers: tune a few kilobytes, keep the document index.",
     no_args_is_help=True,
     add_completion=False,

@@ -10,10 +10,24 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, shown
 from retrieval_prompts.prompts.settings import Values, option_of, readers, rule_of, spoken
 from retrieval_prompts.towers.conventions import Conventions
+
+
+class Commands(TyperGroup):
+    """Commands whose refusals of options and arguments show what could be a terminal's command, and do not send it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = shown(message)  # type: ignore[attr-defined]
+            raise
+
 
 MODEL = "The model"  # groups of options in the help
 DataFolder = Annotated[

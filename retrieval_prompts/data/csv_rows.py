@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from retrieval_prompts.data.lines import read_lines
+from retrieval_prompts.data.lines import fields, read_lines
 from retrieval_prompts.errors import DataWarning, UserError, few
 
 
@@ -34,7 +34,7 @@ def csv_rows(
     header = next(text, "")
     expected = ",".join(required) + "".join(f"[,{name}]" for name in optional)
     for delimiter in ",;\t|":
-        columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        columns = [name.strip().lower() for name in fields(header, delimiter)]
         if set(required) <= set(columns):
             break
     else:

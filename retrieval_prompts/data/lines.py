@@ -15,23 +15,27 @@ from typing import IO, Any
 
 from retrieval_prompts.errors import UserError
 
+LINE, WHOLE = 1 << 26, 1 << 30  # bytes of a line, and of one that is a whole file of JSON
+PART = 1 << 22  # bytes that are read at once
+PLAIN, RATIO = 1 << 28, 200  # a packed file may unpack to so many bytes, or to so many times its size
 WORDS = re.compile(r'(?<!\S)"((?:[^"]|"")*)"(?!\S)|(\S+)')  # quoted, or not
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, *, longest: int = LINE) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of a UTF-8 file, gzipped if it ends in .gz; blank lines are left out.
 
-    Raises UserError for bytes that are not UTF-8, and for a file that cannot be read or is cut short.
+    Raises UserError for bytes that are not UTF-8, for a line of more than `longest` bytes, and for a file that cannot
+    be read, is cut short, or unpacks to what no text is packed from (`RATIO`).
     """
-    return ((number, line) for number, _, line in read_at(path))
+    return ((number, line) for number, _, line in read_at(path, longest=longest))
 
 
-def read_at(path: Path) -> Iterator[tuple[int, int, str]]:
+def read_at(path: Path, *, longest: int = LINE) -> Iterator[tuple[int, int, str]]:
     """(line number from 1, byte offset, text); see `read_lines`."""
     offset = 0
     try:
         with opened(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(_lines(file, path, longest), 1):
                 start, offset = offset, offset + len(line)
                 if number == 1 and line.startswith(codecs.BOM_UTF8):
                     start, line = start + len(codecs.BOM_UTF8), line.removeprefix(codecs.BOM_UTF8)
@@ -45,6 +49,33 @@ def read_at(path: Path) -> Iterator[tuple[int, int, str]]:
         raise UserError(f"{path} does not exist") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read to its end ({error}); fetch or compress it again") from None
+
+
+def read_text(path: Path) -> str:
+    """A file that is read at once, such as JSON, whose lines may be as long as all of it; without its blank lines."""
+    return "".join(line for _, line in read_lines(path, longest=WHOLE))
+
+
+def _lines(file: IO[bytes], path: Path, longest: int) -> Iterator[bytes]:
+    """Lines with their ends, in bounded memory whatever a packed file unpacks to."""
+    most = max(PLAIN, RATIO * path.stat().st_size) if path.suffix.lower() in (".gz", ".zst") else None
+    number, total, size = 1, 0, 0
+    line: list[bytes] = []  # its parts
+    while part := file.readline(PART):
+        total += len(part)
+        if most is not None and total > most:
+            unpacked = f"over {most >> 20:,} MB, more than {RATIO} times its size"
+            raise UserError(f"{path} unpacks to {unpacked}, which no text does; unpack it yourself if it is right")
+        size += len(part)
+        if size > longest:
+            raise UserError(f"{path}:{number}: the line has more than {longest >> 20} MB; expected a text a line")
+        line.append(part)
+        if part.endswith(b"\n") or len(part) < PART:
+            yield b"".join(line)
+            number, size = number + 1, 0
+            line.clear()
+    if line:
+        yield b"".join(line)
 
 
 def fields(line: str, separator: str | None) -> list[str]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import DataWarning, UserError, few, first_line
 from retrieval_prompts.evaluation.scripts import has_other_script, segments
-from retrieval_prompts.files import read_json, write_json
+from retrieval_prompts.files import read_array, read_json, write_json
 
 WORD = r"(?u)[^\W_]+"
 METHOD, K1, B = "lucene", 1.5, 0.75
@@ -84,7 +84,9 @@ class BM25Index:
             made = read_json(folder / "params.index.json")
             settings = made["method"], made["k1"], made["b"]
             model.vocab_dict = read_json(folder / "vocab.index.json")
-            model.scores = {name: _read_array(folder / f"{name}.csc.index.npy", mmap) for name in ARRAYS}
+            model.scores = {
+                name: read_array(folder / f"{name}.csc.index.npy", kind, 1, mmap=mmap) for name, kind in ARRAYS.items()
+            }
             model.scores["num_docs"] = count = int(made["num_docs"])
             _check(model.scores, model.vocab_dict)
             same_words = _same_words(folder, model.vocab_dict)
@@ -192,18 +194,9 @@ def _same_words(folder: Path, vocabulary: Mapping[str, int]) -> bool:
     return not any(map(has_other_script, vocabulary))
 
 
-def _read_array(path: Path, mmap: bool) -> NDArray[Any]:
-    """An array in numpy's format, and nothing else that `np.load` would take for one."""
-    mapped = np.lib.format.open_memmap(path, mode="r")
-    return mapped.view(np.ndarray) if mmap else np.array(mapped)  # a plain view, for a memmap is slow to slice
-
-
 def _check(scores: Mapping[str, Any], vocabulary: Mapping[str, int]) -> None:
     """Raises ValueError unless every word points at scores, and every score at a document."""
     data, indices, indptr = (scores[name] for name in ARRAYS)
-    for name, kind in ARRAYS.items():
-        if scores[name].dtype != kind or scores[name].ndim != 1:
-            raise ValueError(f"{name} is of type {scores[name].dtype} and {scores[name].ndim} dimensions")
     if sorted(id for word, id in vocabulary.items() if word) != list(range(len(indptr) - 1)):
         raise ValueError(f"the words do not fit their {len(indptr) - 1} lists")
     if indptr[0] != 0 or (np.diff(indptr) < 0).any() or not indptr[-1] == len(data) == len(indices):

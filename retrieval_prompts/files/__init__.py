@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all, checksums, locks, kinds of output folders."""
 
+from retrieval_prompts.files.arrays import read_array
 from retrieval_prompts.files.digests import (
     SUMS,
     check_all_listed,
@@ -58,6 +59,7 @@ __all__ = [
     "new_folder",
     "of_blocks",
     "output",
+    "read_array",
     "read_json",
     "sealed",
     "sweep",

@@ -55,6 +55,7 @@ _INDEX = (
     "bm25/*.index.json",
     "bm25/*.index.npy",
     "bm25/words.json",
+    "pictures/digests.npy",
 )
 INDEX = Kind(("manifest.json", "index.faiss"), _INDEX)
 STORED = Kind(("manifest.json", "ids.json"), _INDEX)  # its vectors are elsewhere

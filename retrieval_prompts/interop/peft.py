@@ -46,7 +46,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
         raise UserError(f"{path} is no PEFT adapter: expected {CONFIG} and {WEIGHTS} in it")
     config = read_json(path / CONFIG)
     came = config.get("peft_type") if isinstance(config, dict) else None
-    if came not in TYPES:
+    if not isinstance(came, str) or came not in TYPES:
         raise UserError(f"{path / CONFIG}: expected a peft_type of {', '.join(TYPES)}, got {came!r}")
     if config.get("num_transformer_submodules") not in (None, 1):
         raise UserError(f"{path / CONFIG}: these prompts are for an encoder and a decoder; expected a single encoder")

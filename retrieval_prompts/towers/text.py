@@ -29,6 +29,7 @@ from retrieval_prompts.towers.tokenizer import choose_padding, guard, stand_in
 Floats: TypeAlias = NDArray[np.float32]
 Vectors = TypeVar("Vectors", Tensor, Floats)
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+LONG, MARGIN = 1 << 16, 64  # characters of a text that is cut before it is tokenised, and tokens to spare
 
 
 class TextTower:
@@ -123,8 +124,9 @@ class TextTower:
         words = self.text_prompt(side)
         options = {"truncation": "longest_first", **self.transformer.processing_kwargs.get("text", {})}
         options.pop("padding", None)
+        given = [words + text for text in as_texts(texts)]
         encoded = self.tokenizer(
-            [words + text for text in as_texts(texts)],
+            [self._beginning(text, side) if len(text) > LONG else text for text in given],
             **{**options, "max_length": self.total_length(side, prompt) - prompt},
             return_attention_mask=False,
             return_token_type_ids=False,
@@ -139,6 +141,19 @@ class TextTower:
         words = [self.text_prompt(side) + text for text in texts]
         encoded = self.tokenizer(words, truncation=False, verbose=False, return_attention_mask=False)
         return sum(len(row) > tokens for row in encoded["input_ids"])
+
+    def _beginning(self, text: str, side: str) -> str:
+        """So much of a long text as has all the tokens that are not cut off; tokenizers take all of it to pieces."""
+        if self.tokenizer.truncation_side != "right":
+            return text
+        wanted, end = self.text_length(side) + MARGIN, LONG
+        while end < len(text):
+            cut = text[:end].rsplit(None, 1)[0]  # where a word ends, if there are words
+            cut = cut if len(cut) > end // 2 else text[:end]
+            if len(self.tokenizer(cut, add_special_tokens=False, verbose=False)["input_ids"]) >= wanted:
+                return cut
+            end *= 4
+        return text
 
     def filled(self, features: dict[str, Any]) -> dict[str, Any]:
         """Features (batch, tokens) as sentence-transformers makes them, with one token for each text without any."""

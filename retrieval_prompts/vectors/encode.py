@@ -112,7 +112,8 @@ def encode_texts(
         progress: called with the number of texts done since the last call.
         cut: its "texts" grow by the number of those that are longer than what the model reads.
 
-    Raises UserError for another precision, and for what is no text, with its position (see `as_texts`).
+    Raises UserError for another precision, for what is no text, with its position (see `as_texts`), and where the model
+    gives numbers that are not finite.
     """
     texts = as_texts(texts)
     if precision not in PRECISIONS:
@@ -135,10 +136,18 @@ def encode_texts(
                 return embed(tower, [ids[index] for index in batch], side, kind, own).float().cpu()
 
         for batch, part in _passes(tower, order, lengths, token_budget(tower.device, precision), run):
-            result[[start + index for index in batch]] = part.numpy()
+            places = [start + index for index in batch]
+            result[places] = part.numpy()
+            if not torch.isfinite(part).all():
+                raise _not_finite(tower, places[int((~torch.isfinite(part).all(dim=1)).nonzero()[0])], vectors)
             if progress is not None:
                 progress(len(batch))
     return result
+
+
+def _not_finite(tower: TextTower, position: int, vectors: Tensor | None) -> UserError:
+    small = "load it in float32" if vectors is None else "lower the strength of its prompt, or train it again"
+    return UserError(f"model {tower.name} gives no finite numbers for the text at position {position}; {small}")
 
 
 def _passes(

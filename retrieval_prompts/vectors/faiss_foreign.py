@@ -11,17 +11,21 @@ import numpy as np
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.vectors import faiss_index
 
+CHECKED = 1 << 28  # bytes of an index.faiss that is read before it is mapped: a tenth of a second
+
 
 def opened(path: Path, mmap: bool = True) -> Any:
     """The faiss.Index in a file, memory-mapped if that is wanted and FAISS can do it for this type."""
     faiss = _faiss()
 
-    if mmap:
-        try:
-            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError:
-            pass  # a type that FAISS cannot map, or a damaged file, which fails again
-    return faiss.read_index(str(path))
+    if not mmap:
+        return faiss.read_index(str(path))
+    # FAISS's careful reader raises for what would end the process where it is mapped
+    found = faiss.read_index(str(path)) if path.stat().st_size <= CHECKED else None
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError:  # a type that FAISS cannot map, or a damaged file, which fails again
+        return found or faiss.read_index(str(path))
 
 
 def read(path: Path) -> Any:

@@ -66,6 +66,8 @@ def build(
     if head is None:
         raise UserError("there are no vectors to index")
     dimension = head.shape[1]
+    if not factory.isascii():
+        raise UserError(f"cannot build the index {factory!r}: such strings are of ASCII letters; write Flat or HNSW32")
     with faiss_errors(f"cannot build the index {factory!r} on vectors of dimension {dimension}"):
         cpu = index = make(factory, dimension)
         if ef_construction is not None:
@@ -102,6 +104,8 @@ def make(factory: str, dimension: int) -> Any:
     """An empty faiss.Index by inner product. Raises UserError when FAISS cannot read the factory string."""
     import faiss
 
+    if not factory.isascii():
+        raise UserError(f"cannot build the index {factory!r}: such strings are of ASCII letters; write Flat or HNSW32")
     with faiss_errors(f"cannot build the index {factory!r} on vectors of dimension {dimension}"):
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     if any(least < 1 for _, least in _learned(index)):

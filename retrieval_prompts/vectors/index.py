@@ -6,6 +6,7 @@ The folder holds
     documents.jsonl  title and text of each document, in BEIR's format (absent if the index was built without them)
     offsets.npy      int64, the byte at which each document's line starts
     bm25/            the words of the documents, for hybrid search (where they were wanted; see `evaluation.hybrid`)
+    pictures/        digests of the pictures, in an index of pictures
     lines.npy        uint64, a checksum of each of these lines
     manifest.json    what the index is, what encoded it, sizes and checksums of the files above (see `index_files`)
 """
@@ -13,21 +14,21 @@ The folder holds
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from retrieval_prompts.data.beir_folder import Corpus, Document
 from retrieval_prompts.data.groups import rank_documents
 from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import (
     INDEX,
     check_seal,
@@ -40,7 +41,7 @@ from retrieval_prompts.files import (
     write_json,
 )
 from retrieval_prompts.towers.conventions import Conventions
-from retrieval_prompts.vectors import faiss_foreign, faiss_index, index_texts
+from retrieval_prompts.vectors import faiss_foreign, faiss_index, index_texts, libraries
 from retrieval_prompts.vectors.faiss_index import Vectors
 from retrieval_prompts.vectors.index_files import described as files_described
 
@@ -87,7 +88,7 @@ class Index:
         train_size: int | None = None,
         ef_construction: int | None = None,
         gpu: bool = True,
-    ) -> Index:
+    ) -> Self:
         """Index document vectors block by block, by inner product. The same input gives the same index, see `ann`.
 
         vectors: (n, dimension), a memory map for instance, `VectorBlocks`, or blocks (any, dimension); used as float32.
@@ -160,7 +161,7 @@ class Index:
         self.manifest = manifest
 
     @classmethod
-    def open(cls, folder: Path | str, mmap: bool = True, gpu: bool = False) -> Index:
+    def open(cls, folder: Path | str, mmap: bool = True, gpu: bool = False) -> Self:
         """Open a saved index; with `mmap` the vectors stay on disk until a search reads them, with `gpu` they go to the
         GPUs, if FAISS sees any and has the index's type for them.
 
@@ -171,7 +172,7 @@ class Index:
         return unreplaced(Path(folder), lambda: cls._open(Path(folder), mmap, gpu))
 
     @classmethod
-    def _open(cls, folder: Path, mmap: bool, gpu: bool) -> Index:
+    def _open(cls, folder: Path, mmap: bool, gpu: bool) -> Self:
         manifest = read_manifest(folder)
         if "store" in manifest:
             raise UserError(
@@ -210,7 +211,7 @@ class Index:
 
     def check_encoder(self, encoder: Mapping[str, Any]) -> None:
         """Raise UserError unless `encoder` makes the vectors that this index holds: the same "fingerprint" and the
-        same "document_prompt" (absent is the same as None)."""
+        same "document_prompt" (absent is the same as None). Warns of libraries that are of another release now."""
         built = self.manifest["encoder"]
         if encoder.get("fingerprint") != built.get("fingerprint"):
             wanted, got = Conventions.recorded(built), Conventions.recorded(encoder)
@@ -229,6 +230,9 @@ class Index:
                 f"this index was made with {_prompt(expected)}, got {_prompt(came)};"
                 " index the documents again, or use the prompt that made the index"
             )
+        if others := libraries.changed(self.manifest.get("libraries")):
+            message = f"this index was made with {few(others)}; scores may differ in their last digits"
+            warnings.warn(f"{message}, more if the release changed the model: index again if in doubt", stacklevel=2)
 
     def search(
         self,
@@ -384,7 +388,8 @@ def described(index: Any, factory: str, encoder: Mapping[str, Any], record: Mapp
         "dimension": index.d,
         "encoder": dict(encoder),
         "build": dict(record),
-        "created_with": _created_with(),
+        "created_with": libraries.created_with(),
+        "libraries": libraries.versions(),
     }
 
 
@@ -410,10 +415,3 @@ def _name(encoder: Mapping[str, Any]) -> str:
 
 def _prompt(prompt: Any) -> str:
     return "no document prompt" if prompt is None else f"the document prompt {str(prompt)[:12]}"
-
-
-def _created_with() -> str:
-    try:
-        return f"retrieval-prompts {version('retrieval-prompts')}"
-    except PackageNotFoundError:  # run from a source tree
-        return "retrieval-prompts"

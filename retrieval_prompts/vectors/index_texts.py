@@ -12,6 +12,7 @@ import numpy as np
 
 from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.files import read_array
 from retrieval_prompts.vectors import index_files
 
 
@@ -44,12 +45,12 @@ def write(folder: Path, documents: Iterable[Document]) -> str:
 def read(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> tuple[list[str], Corpus | None]:
     """The ids, and the documents where there are some. Raises as `index_files.check`, and ValueError."""
     ids = json.loads(index_files.check(folder, manifest))
-    if not isinstance(ids, list):
-        raise ValueError(f"ids.json is no list but {type(ids).__name__}")
+    if not isinstance(ids, list) or set(map(type, ids)) - {str}:
+        raise ValueError("ids.json is no list of ids")
     if manifest["documents"] is None:
         return ids, None
-    offsets = np.load(folder / "offsets.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
-    checks = np.load(folder / "lines.npy", mmap_mode="r") if "lines.npy" in manifest["files"] else None
+    offsets = read_array(folder / "offsets.npy", np.int64, 1, mmap=mmap)
+    checks = read_array(folder / "lines.npy", np.uint64, 1) if "lines.npy" in manifest["files"] else None
     if len(offsets) != len(ids):
         raise ValueError(f"{len(offsets)} documents and {len(ids)} ids")
     return ids, Corpus(folder / "documents.jsonl", ids, manifest["documents"], offsets, checks).hold()

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from multimodal.cli.options import Pretrained, QuickGelu, load_classifier
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Device, JsonFile, Overwrite, Strength, check_strength
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from multimodal.data.pictures import Picture
+    from multimodal.vectors.image_index import Hit
 
 
 def search(
@@ -22,6 +31,9 @@ def search(
     model: Annotated[str | None, typer.Option(help="the model, when it has moved  [default: the index's own]")] = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    images: Annotated[
+        Path | None, typer.Option(help="where the pictures are  [default: where the index says, if they are the same]")
+    ] = None,
     top_k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")] = 10,
     html: Annotated[Path | None, typer.Option(help="also write a page with the pictures")] = None,
     json_file: JsonFile = None,
@@ -39,15 +51,16 @@ def search(
         raise UserError("--prompts belong to words; a search by image has none")
     if image is not None and image.is_dir():
         raise UserError(f"{image} is a folder; --image expects one picture")
+    if images is not None and not images.is_dir():
+        raise UserError(f"{images} is no folder; --images expects the one that the pictures are in")
     check_strength(strength, prompts)
     console.check_outputs(json_file, html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
     from multimodal.towers.clip import load_clip, reload_clip
     from multimodal.vectors import image_index
     from multimodal.vectors.texts import text_vectors
-    from retrieval_prompts.vectors.index import Index
 
-    opened = Index.open(index)
+    opened = image_index.ImageIndex.open(index)
     maker = opened.manifest["encoder"]
     if "images" not in maker:
         raise UserError(f"{index} is no index of images; texts are searched by retrieval-prompts search")
@@ -67,18 +80,12 @@ def search(
         if prompts is not None:
             used = load_classifier(prompts, clip, strength=strength).search_prompts()
         vector = text_vectors(clip, [str(query)], used[0], strength=used[1])
-    hits = image_index.search(opened, vector, top_k, nprobe=nprobe, ef_search=ef_search)
+    hits = image_index.search(opened, vector, top_k, images=images, nprobe=nprobe, ef_search=ef_search)
     if html is not None:
-        from multimodal.report.gallery import Figure, page
-        from retrieval_prompts.report.page import write_page
-
-        figures = [Figure(hit.picture.load, hit.title, hit.text, f"{hit.score:.3f}") for hit in hits]
         facts = [f"{len(opened):,} images", f"model {clip.title}", *([f"prompts {prompts}"] if prompts else [])]
-        heading = f"“{query}”" if asked is None else f"Like {asked.name}"
-        shown = None if asked is None else Figure(asked.load, asked.name)
-        write_page(html, page(heading, figures, lines=facts, query=shown))
+        _write_page(html, hits, asked or str(query), facts)
     if json_file is not None:
-        rows = [{"id": hit.id, "score": hit.score, "text": hit.text, "path": hit.picture.place} for hit in hits]
+        rows = [{"id": hit.id, "score": hit.score, "text": hit.text, "path": str(hit.path)} for hit in hits]
         console.write_result(json_file, rows)
     if str(json_file) == "-":
         return
@@ -86,3 +93,27 @@ def search(
         console.say(f"{rank:3}. {hit.score:.4f}  {hit.id}{f'  {hit.text[:100]}' if hit.text else ''}")
     if html is not None:
         console.say(f"page: {html}")
+
+
+def _write_page(html: Path, hits: Sequence[Hit], asked: Picture | str, facts: Sequence[str]) -> None:
+    """The page of the hits; a warning where pictures are not on it."""
+    from multimodal.report.gallery import LIMIT, Figure, page
+    from retrieval_prompts.report.page import write_page
+
+    refused: list[str] = []
+
+    def load(hit: Hit) -> Image:
+        try:
+            return hit.picture.load()
+        except UserError as error:
+            refused.append(str(error))
+            raise
+
+    figures = [Figure(partial(load, hit), hit.title, hit.text, f"{hit.score:.3f}") for hit in hits]
+    heading, shown = (
+        (f"“{asked}”", None) if isinstance(asked, str) else (f"Like {asked.name}", Figure(asked.load, asked.name))
+    )
+    write_page(html, page(heading, figures, lines=facts, query=shown))
+    if refused:
+        message = f"{len(refused)} of {min(len(hits), LIMIT)} pictures are not on the page: {refused[0]}"
+        warnings.warn(message, DataWarning, stacklevel=2)

@@ -467,6 +467,23 @@ def test_search_by_image(command: Command, index: Path, caption_folder: Path, tm
     refused(command("search", index, "--image", image, "--html", page), "like.html exists already")
 
 
+def test_a_page_shows_no_picture_that_was_not_indexed(
+    command: Command, clip_folder: Path, caption_folder: Path, tmp_path: Path
+) -> None:
+    images, out, page = tmp_path / "images", tmp_path / "index", tmp_path / "page.html"
+    shutil.copytree(caption_folder / "pictures", images)
+    assert command("index", images, "--out", out, "--model", clip_folder).code == 0
+    (images / "pink1.png").write_bytes((images / "pink0.png").read_bytes())
+    for name in ("blue0.png", "blue1.png"):
+        (images / name).unlink()
+    done = command("search", out, "--image", images / "pink0.png", "--html", page, "-k", "24")
+    assert done.code == 0 and page.read_text().count("<img") == 1 + 21
+    assert done.err.startswith("warning: 3 of 24 pictures are not on the page: ") and done.err.count("\n") == 1
+    command("search", out, "pink", "--html", page, "-k", "24", "--overwrite", "--images", caption_folder / "pictures")
+    assert page.read_text().count("<img") == 24
+    refused(command("search", out, "pink", "--images", page), "page.html is no folder; --images expects the one that")
+
+
 def test_search_with_prompts(
     command: Command, index: Path, caption_prompts: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -772,7 +789,7 @@ OPTIONS = {
     "classify": "--classes --top-k -k --model --html --json",
     "evaluate": "--prompts --protocol --split --json --run --report --source",
     "index": "--out --model --captions --factory --overwrite",
-    "search": "--prompts --image --html --json --top-k -k",
+    "search": "--prompts --image --images --html --json --top-k -k",
     "export": "--out --classes --overwrite",
     "verify": "--json --overwrite",
 }

@@ -15,10 +15,9 @@ from multimodal.data.pictures import Picture, load_pictures
 from multimodal.prompts.methods import method
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
-from multimodal.vectors.image_index import build_index, encoder, picture_vector, search
+from multimodal.vectors.image_index import ImageIndex, build_index, encoder, picture_vector, search
 from multimodal.vectors.texts import text_vectors
 from retrieval_prompts.errors import DataWarning, UserError
-from retrieval_prompts.vectors.index import Index
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def index(clip: Clip, data: Path) -> Index:
+def index(clip: Clip, data: Path) -> ImageIndex:
     return build_index(clip, load_pictures(data / "pictures"), root=data / "pictures")
 
 
@@ -45,7 +44,7 @@ def prompter(clip: Clip, **given: Any) -> Any:
     return method(given.get("method", "coop")).build(clip, Settings.of(**given)).prompter
 
 
-def test_words_find_what_exact_comparison_finds(clip: Clip, index: Index, data: Path) -> None:
+def test_words_find_what_exact_comparison_finds(clip: Clip, index: ImageIndex, data: Path) -> None:
     pictures = load_pictures(data / "pictures")
     assert len(index) == len(pictures) == 24
     for context in (None, prompter(clip, init="gaussian")):
@@ -57,7 +56,7 @@ def test_words_find_what_exact_comparison_finds(clip: Clip, index: Index, data: 
         assert np.allclose([hit.score for hit in hits], scores[best], atol=2e-3)  # the cache is in half precision
 
 
-def test_a_picture_finds_itself(clip: Clip, index: Index, data: Path) -> None:
+def test_a_picture_finds_itself(clip: Clip, index: ImageIndex, data: Path) -> None:
     picture = Picture("elsewhere.png", data / "pictures" / "pink1.png")
     hits = search(index, picture_vector(clip, picture), 3)
     assert hits[0].id == hits[0].title == "pink1.png"
@@ -70,7 +69,7 @@ def test_the_index_is_saved_and_opened(clip: Clip, data: Path, tmp_path: Path) -
     texts = {"blue0.png": "blue, number 0"}
     built = build_index(clip, pictures, root=data / "pictures", texts=texts, factory="SQfp16")
     built.save(tmp_path / "index")
-    opened = Index.open(tmp_path / "index")
+    opened = ImageIndex.open(tmp_path / "index")
     opened.check_encoder(encoder(clip))
     made = opened.manifest["encoder"]
     assert made == {
@@ -91,7 +90,7 @@ def test_pictures_in_folders_keep_their_names(clip: Clip, tmp_path: Path) -> Non
     hits = search(index, text_vectors(clip, ["orange"]), 100)
     assert len(hits) == len(index) == 20
     found = next(hit for hit in hits if hit.id == "test/orange/0.png")
-    assert (found.title, found.picture.place) == ("0.png", str(root / "test" / "orange" / "0.png"))
+    assert (found.title, str(found.path)) == ("0.png", str(root / "test" / "orange" / "0.png"))
 
 
 def test_an_unreadable_picture_is_left_out_and_named(clip: Clip, tmp_path: Path) -> None:
@@ -104,7 +103,7 @@ def test_an_unreadable_picture_is_left_out_and_named(clip: Clip, tmp_path: Path)
     assert index.document("2.png").title == "2.png"
 
 
-def test_another_model_is_refused(clip: Clip, index: Index, tmp_path: Path) -> None:
+def test_another_model_is_refused(clip: Clip, index: ImageIndex, tmp_path: Path) -> None:
     other = load_clip(str(tiny_clip.write_clip(tmp_path / "other", seed=1)), device="cpu")
     with pytest.raises(UserError, match="this index was made by another document encoder"):
         index.check_encoder(encoder(other))
@@ -128,3 +127,38 @@ def test_a_picture_outside_the_folder_is_not_shown(name: str, clip: Clip, data: 
         search(index, picture_vector(clip, picture), 1)
     inside = build_index(clip, [Picture(f"{data}/pictures/./x.png", picture.source)], root=data / "pictures")
     assert len(search(inside, picture_vector(clip, picture), 1)) == 1
+
+
+def test_pictures_are_shown_that_were_indexed_and_no_others(clip: Clip, tmp_path: Path) -> None:
+    private = tiny_clip.write_picture(tmp_path / "home" / "a.png", "pink", 1)
+    own = tiny_clip.write_picture(tmp_path / "images" / "a.png", "blue", 0)
+    pictures = load_pictures(own.parent)
+    vector = picture_vector(clip, pictures[0])
+    build_index(clip, pictures, root=own.parent).save(tmp_path / "index")
+    opened = ImageIndex.open(tmp_path / "index")
+    (hit,) = search(opened, vector, 1)
+    assert hit.path == own and hit.picture.load().tobytes() == pictures[0].load().tobytes()
+
+    # Somebody else's index may name any folder
+    build_index(clip, pictures, root=private.parent).save(tmp_path / "hostile")
+    (hit,) = search(ImageIndex.open(tmp_path / "hostile"), vector, 1)
+    with pytest.raises(UserError, match=r"home/a\.png is not the picture that was indexed; index again, or say where"):
+        hit.picture.load()
+    (hit,) = search(ImageIndex.open(tmp_path / "hostile"), vector, 1, images=own.parent)
+    assert hit.picture.read() == own.read_bytes(), "where the user says"
+
+    opened.digests = None  # as in an index of before there were any
+    (hit,) = search(opened, vector, 1)
+    with pytest.raises(UserError, match=r"the index has no checksums of its pictures, so .* is not shown; say where"):
+        hit.picture.load()
+    assert search(opened, vector, 1, images=own.parent)[0].picture.read() == own.read_bytes()
+
+
+def test_damaged_digests_are_noticed(clip: Clip, data: Path, tmp_path: Path) -> None:
+    build_index(clip, load_pictures(data / "pictures")[:2], root=data / "pictures").save(tmp_path / "index")
+    file = tmp_path / "index" / "pictures" / "digests.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(
+        UserError, match=r"pictures is damaged or of other documents, index again: pictures/digests\.npy"
+    ):
+        ImageIndex.open(tmp_path / "index")

@@ -252,6 +252,8 @@ def test_other_adapters(folder: Path, toy_tower: ToyTower) -> None:
     assert refusal(folder, tower) == (
         f"{folder / 'adapter_config.json'}: expected a peft_type of PROMPT_TUNING, P_TUNING, PREFIX_TUNING, got 'LORA'"
     )
+    change(folder, peft_type=["PROMPT_TUNING"])
+    assert refusal(folder, tower).endswith(", got ['PROMPT_TUNING']")
     assert refusal(folder.parent, tower) == (
         f"{folder.parent} is no PEFT adapter: expected adapter_config.json and adapter_model.safetensors in it"
     )

@@ -16,8 +16,8 @@ import pytest
 
 from retrieval_prompts.data.beir_folder import Corpus, Document
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files import digest, of_blocks
-from retrieval_prompts.vectors import index_files
+from retrieval_prompts.files import digest, of_blocks, sealed
+from retrieval_prompts.vectors import index_files, libraries
 from retrieval_prompts.vectors.index import Index
 
 ENCODER = {"model": "toy", "fingerprint": "f" * 64, "document_prompt": None}
@@ -177,6 +177,10 @@ def test_run_needs_a_vector_for_each_query() -> None:
         (
             {"factory": "IVF64,Flat"},
             "IVF64,Flat needs at least 64 vectors to train on, 2,496 to train well, got 4; use Flat",
+        ),
+        (
+            {"factory": "Fl\u00e4t"},
+            "cannot build the index 'Flät': such strings are of ASCII letters; write Flat or HN",
         ),
         ({"factory": "IVF0,Flat"}, "cannot build the index 'IVF0,Flat': it has no lists; write IVF256 for instance"),
         ({"ef_construction": 40}, "an index of type Flat has no ef_construction; leave it out"),
@@ -388,7 +392,7 @@ def test_a_type_that_faiss_cannot_map_is_read_into_memory(tmp_path: Path, monkey
 
     monkeypatch.setattr(faiss, "read_index", refuse)
     assert Index.open(tmp_path / "index").search(VECTORS[:1], 1)[1] == [["d0"]]
-    assert flags == [faiss.IO_FLAG_MMAP_IFC, 0]
+    assert flags == [0, faiss.IO_FLAG_MMAP_IFC]
 
 
 @pytest.mark.parametrize("mmap", [True, False])
@@ -429,6 +433,7 @@ def test_manifest(tmp_path: Path) -> None:
     build(encoder=encoder).save(tmp_path / "index")
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert manifest.pop("created_with").startswith("retrieval-prompts")
+    assert {"torch", "transformers", "tokenizers", "sentence-transformers"} <= manifest.pop("libraries").keys()
     assert len(manifest.pop("ids")) == len(manifest.pop("documents")) == 64
     assert manifest.pop("digests") == {}  # of folders beside it
     files = {"index.faiss", "ids.json", "documents.jsonl", "offsets.npy", "lines.npy"}
@@ -500,6 +505,24 @@ def edit_manifest(**changes: Any) -> Callable[[Path], None]:
         path.write_text(json.dumps({**fields, **changes}))
 
     return edit
+
+
+def hostile(name: str, content: bytes) -> Callable[[Path], None]:
+    """Exchange a file, with checksums that fit."""
+
+    def exchange(folder: Path) -> None:
+        (folder / name).write_bytes(content)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").unlink()
+        (folder / "manifest.json").write_text(json.dumps(sealed(manifest | index_files.described(folder))))
+
+    return exchange
+
+
+def array(content: bytes, kind: str, shape: str = "(1,)") -> bytes:
+    """A file in numpy's format."""
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
 
 
 def exchange_ids(folder: Path) -> None:
@@ -574,6 +597,10 @@ def linked(folder: Path) -> None:
         (edit_manifest(files={"/etc/passwd": 1}), "names the file '/etc/passwd', which lies outside it"),
         (linked, r"index\.faiss is a link to .*elsewhere, outside its folder; it is not read"),
         (exchange_ids, "ids.json was changed"),
+        (hostile("ids.json", b'["d0", "d1", "d2", ["d3"]]'), r"is damaged, index again: ids\.json is no list of ids"),
+        (hostile("offsets.npy", b"PK\3\4"), r"is damaged, index again: offsets\.npy is no array"),
+        (hostile("offsets.npy", array(bytes(8), "<f8")), r"offsets\.npy is of type float64 and 1 dimensions"),
+        (hostile("offsets.npy", array(b"", "<i8", "(1 << 40,)")), r"is damaged, index again: offsets\.npy is no array"),
     ],
 )
 @pytest.mark.parametrize("mmap", [True, False])
@@ -587,6 +614,33 @@ def test_a_damaged_index_is_refused_by_name(
         Index.open(folder, mmap=mmap)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_other_releases_of_libraries_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = dict.fromkeys((*libraries.LIBRARIES, "retrieval-prompts"), "2.14.1")
+    monkeypatch.setattr(libraries, "version", lambda name: now[name])
+    index = build()
+    index.check_encoder(index.manifest["encoder"])
+    now |= {"torch": "2.14.2+cpu", "Pillow": "2.14.0"}  # repairs
+    index.check_encoder(index.manifest["encoder"])
+    now |= {"torch": "2.15.0", "tokenizers": "3.0"}
+    said = r"this index was made with torch 2\.14\.1 \(2\.15\.0 here\), tokenizers 2\.14\.1 \(3\.0 here\); scores may"
+    with pytest.warns(UserWarning, match=said):
+        index.check_encoder(index.manifest["encoder"])
+    garbled: list[Any] = [None, [], {"torch": 7, "gone": "1"}]
+    for noted in garbled:  # of an earlier version, or garbled
+        index.manifest["libraries"] = noted
+        index.check_encoder(index.manifest["encoder"])
+
+
+def test_a_file_of_vectors_that_is_cut_does_not_end_the_process(tmp_path: Path) -> None:
+    for factory in ("Flat", "SQ8", "HNSW4"):
+        build(factory=factory).save(tmp_path / factory)
+        whole = (tmp_path / factory / "index.faiss").read_bytes()
+        for end in (40, 60, len(whole) - 9):
+            hostile("index.faiss", whole[:end])(tmp_path / factory)
+            with pytest.raises(UserError, match="is damaged, index again"):
+                Index.open(tmp_path / factory)
 
 
 def test_exchanged_texts_are_noticed_when_they_are_read(tmp_path: Path) -> None:

@@ -220,3 +220,9 @@ def test_what_a_title_does_to_a_terminal_is_shown_not_done(command: Command, mod
     assert done.code == 0
     assert not set("\x1b\x07\u202e") & set(done.out)
     assert "title\\x1b]0;owned\\x07\\x1b[2J\\u202e" in done.out
+
+
+def test_what_an_option_does_to_a_terminal_is_shown_not_done(command: Command) -> None:
+    for given in (["search", "--\x1b[2J", "x"], ["search", "a", "b", "\u202e"], ["\x1b[2J"]):
+        done = command(*given)
+        assert done.code == 2 and not set("\x1b\u202e") & set(done.err) and "\\" in done.err
