@@ -116,5 +116,5 @@ def test_a_workbench_has_its_documents(model: Path, dataset: Dataset, vectors: n
     biencoder = BiEncoder.load(model, device="cpu")
     with pytest.raises(UserError, match="a workbench has its documents already"):
         tune(biencoder, Workbench(biencoder.tower, dataset), SETTINGS, documents=vectors)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'max_step'"):
-        tune(biencoder, dataset, SETTINGS, max_step=3)  # type: ignore[call-arg]
+    with pytest.raises(UserError, match="no such setting: max_step"):
+        tune(biencoder, dataset, SETTINGS, max_step=3)
