@@ -31,7 +31,7 @@ from hybrid_latency import (  # type: ignore[import-not-found]
 )
 
 from retrieval_prompts import BiEncoder, Index, load
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.evaluation.bm25 import BM25Index
 from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.experiments.result_file import made_on

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_prompts import Index, UserError, load
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.evaluation.bm25 import BM25Index
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, WORDS, HybridIndex
 from retrieval_prompts.experiments.result_file import made_on

@@ -17,7 +17,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from retrieval_prompts.data.beir_folder import Document, load
+from retrieval_prompts.data.beir_folder import load
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.data.judgements import QRELS_HEADER
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import Kind, new_folder

@@ -296,7 +296,7 @@ class PromptClassifier:
         """
         from safetensors.torch import save
 
-        from retrieval_prompts.data.beir_folder import Document
+        from retrieval_prompts.data.corpus import Document
         from retrieval_prompts.files import CLASSES, list_all, new_folder, write_bytes, write_json
         from retrieval_prompts.vectors.index import Index
 

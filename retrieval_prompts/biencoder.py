@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.data.plain_texts import Texts, as_texts, one_or_many
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.first_pass import FirstPass, encode_twice

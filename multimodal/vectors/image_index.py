@@ -21,7 +21,7 @@ from torch import Tensor
 
 from multimodal.data.pictures import Picture
 from multimodal.vectors.features import image_features
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import read_array
 from retrieval_prompts.vectors.index import Index

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from retrieval_prompts.data.beir_folder import Document
+    from retrieval_prompts.data.corpus import Document
     from retrieval_prompts.vectors.index import Index
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts.data.beir_folder import Corpus, Dataset, Document, frame
+from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.data.corpus import Corpus, Document, frame
 from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.data.sources.division import Shares, divide

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.bm25 import NoWords
 from retrieval_prompts.evaluation.hybrid import HybridIndex

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.data.groups import best_passages
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError

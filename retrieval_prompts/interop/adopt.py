@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.interop.stores.address import Fields, is_address, parse
 from retrieval_prompts.interop.stores.opening import open_store

@@ -26,7 +26,7 @@ from beir.retrieval.search import BaseSearch
 from tqdm import trange
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.beir_folder import Document, frame
+from retrieval_prompts.data.corpus import Document, frame
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.first_pass import with_words

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.training.task import Positions
 from retrieval_prompts.vectors.blocks import VectorBlocks

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from retrieval_prompts.data.beir_folder import Corpus, Dataset, hold_out
+from retrieval_prompts.data.beir_folder import Dataset, hold_out
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.data.judgements import Qrels
 
 DEV_FRACTION = 0.1

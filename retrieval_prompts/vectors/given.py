@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.vectors.blocks import VectorBlocks

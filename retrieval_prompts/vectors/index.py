@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -25,17 +24,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from retrieval_prompts.data.beir_folder import Corpus, Document
+from retrieval_prompts.data.corpus import Corpus, Document
 from retrieval_prompts.data.groups import rank_documents
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import (
     INDEX,
-    check_seal,
     digest,
     inside,
     new_folder,
-    read_json,
     sealed,
     unreplaced,
     write_json,
@@ -44,8 +41,7 @@ from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.vectors import faiss_foreign, faiss_index, index_texts, libraries
 from retrieval_prompts.vectors.faiss_index import Vectors
 from retrieval_prompts.vectors.index_files import described as files_described
-
-FORMAT = 1
+from retrieval_prompts.vectors.manifest import damage, described, read_manifest
 
 
 class Index:
@@ -346,53 +342,6 @@ class Index:
         return {id: position for position, id in enumerate(self.ids)}
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What an index folder says of itself. Raises UserError that names a folder which is none, or of another format."""
-    if not (folder / "manifest.json").is_file():
-        raise UserError(f"{folder} is not an index folder: it has no manifest.json; make one with Index.build and save")
-    manifest = read_json(folder / "manifest.json")
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise UserError(f"{folder} is not an index folder: its manifest.json has no format number")
-    if manifest["format"] != FORMAT:
-        raise UserError(f"{folder} has index format {manifest['format']}, this version reads {FORMAT}; index again")
-    with damage(folder):
-        check_seal(folder / "manifest.json", manifest)
-        if not manifest["encoder"]["fingerprint"]:
-            raise ValueError("no fingerprint of the encoder")
-        for part in ("digests", "store"):
-            if not isinstance(manifest.get(part, {}), dict):
-                raise ValueError(f"manifest.json has no {part}")
-    return manifest
-
-
-@contextmanager
-def damage(folder: Path) -> Iterator[None]:
-    """What is wrong with an index folder, as a UserError of one line that names it."""
-    try:
-        yield
-    except UserError:
-        raise
-    except PermissionError as error:
-        raise UserError(f"the index in {folder} cannot be read: {error}") from None
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"the index in {folder} is damaged, index again: {_reason(error)}") from None
-
-
-def described(index: Any, factory: str, encoder: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of an index (anything with `ntotal` and `d`) of what an encoder made."""
-    return {
-        "format": FORMAT,
-        "factory": factory,
-        "metric": "inner_product",
-        "count": index.ntotal,
-        "dimension": index.d,
-        "encoder": dict(encoder),
-        "build": dict(record),
-        "created_with": libraries.created_with(),
-        "libraries": libraries.versions(),
-    }
-
-
 def _unique(ids: Iterable[str]) -> list[str]:
     ids = list(ids)
     if len(set(ids)) != len(ids):
@@ -403,10 +352,6 @@ def _unique(ids: Iterable[str]) -> list[str]:
 def _check_count(vectors: int, ids: list[str]) -> None:
     if vectors != len(ids):
         raise UserError(f"expected one id for each vector, got {vectors} vectors and {len(ids)} ids")
-
-
-def _reason(error: Exception) -> str:
-    return f"manifest.json has no {error}" if isinstance(error, KeyError) else faiss_index.reason(error)
 
 
 def _name(encoder: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.data.beir_folder import Corpus, Document, frame, line_check
+from retrieval_prompts.data.corpus import Corpus, Document, frame, line_check
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import read_array
 from retrieval_prompts.vectors import index_files

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval_prompts.data.beir_folder import Corpus, Document
+from retrieval_prompts.data.corpus import Corpus, Document
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.towers.text import Floats, TextTower, padded, unit_length
 from retrieval_prompts.vectors.encode import encode_texts

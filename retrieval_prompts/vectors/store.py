@@ -30,11 +30,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from retrieval_prompts.data.beir_folder import Corpus, Document
+from retrieval_prompts.data.corpus import Corpus, Document
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import STORED
 from retrieval_prompts.vectors import faiss_index, index_texts
-from retrieval_prompts.vectors.index import Index, damage, described, read_manifest
+from retrieval_prompts.vectors.index import Index
+from retrieval_prompts.vectors.manifest import damage, described, read_manifest
 
 BATCH = 256  # vectors that are asked for at once
 MORE = 100  # documents beyond the k asked for, where the store holds some that are not in the index

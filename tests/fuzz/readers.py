@@ -216,7 +216,7 @@ def make_inputs(place: Path) -> None:
 
     from multimodal.vectors.image_index import ImageIndex
     from multimodal.vectors.segments import KEY, Segments
-    from retrieval_prompts.data.beir_folder import Document
+    from retrieval_prompts.data.corpus import Document
     from retrieval_prompts.evaluation.bm25 import BM25Index
     from retrieval_prompts.evaluation.trec_runs import write_run
     from retrieval_prompts.experiments import result_file

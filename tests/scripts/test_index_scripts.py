@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from retrieval_prompts import UserError, load
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.experiments.index_types import EachQuery, Measurement
 
 EVAL = Path(__file__).resolve().parents[2] / "eval"

@@ -15,7 +15,7 @@ import torch
 from toys import LONG, MAXIMUM, POSITIONS, TEXTS, WIDTH
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.encoders import ENCODERS, PromptTable

@@ -10,7 +10,8 @@ import re
 
 import numpy as np
 
-from retrieval_prompts.data.beir_folder import Dataset, Document
+from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.experiments.pairs.made import Made, corpus_of, drawn, pairs
 
 FEWEST_WORDS = 3  # of a title that asks for something

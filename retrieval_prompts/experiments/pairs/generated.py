@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from retrieval_prompts.data.beir_folder import Dataset, Document
+from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.experiments.pairs.made import Made, drawn, pairs

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_prompts.data.beir_folder import Corpus, Dataset, Document, frame
+from retrieval_prompts.data.beir_folder import Dataset
+from retrieval_prompts.data.corpus import Corpus, Document, frame
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.training_data import TrainingData
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.interop.stores.address import Address
 from retrieval_prompts.vectors.sources import ID_NAMES, named

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.interop.stores.address import Fields, parse
 from retrieval_prompts.interop.stores.opening import open_store

@@ -9,7 +9,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.interop.stores.address import Address, Fields
 from retrieval_prompts.interop.stores.common import (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pymilvus import DataType, MilvusClient
 
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.interop.stores.address import Address, Fields
 from retrieval_prompts.interop.stores.common import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from retrieval_prompts.data import beir_folder as data
-from retrieval_prompts.data.beir_folder import Corpus, Document
+from retrieval_prompts.data.corpus import Corpus, Document
 from retrieval_prompts.data.groups import best_passages
 from retrieval_prompts.errors import DataWarning, UserError
 

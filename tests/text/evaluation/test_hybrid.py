@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation import hybrid
 from retrieval_prompts.evaluation.bm25 import BM25Index, NoWords

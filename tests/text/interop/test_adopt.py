@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 
 import retrieval_prompts
 from retrieval_prompts import BiEncoder, DataWarning, UserError, adopt, load_corpus
-from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.likeness import Way, encoded
 from retrieval_prompts.vectors.sources import read_ids, read_vectors

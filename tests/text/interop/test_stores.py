@@ -15,7 +15,7 @@ from command_line import Command
 from toy_stores import STORES, Shelf, fill, need, server
 
 from retrieval_prompts import BiEncoder, DataWarning, HybridIndex, UserError, adopt, load_corpus
-from retrieval_prompts.data.beir_folder import Corpus
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.interop.stores.address import Address, Fields, parse
 from retrieval_prompts.interop.stores.filling import write
 from retrieval_prompts.interop.stores.opening import open_index, open_store

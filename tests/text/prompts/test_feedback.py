@@ -13,7 +13,7 @@ import torch
 from toys import LONG, TEXTS
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.beir_folder import Document
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.first_pass import FirstPass, with_words
 from retrieval_prompts.evaluation.hybrid import HybridIndex

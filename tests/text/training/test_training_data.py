@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_prompts.data.beir_folder import Corpus, Dataset, with_test
+from retrieval_prompts.data.beir_folder import Dataset, with_test
+from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.training.doubts import Doubts, doubts
 from retrieval_prompts.training.training_data import TrainingData

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval_prompts.data.beir_folder import Corpus, Document
+from retrieval_prompts.data.corpus import Corpus, Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import digest, of_blocks, sealed
 from retrieval_prompts.vectors import index_files, libraries
