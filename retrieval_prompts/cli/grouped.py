@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -32,9 +33,7 @@ def version(
 ) -> None:
     """The callback of a command line."""
     if wanted:
-        from retrieval_prompts import __version__
-
-        typer.echo(f"{ctx.info_name} {__version__}")
+        typer.echo(f"{ctx.info_name} {metadata.version('retrieval-prompts')}")
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())

@@ -20,9 +20,9 @@ from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.interop.stores.address import Fields, is_address, parse
 from retrieval_prompts.interop.stores.opening import open_store
+from retrieval_prompts.vectors.foreign_files import Chosen, Source, read_ids, read_vectors
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.likeness import SAMPLE, Likeness, check_made
-from retrieval_prompts.vectors.sources import Chosen, Source, read_ids, read_vectors
 from retrieval_prompts.vectors.store import BATCH, Store, StoreIndex, Writable
 
 
@@ -56,10 +56,10 @@ def adopt(
 
     Args:
         biencoder: the frozen model that is said to have made them; it may have a prompt on its query side.
-        vectors: an array (documents, dimension); a file: FAISS, .npy, .npz, Parquet (see `sources.read_vectors`); the
+        vectors: an array (documents, dimension); a file: FAISS, .npy, .npz, Parquet (see `foreign_files.read_vectors`); the
             address of a store (see `interop.stores`), or a `Store`: then they stay there, and nothing is written to it.
         corpus: the documents' texts.
-        ids: of the vectors, in their order: a list, or a file (see `sources.read_ids`). None: those of the file, or
+        ids: of the vectors, in their order: a list, or a file (see `foreign_files.read_ids`). None: those of the file, or
             where it has none the corpus's, in its order.
         factory: FAISS index string; None: a FAISS index by inner product stays as it is, all else becomes Flat.
         sample: how many documents are encoded and compared.

@@ -16,9 +16,9 @@ from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.faiss_index import Rows
+from retrieval_prompts.vectors.foreign_files import Chosen
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.likeness import SAMPLE, check_made
-from retrieval_prompts.vectors.sources import Chosen
 
 Given: TypeAlias = np.ndarray | VectorBlocks | Rows | Index
 HELD = 2e9  # bytes of an index's vectors that are read once and held; beyond, they are read whenever they are asked for

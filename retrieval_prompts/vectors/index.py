@@ -41,7 +41,7 @@ from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.vectors import faiss_foreign, faiss_index, index_texts, libraries
 from retrieval_prompts.vectors.faiss_index import Vectors
 from retrieval_prompts.vectors.index_files import described as files_described
-from retrieval_prompts.vectors.manifest import damage, described, read_manifest
+from retrieval_prompts.vectors.index_manifest import damage, described, read_manifest
 
 
 class Index:

@@ -35,7 +35,7 @@ from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import STORED
 from retrieval_prompts.vectors import faiss_index, index_texts
 from retrieval_prompts.vectors.index import Index
-from retrieval_prompts.vectors.manifest import damage, described, read_manifest
+from retrieval_prompts.vectors.index_manifest import damage, described, read_manifest
 
 BATCH = 256  # vectors that are asked for at once
 MORE = 100  # documents beyond the k asked for, where the store holds some that are not in the index

@@ -33,6 +33,7 @@ from retrieval_prompts.training.settings import TuneSettings, check_given
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
+    from retrieval_prompts.data.beir_folder import Dataset
     from retrieval_prompts.experiments.retrieval import RetrievalResult
     from retrieval_prompts.training.training_data import TrainingData
     from retrieval_prompts.vectors.index import Index
@@ -68,7 +69,7 @@ def tune(
     Documents are encoded once, which takes most of the time (two CPU cores: a minute or two for 5,000 abstracts and
     MiniLM; a GPU: seconds); training then takes a few minutes. It wants judged queries: a few hundred to learn from,
     and from about 50 that are set aside a gain can be shown; with fewer, cross-validation judges, and the advice is
-    mostly BM25 beside the frozen model.
+    mostly BM25 beside the frozen model. Without any it learns from a log of queries, or from titles (--pairs).
 
     Examples:
 
@@ -87,7 +88,6 @@ def tune(
     settings = TuneSettings.of(**given)
     check_given(settings, given)
     from retrieval_prompts.data.beir_folder import load, with_test
-    from retrieval_prompts.data.groups import counted
     from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.training.training_data import TrainingData
 
@@ -102,12 +102,7 @@ def tune(
     split = split or ("test" if "test" in dataset.qrels else None)
     if report is not None and split is None:
         raise UserError(f"--report shows an evaluation, and {folder} has no test split; name another with --split")
-    say(
-        f"{dataset.name}: {counted(len(dataset.corpus), dataset.corpus.groups)}; "
-        + (f"queries: {_counts(learned)}" if learned is not None else "no judged queries to learn from")
-        + (f", {len(dataset.split(split)[1]):,} {split}" if split else ", no test split")
-        + (" (held out of train)" if test_held_out and split == "test" else "")
-    )
+    say(_described(dataset, learned, split) + (" (held out of train)" if test_held_out and split == "test" else ""))
     from retrieval_prompts.experiments import retrieval
     from retrieval_prompts.experiments.workbench import Workbench
 
@@ -157,9 +152,17 @@ def _encoded(found: RetrievalResult, count: int) -> str:
     return f"documents encoded: none, the vectors of all {count:,} were there"
 
 
-def _counts(learned: TrainingData) -> str:
-    held_out = " (held out of train)" if learned.held_out else ""
-    return f"{len(learned.train):,} train, {len(learned.dev):,} dev{held_out}"
+def _described(dataset: Dataset, learned: TrainingData | None, split: str | None) -> str:
+    """The data in a line, as they were read."""
+    from retrieval_prompts.data.groups import counted
+
+    said = f"{dataset.name}: {counted(len(dataset.corpus), dataset.corpus.groups)}; "
+    if learned is None:
+        said += "no judged queries to learn from"
+    else:
+        held_out = " (held out of train)" if learned.held_out else ""
+        said += f"queries: {len(learned.train):,} train, {len(learned.dev):,} dev{held_out}"
+    return said + (f", {len(dataset.split(split)[1]):,} {split}" if split else ", no test split")
 
 
 def _next(

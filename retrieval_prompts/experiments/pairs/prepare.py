@@ -8,7 +8,7 @@ from dataclasses import asdict
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.errors import DataWarning, UserError
-from retrieval_prompts.experiments.pairs.documents import crops, titles
+from retrieval_prompts.experiments.pairs.cloze import crops, titles
 from retrieval_prompts.experiments.pairs.generated import Writer, examples, generated
 from retrieval_prompts.experiments.pairs.log import queries
 from retrieval_prompts.experiments.pairs.made import Made, TooFew

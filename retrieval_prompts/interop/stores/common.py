@@ -12,7 +12,7 @@ import numpy as np
 from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.interop.stores.address import Address
-from retrieval_prompts.vectors.sources import ID_NAMES, named
+from retrieval_prompts.vectors.foreign_files import ID_NAMES, named
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from typing import Any
 from retrieval_prompts.errors import DataWarning, UserError, first_line
 from retrieval_prompts.interop.stores.address import Address, Fields, parse
 from retrieval_prompts.towers.text import TextTower
+from retrieval_prompts.vectors.foreign_files import Chosen
 from retrieval_prompts.vectors.index import Index
+from retrieval_prompts.vectors.index_manifest import read_manifest
 from retrieval_prompts.vectors.likeness import check_made
-from retrieval_prompts.vectors.manifest import read_manifest
-from retrieval_prompts.vectors.sources import Chosen
 from retrieval_prompts.vectors.store import StoreIndex, Writable
 
 USUAL = Fields()

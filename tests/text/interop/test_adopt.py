@@ -19,9 +19,9 @@ from sentence_transformers import SentenceTransformer
 import retrieval_prompts
 from retrieval_prompts import BiEncoder, DataWarning, UserError, adopt, load_corpus
 from retrieval_prompts.data.corpus import Corpus
+from retrieval_prompts.vectors.foreign_files import read_ids, read_vectors
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.likeness import Way, encoded
-from retrieval_prompts.vectors.sources import read_ids, read_vectors
 
 QUESTION = "show about copper and river"
 

@@ -17,7 +17,7 @@ from retrieval_prompts.data.beir_folder import Dataset, load
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.experiments.pairs import generated as generating
-from retrieval_prompts.experiments.pairs.documents import crops, titles
+from retrieval_prompts.experiments.pairs.cloze import crops, titles
 from retrieval_prompts.experiments.pairs.log import queries
 from retrieval_prompts.experiments.pairs.made import JUDGED, TEACHER, TooFew, drawn
 from retrieval_prompts.experiments.pairs.prepare import log_of, prepare, settled
