@@ -31,7 +31,6 @@ NAMESAKES = {
     "metrics": "figures of a ranking, or of predictions",
     "retrieval": "queries and documents: how prompts are trained on them, how such an experiment is run",
     "settings": "what a prompt is, and how it is trained",
-    "sources": "what people have: the options that name it, the readers of it",
     "task": "what a training step computes",
     "text": "a frozen text tower",
 }

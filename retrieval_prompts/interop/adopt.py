@@ -56,10 +56,10 @@ def adopt(
 
     Args:
         biencoder: the frozen model that is said to have made them; it may have a prompt on its query side.
-        vectors: an array (documents, dimension); a file: FAISS, .npy, .npz, Parquet (see `foreign_files.read_vectors`); the
+        vectors: an array (documents, dimension); a file: FAISS, .npy, .npz, Parquet (see `foreign_files`); the
             address of a store (see `interop.stores`), or a `Store`: then they stay there, and nothing is written to it.
         corpus: the documents' texts.
-        ids: of the vectors, in their order: a list, or a file (see `foreign_files.read_ids`). None: those of the file, or
+        ids: of the vectors, in their order: a list, or a file (see `foreign_files`). None: those of the file, or
             where it has none the corpus's, in its order.
         factory: FAISS index string; None: a FAISS index by inner product stays as it is, all else becomes Flat.
         sample: how many documents are encoded and compared.
