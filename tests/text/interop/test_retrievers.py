@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from command_line import Command
 from toy_stores import need
 
 from retrieval_prompts import BiEncoder, HybridIndex, Index, UserError, load_corpus
@@ -77,7 +76,8 @@ def haystack(place: Path, prompts: Path | None, k: int, **options: Any) -> list[
     pipeline = Pipeline()
     name = None if prompts is None else str(prompts)
     pipeline.add_component("retriever", PromptRetriever(str(place), name, top_k=k, options=options))
-    again = Pipeline.from_dict(pipeline.to_dict())
+    modules = ["retrieval_prompts.interop.frameworks.*"]
+    again = Pipeline.from_dict(pipeline.to_dict(), allowed_modules=modules)
     found = again.run({"retriever": {"query": QUESTION}})["retriever"]["documents"]
     return [(each.id, each.score, each.meta["title"], each.content) for each in found]
 
@@ -87,22 +87,26 @@ def asked(request: pytest.FixtureRequest) -> Asked:
     return request.param
 
 
-@pytest.mark.parametrize("prompts", [None, "prompts", "feedback"])
-def test_a_retriever_finds_what_our_search_finds(
-    asked: Asked, command: Command, folder: Path, prompts: str | None
-) -> None:
-    given = [] if prompts is None else ["--prompts", folder / prompts]
-    found = command("search", folder / "index", QUESTION, "-k", 4, *given, "--json", "-", "--device", "cpu")
-    assert found.code == 0, found.err
-    expected = [(hit["id"], hit["score"], hit["title"], hit["text"]) for hit in found.json]
-    assert asked(folder / "index", folder / prompts if prompts else None, 4, device="cpu") == expected
+def ours(folder: Path, prompts: Path | None) -> list[tuple[str, float, str, str]]:
+    index = Index.open(folder / "index")
+    hybrid = HybridIndex.of(index, folder / "index")
+    assert hybrid is not None
+    biencoder = BiEncoder.load(index.manifest["encoder"]["model"], prompts, device="cpu").bind(hybrid)
+    scores, ids = hybrid.search([QUESTION], biencoder.query_vectors([QUESTION]), 4, weight=0.75)
+    documents = [index.document(id) for id in ids[0]]
+    return [(each.id, score, each.title, each.text) for each, score in zip(documents, scores[0], strict=True)]
+
+
+@pytest.mark.parametrize("prompts", ["prompts", "feedback"])
+def test_a_retriever_finds_what_our_search_finds(asked: Asked, folder: Path, prompts: str) -> None:
+    assert asked(folder / "index", folder / prompts, 4, device="cpu") == ours(folder, folder / prompts)
 
 
 def test_over_a_store_it_is_the_same(asked: Asked, folder: Path, stored: Path) -> None:
-    ours, theirs = (asked(place, folder / "feedback", 4, device="cpu") for place in (folder / "index", stored))
-    assert [hit[0] for hit in theirs] == [hit[0] for hit in ours]
-    assert [hit[1] for hit in theirs] == pytest.approx([hit[1] for hit in ours], abs=1e-5)
-    assert [hit[2:] for hit in theirs] == [hit[2:] for hit in ours]
+    found, expected = asked(stored, folder / "feedback", 4, device="cpu"), ours(folder, folder / "feedback")
+    assert [hit[0] for hit in found] == [hit[0] for hit in expected]
+    assert [hit[1] for hit in found] == pytest.approx([hit[1] for hit in expected], abs=1e-5)
+    assert [hit[2:] for hit in found] == [hit[2:] for hit in expected]
 
 
 def test_k_of_one_question(folder: Path) -> None:
@@ -120,7 +124,7 @@ def test_k_of_one_question(folder: Path) -> None:
 def test_a_store_by_its_address(folder: Path, stored: Path, model: Path) -> None:
     whole = Searcher.open(f"lancedb:{folder / 'db'}#docs", model=str(model), device="cpu")
     dense = Searcher.open(folder / "dense", device="cpu")
-    ((*ours,), (*theirs,)) = (each.search([QUESTION], 5)[0] for each in (dense, whole))
-    assert [(hit.id, hit.title, hit.text) for hit in theirs] == [(hit.id, hit.title, hit.text) for hit in ours]
+    one, other = (each.search([QUESTION], 5)[0] for each in (dense, whole))
+    assert [(hit.id, hit.title, hit.text) for hit in other] == [(hit.id, hit.title, hit.text) for hit in one]
     with pytest.raises(UserError, match=r"holds no words for --bm25-weight 0\.5"):
         Searcher.open(folder / "dense", bm25_weight=0.5, device="cpu")
