@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -141,7 +142,7 @@ def test_a_benchmark_whose_results_or_runs_are_gone(command: Command, tmp_path: 
     write_run(tmp_path / "toy.bm25.trec", run, "bm25")
     (tmp_path / "table.md").write_text("| |")
     list_digest(tmp_path / "table.md")
-    results = {"datasets": {"toy": {"systems": {"frozen": {}, "bm25": {}}}}}
+    results: dict[str, Any] = {"datasets": {"toy": {"systems": {"frozen": {}, "bm25": {}}}}}
     write_json(tmp_path / "results.json", sealed(results))
     assert command("verify", tmp_path).out == f"{tmp_path}: runs, sound\n"
     (tmp_path / "toy.linear.trec").write_text("q Q0 d 1 1.0 x\n")  # of a system that was cut short: not in results.json
