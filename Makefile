@@ -12,7 +12,7 @@ help:
 	@echo "make demo          tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
 	@echo "make demo-images   tune prompts on 8 pictures a class for a small CLIP, and write a classifier and a page"
 	@echo "make test          the tests; pass options to pytest with ARGS, as in ARGS='-k losses'"
-	@echo "make faults        kill every command at each of its writes, renames and deletes (the tests try a few)"
+	@echo "make faults        inject faults into every command and artifact, and count what comes of them (the tests try a few)"
 	@echo "make lint          ruff and mypy"
 	@echo "make venv          only set up .venv (each target above does so by itself)"
 	@echo "make clean         remove caches and the demo's output; .venv stays"
@@ -32,7 +32,7 @@ test: .venv/.installed
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: .venv/.installed
-	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
+	$(BIN)/python eval/inject_faults.py $(ARGS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
