@@ -12,7 +12,7 @@ help:
 	@echo "make demo          tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
 	@echo "make demo-images   tune prompts on 8 pictures a class for a small CLIP, and write a classifier and a page"
 	@echo "make test          the tests, a process a core; pass options to pytest with ARGS, as in ARGS='-k losses'"
-	@echo "make faults        kill every command at each of its writes, renames and deletes (the tests try a few)"
+	@echo "make faults        inject faults into every command and artifact, and count what comes of them (the tests try a few)"
 	@echo "make fuzz          odd files and options for an hour, or FUZZ_MINUTES (the tests try a few); writes eval/results/fuzz.json"
 	@echo "make lowest        the tests with the lowest versions that pyproject.toml allows, in an environment of their own"
 	@echo "make release-check wheel and sdist, built, installed outside the tree and tried; pip-audit"
@@ -35,7 +35,7 @@ test: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 faults: .venv/.installed
-	FAULTS=all $(BIN)/python -m pytest tests/faults $(ARGS)
+	$(BIN)/python eval/inject_faults.py $(ARGS)
 
 FUZZ_MINUTES ?= 60
 fuzz: .venv/.installed

@@ -28,6 +28,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
+from faults.disks import lacking  # noqa: E402
 from faults.forks import make_inputs, prepare  # noqa: E402
 from faults.jobs import jobs  # noqa: E402
 from faults.trials import Trial, table  # noqa: E402
@@ -51,16 +52,18 @@ def main() -> None:
     place = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
         place.chmod(0o755)
+        lacks = lacking(place)
         trials, done = at_work(place, list(chosen.items()), options.workers, began + 60 * (options.minutes or 1e6))
     finally:
         shutil.rmtree(place, ignore_errors=True)
     rows = table(trials)
-    print(markdown(rows))
+    print("\n".join([markdown(rows), *(f"not tried: {reason}" for reason in lacks)]))
     bad = [trial for trial in trials if trial.outcome not in GOOD]
     if options.json is not None:
         result = {
             "table": rows,
             "not_good": [asdict(trial) for trial in bad],
+            "not_tried": lacks,
             "left_out": [name for name in chosen if name not in done],
             "seed": options.seed,
             "seconds": round(time.monotonic() - began),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from multimodal.data.pictures import Picture
 from multimodal.prompts import folder as prompt_folder
-from multimodal.prompts.contexts import Classes, Prompts, logits
+from multimodal.prompts.contexts import Classes, logits, still
 from multimodal.prompts.methods import Method, method
 from multimodal.towers.clip import Clip, load_clip, reload_clip
 from multimodal.towers.image import encode_images
@@ -25,6 +25,7 @@ from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages, GivenFeatures
 from multimodal.vectors.texts import finite
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts.encoders import CHANGING
 from retrieval_prompts.prompts.strength import between, checked
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class PromptClassifier:
         self.training: dict[str, Any] = {}
         self._method: Method | None = None
         self._known: dict[tuple[str, ...], Classes] = {}
-        self._texts: dict[tuple[tuple[str, ...], float], Tensor] = {}
+        self._texts: dict[tuple[str, ...], tuple[Any, Tensor]] = {}  # classes -> of what state, class vectors
 
     # ---- training
 
@@ -94,9 +95,9 @@ class PromptClassifier:
 
     def use(self, built: Method, known: Classes) -> None:
         """Take a method's prompts for these classes, at full strength, in the place of those before."""
-        self._forget()
-        self._method, self._known[known.names] = built, known
-        self.classes, self.strength, self.temperature = known.names, 1.0, 1.0
+        with CHANGING:
+            self._known, self._texts = {known.names: known}, {}  # new ones: other threads may still fill the old
+            self._method, self.classes, self.strength, self.temperature = built, known.names, 1.0, 1.0
 
     # ---- prediction
 
@@ -129,19 +130,22 @@ class PromptClassifier:
     def class_vectors(self, classes: Sequence[str] | None = None) -> Tensor:
         """(C, D) of unit length: what an image's feature is compared with. Raises UserError where it depends on the
         image (CoCoOp)."""
-        known = self.known_classes(classes)
-        key = (known.names, self.strength)
-        if key not in self._texts:
-            if self.strength == 0:
-                self._texts[key] = known.frozen
-            else:
-                prompts = self.method.prompter(known, torch.zeros(1, self.clip.dimension, device=self.clip.device))
-                if prompts.per_image:
-                    raise UserError(
-                        f"{self.settings.method}'s class vectors depend on the image: there is no one matrix"
-                    )
-                self._texts[key] = finite(_between(known.frozen, known.features(prompts), self.strength))
-        return self._texts[key]
+        with CHANGING:  # all of one moment: another thread may train
+            known, strength, texts = self.known_classes(classes), self.strength, self._texts
+            prompter = self.method.prompter
+            state = (strength, [part._version for part in prompter.parameters()])  # counts changes
+            before, found = texts.get(known.names, (None, None))
+            if found is not None and before == state:
+                return found
+            prompts = still(prompter, known, torch.zeros(1, self.clip.dimension, device=self.clip.device))
+        if strength == 0:
+            found = known.frozen
+        elif prompts.per_image:
+            raise UserError(f"{self.settings.method}'s class vectors depend on the image: there is no one matrix")
+        else:
+            found = finite(_between(known.frozen, known.features(prompts), strength))
+        texts[known.names] = state, found
+        return found
 
     @torch.no_grad()
     def logits(
@@ -154,9 +158,15 @@ class PromptClassifier:
 
         Raises UserError for an image that cannot be read.
         """
-        known = self.known_classes(classes)
+        with CHANGING:
+            known, built, strength, temperature = (
+                self.known_classes(classes),
+                self.method,
+                self.strength,
+                self.temperature,
+            )
         if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OSU"):
-            if self.prompts_images and self.strength > 0:
+            if built.prompts_images and strength > 0:
                 raise UserError(f"{self.settings.method} prompts the image tower: give images, not their features")
             if images.ndim != 2 or images.shape[1] != self.clip.dimension:
                 raise UserError(f"expected features (n, {self.clip.dimension}), got {tuple(images.shape)}")
@@ -169,8 +179,8 @@ class PromptClassifier:
                 raise UserError(f"{len(items) - len(data.kept)} of {len(items)} images cannot be read; leave them out")
             count = len(items)
         everything = np.arange(count)
-        scores = predict(self.clip, self.method, known, data, everything, self.strength)
-        return (scores / self.temperature).cpu().numpy()
+        scores = predict(self.clip, built, known, data, everything, strength)
+        return (scores / temperature).cpu().numpy()
 
     def predict_proba(
         self, images: Images | Tensor, classes: Sequence[str] | None = None, *, cache: Path | None = None
@@ -283,7 +293,7 @@ class PromptClassifier:
         """Which of the exact ways the text tower takes: "full", "truncated" or "shared"; see `towers.text`."""
         known = self.known_classes()
         with torch.no_grad():
-            prompts = self.method.prompter(known, torch.zeros(1, self.clip.dimension, device=self.clip.device))
+            prompts = still(self.method.prompter, known, torch.zeros(1, self.clip.dimension, device=self.clip.device))
         context = prompts.context[0] if prompts.per_image else prompts.context
         return self.clip.text.way(known.rows, context, prompts.deep)
 
@@ -325,10 +335,6 @@ class PromptClassifier:
             )
             list_all(new)
 
-    def _forget(self) -> None:
-        self._known.clear()
-        self._texts.clear()
-
 
 @torch.no_grad()
 def predict(
@@ -344,7 +350,7 @@ def predict(
         if strength == 0:
             parts.append(logits(clip.scale, frozen, known.frozen))
             continue
-        prompts: Prompts = built.prompter(known, frozen)
+        prompts = still(built.prompter, known, frozen)
         if text is None or prompts.per_image:
             text = _between(known.frozen, known.features(prompts), strength)
         seen = frozen

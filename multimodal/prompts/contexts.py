@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multimodal.data.class_files import check_names
 from multimodal.data.images import same_name
 from multimodal.data.templates import fill
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts.encoders import CHANGING
 
 if TYPE_CHECKING:
     from multimodal.prompts.settings import PromptSettings
@@ -43,6 +44,15 @@ class Prompts:
     def text_is_frozen(self) -> bool:
         """The text side has nothing to train, so its features are computed once."""
         return not self.per_image and not any(part.requires_grad for part in (self.context, *self.deep.values()))
+
+
+@torch.no_grad()
+def still(prompter: nn.Module, classes: Any, images: Tensor) -> Prompts:
+    """What a prompter makes, of one moment: copies, which a training in another thread does not change."""
+    with CHANGING:
+        made: Prompts = prompter(classes, images)
+        deep, visual = ({layer: part.clone() for layer, part in each.items()} for each in (made.deep, made.visual))
+        return Prompts(made.context.clone(), deep, visual, made.per_image)
 
 
 class Classes:

@@ -154,8 +154,6 @@ def load_clip(
     import open_clip
 
     place = _locate(model, pretrained, quick_gelu)
-    if (folder := Path(place.source.removeprefix("local-dir:"))).is_dir():
-        check_readable(folder)
     # Its "no pretrained weights" and download chatter goes through the root logger
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)
@@ -169,6 +167,7 @@ def load_clip(
         )
         tokenizer = open_clip.get_tokenizer(place.source)
     except Exception as error:  # open_clip and what it calls raise whatever they like
+        check_readable(Path(place.source.removeprefix("local-dir:")))
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"model {place.name} could not be loaded by open_clip: {reason}") from error
     finally:

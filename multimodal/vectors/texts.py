@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from multimodal.prompts.contexts import Prompts
+from multimodal.prompts.contexts import Prompts, still
 from multimodal.towers.tokens import Rows
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.prompts.strength import between
@@ -102,7 +102,10 @@ class Texts:
 def text_prompts(prompter: nn.Module, texts: Texts) -> Prompts:
     """The prompts for these texts. Raises UserError for prompts that fit no other texts, or no frozen pictures."""
     some_image = torch.zeros(1, texts.clip.dimension, device=texts.clip.device)
-    prompts: Prompts = prompter(texts, some_image)
+    if not torch.is_grad_enabled():
+        prompts = still(prompter, texts, some_image)
+    else:
+        prompts = prompter(texts, some_image)
     if prompts.visual:
         reason = "they prompt the image tower too, and the pictures of a search are encoded without prompts"
     elif prompts.per_image:

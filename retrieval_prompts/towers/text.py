@@ -271,15 +271,14 @@ def load_tower(
     """
     name = str(model)
     source = locate(name)
-    if Path(source).is_dir():
-        check_readable(Path(source))
-        if "modules.json" in listed(Path(source)):  # as `export` writes it
-            check_all_listed(Path(source))
+    if "modules.json" in listed(Path(source)):  # as `export` writes it
+        check_all_listed(Path(source))
     from sentence_transformers import SentenceTransformer
 
     try:
         loaded = SentenceTransformer(source, device=device, trust_remote_code=trust_remote_code)
     except Exception as error:  # a broken folder makes three libraries raise whatever they like
+        check_readable(Path(source))
         if out_of_memory(error):
             raise UserError(
                 f"model {name} does not fit into memory ({first_line(error)}); free some of it, use --device cpu "

@@ -124,6 +124,12 @@ def _become_nobody() -> None:
     os.environ["HOME"] = "/nonexistent"
 
 
+def lacking(place: Path) -> list[str]:
+    """What cannot be tried here, and why."""
+    found = [] if can_mount(place) else ["full and read-only disks: mounting a small one needs root"]
+    return found if os.getuid() == 0 else [*found, "missing permissions: only root can become nobody"]
+
+
 def can_mount(place: Path) -> bool:
     """Whether small disks can be made here."""
     try:

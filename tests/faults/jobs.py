@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from faults import crowds, disks
@@ -34,10 +35,10 @@ def jobs(seed: int, *, few: bool) -> dict[str, Job]:
         found["two data sets"] = _job(crowds.one_benchmark, times=8, seed=seed)
     for name in ("index",) if few else ("index", "index pictures"):
         found[f"reader: {name}"] = _job(crowds.beside_writers, name, times=2 if few else 40)
-    for artifact in artifacts(Path()):
-        if not few or artifact.kind in ("index", "cached vectors"):
-            found[f"damage: {artifact.kind}"] = _job(damaged, artifact.kind, seed=seed, share=15 if few else 1)
-    return found
+    if few:
+        some = [_job(damaged, kind, seed=seed, share=15) for kind in ("index", "cached vectors")]
+        return found | {"damage": lambda inputs, work: chain(*(each(inputs, work) for each in some))}
+    return found | {f"damage: {each.kind}": _job(damaged, each.kind, seed=seed) for each in artifacts(Path())}
 
 
 def _of(name: str, overwrite: bool, seed: int, few: bool) -> Iterator[tuple[str, Job]]:
