@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MOST = 1 << 30  # bytes of a file
 ELONGATION = 200  # times as long as wide: scaling the short side to a model's would make such a strip huge
 
 
@@ -61,15 +63,27 @@ class Picture:
         return str(self.source) if isinstance(self.source, Path) else self.name
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises UserError that names the picture."""
+        """The encoded bytes. Raises UserError that names the picture, also for what is no file or holds over 1 GB."""
         try:
-            return self.source.read_bytes() if isinstance(self.source, Path) else self.source()
+            return _content(self.source) if isinstance(self.source, Path) else self.source()
         except OSError as error:
             raise UserError(f"{self.place} cannot be read ({error.strerror or error})") from None
 
     def load(self) -> Image.Image:
         """The picture in RGB; see `decode`. Raises UserError."""
         return decode(self.read(), self.place)
+
+
+def _content(path: Path) -> bytes:
+    """A file's bytes. A pipe would never end, and a link may lead to a device that does not either."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} cannot be read as a picture (it is no file)")
+    if found.st_size > MOST:
+        raise UserError(
+            f"{path} cannot be read as a picture (it has {found.st_size >> 20:,} MB, more than {MOST >> 20:,})"
+        )
+    return path.read_bytes()
 
 
 def decode(content: bytes, place: str) -> Image.Image:

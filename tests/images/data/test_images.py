@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -706,3 +707,15 @@ def test_all_is_what_can_be_imported() -> None:
     assert sorted(images.__all__) == images.__all__
     assert all(hasattr(images, name) for name in images.__all__)
     assert images.load_pictures is pictures.load_pictures
+
+
+def test_what_is_no_file_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(UserError, match=rf"{name} cannot be read as a picture \(it is no file\)"):
+            Picture(name, tmp_path / name).load()
+    write(tmp_path / "large.png")
+    monkeypatch.setattr(pictures, "MOST", 100)
+    with pytest.raises(UserError, match=r"large\.png cannot be read as a picture \(it has 0 MB, more than 0\)"):
+        Picture("large.png", tmp_path / "large.png").load()
