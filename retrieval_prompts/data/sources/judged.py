@@ -124,6 +124,17 @@ def _read_queries(table: Table, roles: Mapping[str, str], queries: Queries, left
     return f"{table.path}: queries {text!r}, " + (f"id {id!r}" if id else "numbered")
 
 
+def may_name_texts(paths: Sequence[Path], given: Mapping[str, str]) -> bool:
+    """Whether any judgements may name documents by their text, so that documents have to be found by it."""
+    for path in paths:
+        if _qrels(path, LeftOut()) is None:
+            table = open_table(path, named.known, LeftOut())
+            roles = _roles(table, named.JUDGEMENTS, given)
+            if "id" not in roles or "document" in roles or "negative" in given or named.negatives(table.columns):
+                return True
+    return False
+
+
 def read_judgements(
     paths: Sequence[Path], given: Mapping[str, str], queries: Queries, known: Known, left: LeftOut
 ) -> Judged:

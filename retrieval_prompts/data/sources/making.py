@@ -20,7 +20,7 @@ from retrieval_prompts.data.sources.chunks import Chunking
 from retrieval_prompts.data.sources.division import Shares, apart, divide
 from retrieval_prompts.data.sources.documents import Columns, Documents, Entry, read_documents, tables_of
 from retrieval_prompts.data.sources.duplicates import Near, digest
-from retrieval_prompts.data.sources.judged import Judged, Known, Queries, read_judgements, read_queries
+from retrieval_prompts.data.sources.judged import Judged, Known, Queries, may_name_texts, read_judgements, read_queries
 from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.opened import expand
 from retrieval_prompts.errors import UserError
@@ -65,7 +65,7 @@ class Sources:
             return self
         folder = folders[0]
         queries = [folder / name for name in ("queries.jsonl", "queries.jsonl.gz") if (folder / name).is_file()][:1]
-        qrels = sorted((folder / "qrels").glob("*.tsv*"))
+        qrels = sorted((folder / "qrels").glob("[!.]*.[ct]sv*"))
         return Sources(**{**vars(self), "queries": tuple(map(str, queries)), "judgements": tuple(map(str, qrels))})
 
 
@@ -96,14 +96,15 @@ def make(out: Path, sources: Sources, chunking: Chunking | None = None, *, overw
         read = Documents(iter(()), [], False)
         if sources.documents:
             read = read_documents(sources.documents, sources.columns, chunking, left, cut_tables=sources.cut_tables)
-        near = sources.duplicates == "near"
-        with _Corpus(new / "corpus.jsonl", sources.duplicates, left, texts=bool(sources.judgements)) as corpus:
-            corpus.near = Near() if near or (read.prose and sources.duplicates == "keep") else None
+        judgements = _paths(sources.judgements, left)
+        texts = may_name_texts(judgements, sources.judged)
+        with _Corpus(new / "corpus.jsonl", sources.duplicates, left, texts=texts) as corpus:
+            near = sources.duplicates == "near" or (read.prose and sources.duplicates == "keep")
+            corpus.near = Near() if near else None
             for entry in tqdm(read.entries, desc="documents", unit="", delay=1, mininterval=0.5):
                 corpus.write(entry)
             queries, said = read_queries(_paths(sources.queries, left), sources.judged, left)
             known = Known(corpus.find, corpus.add)
-            judgements = _paths(sources.judgements, left)
             judged = read_judgements(judgements, sources.judged, queries, known, left)
         if not corpus.count:
             raise UserError(f"the sources hold no document with a text{_because(left)}")
@@ -199,11 +200,12 @@ class _Corpus:
             assert self._by_text is not None
             same = self._by_text.get(key)
             return same if same is not None or self.near is None else self.near.first(id, content)
-        if key in self._seen:
+        if key in (self._seen if self._by_text is None else self._by_text):
             self._again += 1
         elif self.near is not None and self.count < COUNTED and self.near.first(id, content) is not None:
             self._nearly += 1
-        self._seen.add(key)
+        if self._by_text is None:
+            self._seen.add(key)
         return None
 
     def __enter__(self) -> Self:
