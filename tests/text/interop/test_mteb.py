@@ -156,7 +156,7 @@ def test_another_factory(biencoder: BiEncoder, data: Dataset, tmp_path: Path) ->
     flat = evaluate(IndexSearch(biencoder, cache=tmp_path), LocalTask(data))
     search = IndexSearch(biencoder, "HNSW8", cache=tmp_path, ef_search=40)
     assert evaluate(search, LocalTask(data)) == flat
-    assert search.vectors is not None and search.vectors.index_manifest["factory"] == "HNSW8"
+    assert search.vectors is not None and search.vectors.manifest["factory"] == "HNSW8"
     with pytest.raises(UserError, match="an index of type HNSW8 has no nprobe; leave it out"):
         evaluate(IndexSearch(biencoder, "HNSW8", cache=tmp_path, nprobe=2), LocalTask(data))
 
