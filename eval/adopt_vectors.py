@@ -3,7 +3,7 @@ it take, and is what was made otherwise refused with the reason?
 
     python eval/adopt_vectors.py eval/data/scifact --json eval/results/adopt-scifact.json
 
-Each store is filled by its own client, as in tests/toy_stores.py. The wrong ones are of the first 100 documents.
+Each store is filled by its own client, as in tests/toy_stores.py. The wrong ones are of the first 50 documents.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from retrieval_prompts.experiments.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.interop.stores.opening import open_index
 from retrieval_prompts.towers.text import locate
+from retrieval_prompts.vectors.likeness import SAMPLE
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from toy_stores import STORES, fill, server
 
-FEW = 100  # documents of the wrong ones
+FEW = 50  # documents of the wrong ones
 
 
 def main() -> None:
@@ -41,14 +42,15 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="BEIR folder with a test split")
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--vectors", type=Path, help=".npy of the corpus by sentence-transformers; else encoded now")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="documents that are compared")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args()
     check_output(options.json, overwrite=options.overwrite)
-    write_json(options.json, measure(load(options.data), options.model, options.vectors))
+    write_json(options.json, measure(load(options.data), options.model, options.vectors, options.sample))
 
 
-def measure(dataset: Dataset, model: str, vectors: Path | None) -> dict[str, Any]:
+def measure(dataset: Dataset, model: str, vectors: Path | None, sample: int) -> dict[str, Any]:
     biencoder, stock = BiEncoder.load(model), SentenceTransformer(locate(model))
     texts = [document.content for document in dataset.corpus]
     made = np.load(vectors) if vectors is not None else stock.encode(texts, show_progress_bar=True)
@@ -58,12 +60,13 @@ def measure(dataset: Dataset, model: str, vectors: Path | None) -> dict[str, Any
     asked = biencoder.query_vectors(list(queries.values()))
     expected = own.search(asked, 10)[1]
     result: dict[str, Any] = {"dataset": dataset.name, "model": model, "documents": len(texts), "queries": len(queries)}
+    result["sample"] = sample
     result["ndcg_at_10_own"] = means(per_query(qrels, own.rank(list(queries), asked, 10), [HEADLINE]))[HEADLINE]
     result["rows"], result["refused"] = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for kind, place, ids in kinds(Path(folder), dataset, made, texts):
             start = time.perf_counter()
-            adopted = adopt(biencoder, place, dataset.corpus, ids=ids)
+            adopted = adopt(biencoder, place, dataset.corpus, ids=ids, sample=sample)
             seconds = time.perf_counter() - start
             adopted.index.save(Path(folder) / f"index-{kind}")
             index = adopted.index if kind in STORES else open_index(Path(folder) / f"index-{kind}")

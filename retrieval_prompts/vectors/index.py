@@ -173,7 +173,7 @@ class Index:
         if "store" in manifest:
             raise UserError(
                 f"the vectors of {folder} are in {manifest['store'].get('address')}; open it with "
-                "retrieval_prompts.interop.stores.open_index"
+                "retrieval_prompts.interop.stores.opening.open_index"
             )
         with damage(folder):
             ids, documents = index_texts.read(folder, manifest, mmap)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +23,7 @@ from retrieval_prompts.vectors.encode import encode_texts
 SAMPLE = 200  # documents
 LEAST = 0.999  # cosine of each of them
 SCALE = 0.01  # how far its length may be off, as a part of what it should be
-PROBES, PAIRED = 8, 4  # documents that one other way is tried with, and two at once
+PROBES = 8  # documents that another way is tried with
 LENGTHS = (32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)  # tokens at which tools cut
 POOLINGS = {"mean": "the mean", "cls": "the first token", "lasttoken": "the last token", "max": "the maximum"}
 
@@ -126,7 +125,7 @@ def check_made(
     reason = (
         _unusable(given)
         or _moved(held, at, made, np.flatnonzero(~fits))
-        or _otherwise(tower, [some[number] for number in np.flatnonzero(~fits)], held, given[~fits])
+        or _otherwise(tower, [some[number] for number in np.flatnonzero(~fits)], held, given[~fits], fits.mean() < 0.5)
         or _some(some, fits)
     )
     raise UserError(
@@ -172,26 +171,28 @@ def _moved(held: Held, at: NDArray[np.int64], made: Floats, misfits: NDArray[np.
     return f"they stand in another order than the ids or texts: {how}; give the ids in the order of the vectors"
 
 
-def _otherwise(tower: TextTower, misfits: Sequence[Document], held: Held, given: Floats) -> str | None:
-    """Another way to encode that gives these vectors, in words."""
+def _otherwise(tower: TextTower, misfits: Sequence[Document], held: Held, given: Floats, most: bool) -> str | None:
+    """Another way to encode that gives these vectors, in words. Where most documents fit it can only be a cut."""
     lengths = [len(row) for row in tower.tokenize([each.content for each in misfits], "document")]
     order = np.argsort(lengths, kind="stable")
+    spread = order[np.unique(np.linspace(0, len(order) - 1, min(PROBES, len(order))).round().astype(int))]
 
-    def fits(way: Way, count: int) -> bool:
-        probes = order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))]
+    def fits(way: Way, probes: NDArray[np.int64]) -> bool:
         made = held.as_kept(tower.comparable(encoded(tower, [misfits[number] for number in probes], way)))
         return bool((cosines(given[probes], np.asarray(made, np.float32)) >= LEAST).all())
 
-    singles = list(_ways(tower, misfits))
-    for way in singles:
-        if fits(way, PROBES):
+    cuts, others = list(_cuts(tower, misfits)), list(_ways(tower, misfits)) if most else []
+    worded, pooled = ([way for way in others if getattr(way, name) is not None] for name in ("words", "pooling"))
+    both = [replace(one, pooling=other.pooling) for one in worded for other in pooled]
+    for way in cuts:
+        if fits(way, spread):
             return f"they were made {way.said(tower)}"
-    for one, other in combinations(singles, 2):
-        changed = [{name: value for name, value in vars(each).items() if value is not None} for each in (one, other)]
-        if not changed[0].keys() & changed[1].keys():
-            both = replace(one, **changed[1])
-            if fits(both, PAIRED):
-                return f"they were made {both.said(tower)}"
+    for way in (*others, *both):
+        if fits(way, order[:PROBES]):  # short ones are quick, and a cut does not matter to them
+            whole = next(
+                (each for each in (way, *(replace(way, cut=cut.cut) for cut in cuts)) if fits(each, spread)), way
+            )
+            return f"they were made {whole.said(tower)}"
     return None
 
 
@@ -203,15 +204,21 @@ def _some(sampled: Sequence[Document], fits: NDArray[np.bool_]) -> str:
 
 
 def _ways(tower: TextTower, documents: Sequence[Document]) -> Iterator[Way]:
-    """Each with one thing done otherwise than this model does it."""
+    """Each with one thing but the cut done otherwise than this model does it."""
     own = getattr(_pooling(tower), "pooling_mode", None)
     yield from (Way(pooling=mode) for mode in POOLINGS if mode != own and own is not None)
     known = dict.fromkeys(["", *(tower.sentence_transformer.prompts or {}).values(), *WORDS])
     yield from (Way(words=words) for words in known if words is not None and words != tower.text_prompt("document"))
     if any(document.title and document.text for document in documents):
         yield from (Way(joined=joined) for joined in ("", "\n", "\n\n", ". ", ": "))
+
+
+def _cuts(tower: TextTower, documents: Sequence[Document]) -> Iterator[Way]:
+    """Those that matter to these documents."""
     words, limit = tower.text_prompt("document"), tower.text_length("document")
-    longest = max(map(len, tower.tokenizer([words + document.content for document in documents])["input_ids"]))
+    longest = max(
+        map(len, tower.tokenizer([words + document.content for document in documents], verbose=False)["input_ids"])
+    )
     for length in LENGTHS:
         if length != limit and length <= (tower.positions or length):
             if length < longest:

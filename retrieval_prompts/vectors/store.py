@@ -31,7 +31,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from retrieval_prompts.data.corpus import Corpus, Document
-from retrieval_prompts.errors import UserError, few
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import STORED
 from retrieval_prompts.vectors import faiss_index, index_texts
 from retrieval_prompts.vectors.index import Index
@@ -117,8 +117,10 @@ class StoreIndex(Index):
         """
         if not len(store):
             raise UserError("the store holds no vectors")
-        ids = [] if documents is None else [document.id for document in documents]
-        ids = documents.ids if isinstance(documents, Corpus) else ids
+        if isinstance(documents, Corpus):
+            ids = documents.ids
+        else:
+            ids = [document.id for document in documents or ()]
         size = _Size(len(ids) or len(store), dimension)
         manifest = described(size, type(store).__name__, encoder, {"adopted": True})
         manifest["store"] = dict(named or {})
@@ -213,14 +215,3 @@ class StoreIndex(Index):
             place = self._positions[id] = len(self.ids)
             self.ids.append(id)
         return place
-
-
-def check_there(store: Store, ids: Sequence[str]) -> None:
-    """Raise UserError that names ids which a store lacks, of a few that are asked for."""
-    try:
-        store.vectors(ids)
-    except KeyError as error:
-        raise UserError(
-            f"the store has no document {error}; expected ids such as {few(ids)}: say which field holds them with "
-            "--id-field (id_field=)"
-        ) from None
