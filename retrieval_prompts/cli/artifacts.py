@@ -117,7 +117,7 @@ def _index(folder: Path) -> bool:
 
 
 def _runs(folder: Path) -> bool:
-    from retrieval_prompts.files import check_all_listed, check_seal, read_json
+    from retrieval_prompts.files import check_all_listed, check_seal, listed, read_json
 
     read = read_json(folder / "results.json")
     result = read if isinstance(read, dict) else {}
@@ -128,6 +128,7 @@ def _runs(folder: Path) -> bool:
         names = [run_file(folder, name, system).name for name, found in datasets.items() for system in _systems(found)]
         if gone := [name for name in names if not (folder / name).is_file()]:
             raise UserError(f"{folder / gone[0]} is gone, of which results.json has figures; run the benchmark again")
+        names += ["table.*"] * any(name.startswith("table.") for name in listed(folder))  # older lists have none
     else:
         names = [f"*{ending}" for ending in RANKED]
     return check_all_listed(folder, names) and sealed
