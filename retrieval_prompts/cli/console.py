@@ -33,26 +33,31 @@ def run(app: Callable[[], Any]) -> None:
         _quiet()
         app()
     except (UserError, OSError) as error:  # a full disk, a file that may not be read
-        print(f"error: {_line(error)}", file=sys.stderr)
+        _last(f"error: {_line(error)}")
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        print(
-            f"error: there is not enough memory ({_line(first_line(error))}); free some of it, or use --device cpu",
-            file=sys.stderr,
-        )
+        _last(f"error: there is not enough memory ({_line(first_line(error))}); free some of it, or use --device cpu")
         sys.exit(2)
     except (SystemExit, KeyboardInterrupt) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else end.code
         if code in ENDED:  # 130 is typer's status for Ctrl-C too
-            print(f"{ENDED[code]}; the same command goes on from where it was", file=sys.stderr)
+            _last(f"{ENDED[code]}; the same command goes on from where it was")
             sys.exit(code)
         raise
     finally:
         _held.pop().close()
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _last(line: str) -> None:
+    """The last line on standard error: below progress bars, which end with it."""
+    if "tqdm" in sys.modules:
+        for bar in list(sys.modules["tqdm"].tqdm._instances):
+            bar.close()
+    print(line, file=sys.stderr)
 
 
 def _terminate(*_: object) -> None:

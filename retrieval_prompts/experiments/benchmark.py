@@ -11,6 +11,7 @@ left out, every query counted, CQADupStack averaged, MS MARCO scored on dev.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data import beir_sets
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import adjust
 from retrieval_prompts.evaluation.words import system_title
@@ -29,6 +30,7 @@ from retrieval_prompts.experiments.benchmark_dataset import (
     BenchmarkDataset,
     BenchmarkSettings,
     DatasetRecord,
+    run_file,
 )
 from retrieval_prompts.experiments.result_file import made_on, resume
 from retrieval_prompts.files import list_digest, locked, sweep, write_bytes
@@ -128,6 +130,7 @@ def _run(
     packages = ("retrieval-prompts", "torch", "transformers", "sentence-transformers", "faiss-cpu", "bm25s")
     empty = {"datasets": {}, "average": {}, "tests": {}, **made_on(packages)}
     result = BenchmarkResult.from_json(resume(file, wanted, empty, overwrite), file)
+    _warn_of_others(file, {name: found for name, found in result.datasets.items() if name not in expanded})
     for name in expanded:
         folder = beir_sets.folder_of(name, data_dir)
         data = BenchmarkDataset.open(name, folder, biencoder, settings, out, cache=cache, overwrite=overwrite)
@@ -149,6 +152,19 @@ def _run(
         result_file.write(file, result.to_json())
         write_tables(out, result)
     return result
+
+
+def _warn_of_others(file: Path, others: Mapping[str, DatasetRecord]) -> None:
+    """What is taken over from an earlier run, and cannot be shown."""
+    gone = [
+        run_file(file.parent, name, system).name
+        for name, found in others.items()
+        for system in found.systems
+        if not run_file(file.parent, name, system).is_file()
+    ]
+    if gone:
+        message = f"{file} has figures of {len(gone)} runs that are not there ({few(gone)}); they are kept as they are"
+        warnings.warn(message, DataWarning, stacklevel=4)
 
 
 def summarize(result: BenchmarkResult) -> None:

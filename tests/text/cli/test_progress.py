@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
+from tqdm import tqdm
 
+from retrieval_prompts.cli import console
 from retrieval_prompts.cli.progress import Progress
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.loop import Step
 
 
@@ -34,3 +38,16 @@ def test_where_it_is_not_the_frozen_model_it_is_what_was_there_before_training(
 ) -> None:
     assert lines(Progress("accuracy"), capsys)[0] == "before training: dev accuracy 0.7381"
     assert lines(Progress(), capsys) == []
+
+
+def test_an_error_is_a_line_of_its_own_below_progress_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    def app() -> None:
+        bar = tqdm(total=3, desc="encode documents")
+        bar.update()
+        raise UserError("the disk is full")
+
+    with pytest.raises(SystemExit):
+        console.run(app)
+    *bars, last, end = re.split(r"[\r\n]+", capsys.readouterr().err)
+    assert (last, end) == ("error: the disk is full", "")
+    assert all("encode documents" in bar for bar in bars if bar)

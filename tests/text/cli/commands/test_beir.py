@@ -92,6 +92,11 @@ def test_beir_prints_a_table_writes_everything_and_goes_on(
     assert done.code == 0
     assert "one, frozen: nDCG@10" not in done.out  # nothing was run again
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.trec")} == before
+    (out / "two.bm25.trec").unlink()
+    done = command("beir", "--datasets", "one", *given[3:], "--prompts", prompts, "--baselines", "bm25,rrf")
+    assert (
+        "results.json has figures of 1 runs that are not there (two.bm25.trec); they are kept as they are" in done.err
+    )
 
 
 def test_a_page_that_exists_is_refused_before_anything_is_run(
