@@ -40,7 +40,7 @@ from retrieval_prompts.training.training_data import TrainingData
 from retrieval_prompts.vectors.blocks import VectorBlocks
 from retrieval_prompts.vectors.index import Index
 
-GIVE_UP = 1 / 3  # of a training: without a dev score above the frozen model's by then, it ends
+GIVE_UP: float | None = 1 / 3  # of a training: without a dev score above the frozen model's by then, it ends
 MINED = 50  # wrong answers a query that hard negatives are drawn from
 RANDOM = 2048  # random documents a step where the corpus is beyond the memory budget
 LEFT_OUT = -1e4  # the score of a document that does not count; finite, so that its gradient is zero and not NaN

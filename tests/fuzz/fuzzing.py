@@ -146,8 +146,10 @@ def _endless(*_: object) -> None:
     raise Endless
 
 
-def fuzz(place: Path, only: str | None, *, examples: int | None, until: float, first: int) -> dict[str, dict[str, Any]]:
-    """Reader -> counts and the faults, each once: one round of so many examples, or rounds until a time."""
+def fuzz(
+    place: Path, only: str | None, *, examples: int | None, minutes: float, first: int
+) -> dict[str, dict[str, Any]]:
+    """Reader -> counts and the faults, each once: one round of so many examples, or rounds for so many minutes."""
     artifacts, inputs = place / "artifacts", place / "inputs"
     for folder in (artifacts, inputs):
         folder.mkdir()
@@ -162,6 +164,7 @@ def fuzz(place: Path, only: str | None, *, examples: int | None, until: float, f
     found: dict[str, dict[str, Any]] = {name: {"tried": 0, "faults": []} for name in chosen}
     many_cases("nothing", Reader(odd.values, lambda case, folder: None), place, 0, 30)  # hypothesis's own tables, once
     gc.freeze()
+    until = time.time() + 60 * minutes
     number = first
     while True:
         for name, reader in chosen.items():
@@ -197,9 +200,7 @@ def main() -> None:
     given_ = parser.parse_args()
     start = time.time()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place, contextlib.chdir(place):
-        found = fuzz(
-            Path(place), given_.only, examples=given_.examples, until=start + 60 * given_.minutes, first=given_.seed
-        )
+        found = fuzz(Path(place), given_.only, examples=given_.examples, minutes=given_.minutes, first=given_.seed)
     for name, own in found.items():
         said = ", ".join(f"{count} {kind}" for kind, count in own.items() if kind != "faults")
         print(f"{name}: {said}, {len(own['faults'])} faults")

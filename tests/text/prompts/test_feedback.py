@@ -196,7 +196,7 @@ def test_vectors_come_back_from_an_index(toy_tower: ToyTower, factory: str, tmp_
     vectors = tower.comparable(BiEncoder(tower).encode_document([document.content for document in DOCUMENTS]))
     for index in (frozen_index(tower, factory), Index.open(tmp_path / "index")):
         found = index.vectors_at(np.array([3, 0, 3]))
-        tolerance = 0.02 if "SQ8" in factory or factory.endswith("Flat") else 0.1
+        tolerance = 0.02 if "SQ8" in factory or factory.endswith("Flat") else 0.15  # of one bit a number
         if factory.startswith("PCA"):
             assert found.shape == (3, tower.dimension)
         else:
