@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -32,9 +33,8 @@ def version(
 ) -> None:
     """The callback of a command line."""
     if wanted:
-        from retrieval_prompts import __version__
-
-        typer.echo(f"{ctx.info_name} {__version__}")
+        package = sys.modules[__name__.partition(".")[0]]  # which no floor below it may import
+        typer.echo(f"{ctx.info_name} {package.__version__}")
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
