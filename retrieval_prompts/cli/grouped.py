@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +33,8 @@ def version(
 ) -> None:
     """The callback of a command line."""
     if wanted:
-        typer.echo(f"{ctx.info_name} {metadata.version('retrieval-prompts')}")
+        package = sys.modules[__name__.partition(".")[0]]  # which no floor below it may import
+        typer.echo(f"{ctx.info_name} {package.__version__}")
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())

@@ -89,7 +89,7 @@ def with_conventions(command: Callable[..., None]) -> Callable[..., None]:
         given = Conventions(**{name: values.pop(name, None) for name in added})
         command(*arguments, **values, conventions=given)
 
-    return _replaced(command, run, "conventions", [_parameter(name, kind) for name, kind in added.items()])
+    return replaced(command, run, "conventions", [parameter_of(name, kind) for name, kind in added.items()])
 
 
 def check_strength(strength: float | None, prompts: object) -> None:
@@ -118,12 +118,12 @@ def with_settings(settings: type[Values], *names: str) -> Callable[[Callable[...
             command(**{name: value for name, value in values.items() if name not in unread}, given=read)
 
         unread = {each.name for each in wanted}
-        return _replaced(command, run, "given", [_option(settings, one) for one in wanted])
+        return replaced(command, run, "given", [_option(settings, one) for one in wanted])
 
     return decorate
 
 
-def _replaced(
+def replaced(
     command: Callable[..., None], run: Callable[..., None], name: str, by: list[inspect.Parameter]
 ) -> Callable[..., None]:
     """`run` with the signature of a command in which others stand in place of one parameter."""
@@ -142,7 +142,7 @@ def _panel(settings: type[Values], of: Field[Any]) -> str:
     return "The prompt" if any(each.name == of.name for each in fields(settings.__mro__[1])) else "Its training"
 
 
-def _parameter(name: str, kind: Any) -> inspect.Parameter:
+def parameter_of(name: str, kind: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
@@ -151,7 +151,7 @@ def _option(settings: type[Values], of: Field[Any]) -> inspect.Parameter:
     kind = str if rule_of(of).none else get_type_hints(settings)[of.name]
     name = f"{option_of(of)}/--no-{of.name}" if of.default is True else option_of(of)
     option = typer.Option(name, help=_help(settings, of), rich_help_panel=_panel(settings, of))
-    return _parameter(of.name, Annotated[kind | None, option])
+    return parameter_of(of.name, Annotated[kind | None, option])
 
 
 def _help(settings: type[Values], of: Field[Any]) -> str:

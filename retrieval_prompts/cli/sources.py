@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retrieval_prompts.cli.options import _parameter, _replaced
+from retrieval_prompts.cli.options import parameter_of, replaced
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def with_sources(command: Callable[..., None]) -> Callable[..., None]:
         given = Reading(**{name: values.pop(name, None) for name in NAMED})
         command(*arguments, **values, reading=given)
 
-    return _replaced(command, run, "reading", [_parameter(name, kind) for name, kind in NAMED.items()])
+    return replaced(command, run, "reading", [parameter_of(name, kind) for name, kind in NAMED.items()])
 
 
 def loader(model: str | None, prompts: Path | None = None, **options: Any) -> Callable[[], BiEncoder]:

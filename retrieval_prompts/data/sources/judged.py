@@ -14,7 +14,7 @@ from retrieval_prompts.data.sources import columns as named
 from retrieval_prompts.data.sources.duplicates import folded
 from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.opened import kind, open_text
-from retrieval_prompts.data.sources.rows import Table, open_table
+from retrieval_prompts.data.sources.rows import TABLES, Table, open_table
 from retrieval_prompts.errors import UserError
 
 # Of the clicks of a query's most clicked document: with at least so many a document has grade 2, grade 1
@@ -100,7 +100,7 @@ def read_queries(paths: Sequence[Path], given: Mapping[str, str], left: LeftOut)
         table = open_table(path, named.known, left)
         roles = _roles(table, {name: named.QUERIES[name] for name in named.QUERIES}, given)
         if not table.header and len(table.columns) > 1:
-            roles = {"query-id": "1", "query": "2"} | dict(given)
+            roles = {"query-id": "1", "query": "2"} | roles
         said.append(_read_queries(table, roles, queries, left))
     return queries, said
 
@@ -122,6 +122,16 @@ def _read_queries(table: Table, roles: Mapping[str, str], queries: Queries, left
         else:
             queries.of_text(words)
     return f"{table.path}: queries {text!r}, " + (f"id {id!r}" if id else "numbered")
+
+
+def check_columns(paths: Sequence[Path], given: Mapping[str, str]) -> None:
+    """Raises UserError for a column that was named and that none of the tables has."""
+    tables = [path for path in paths if path.is_dir() or kind(path) in TABLES]
+    columns = [name for path in tables for name in open_table(path, named.known, LeftOut()).columns]
+    for name in given.values():
+        if name not in columns:
+            there = ", ".join(dict.fromkeys(columns)) or "no columns"
+            raise UserError(f"--columns: no queries or judgements have a column {name!r}; they have {there}")
 
 
 def may_name_texts(paths: Sequence[Path], given: Mapping[str, str]) -> bool:
@@ -171,7 +181,7 @@ def _read_table(
     table: Table, given: Mapping[str, str], queries: Queries, known: Known, left: LeftOut, judged: Judged, own: Qrels
 ) -> None:
     roles = _roles(table, named.JUDGEMENTS, given)
-    bad = [given["negative"]] if "negative" in given else named.negatives(table.columns)
+    bad = [roles.pop("negative")] if "negative" in roles else named.negatives(table.columns)
     _by_content(table, roles, bad, queries, known)
     wanted = [roles[name] for name in ("query", "target", "value") if name in roles]
     by_text, clicked = roles["document-is"] == "text", roles["value-is"] == "clicks"
@@ -209,7 +219,7 @@ def _read_table(
 
 
 def _roles(table: Table, roles: Mapping[str, Sequence[str]], given: Mapping[str, str]) -> dict[str, str]:
-    named.check(table, given.values(), "--columns")
+    given = {role: name for role, name in given.items() if name in table.columns}
     rest = [name for name in table.columns if name not in given.values()]
     return {**named.by_name(rest, {role: names for role, names in roles.items() if role not in given}), **given}
 

@@ -20,7 +20,15 @@ from retrieval_prompts.data.sources.chunks import Chunking
 from retrieval_prompts.data.sources.division import Shares, apart, divide
 from retrieval_prompts.data.sources.documents import Columns, Documents, Entry, read_documents, tables_of
 from retrieval_prompts.data.sources.duplicates import Near, digest
-from retrieval_prompts.data.sources.judged import Judged, Known, Queries, may_name_texts, read_judgements, read_queries
+from retrieval_prompts.data.sources.judged import (
+    Judged,
+    Known,
+    Queries,
+    check_columns,
+    may_name_texts,
+    read_judgements,
+    read_queries,
+)
 from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.opened import expand
 from retrieval_prompts.errors import UserError
@@ -97,13 +105,15 @@ def make(out: Path, sources: Sources, chunking: Chunking | None = None, *, overw
         if sources.documents:
             read = read_documents(sources.documents, sources.columns, chunking, left, cut_tables=sources.cut_tables)
         judgements = _paths(sources.judgements, left)
+        asked = _paths(sources.queries, left)
+        check_columns([*asked, *judgements], sources.judged)
         texts = may_name_texts(judgements, sources.judged)
         with _Corpus(new / "corpus.jsonl", sources.duplicates, left, texts=texts) as corpus:
             near = sources.duplicates == "near" or (read.prose and sources.duplicates == "keep")
             corpus.near = Near() if near else None
             for entry in tqdm(read.entries, desc="documents", unit="", delay=1, mininterval=0.5):
                 corpus.write(entry)
-            queries, said = read_queries(_paths(sources.queries, left), sources.judged, left)
+            queries, said = read_queries(asked, sources.judged, left)
             known = Known(corpus.find, corpus.add)
             judged = read_judgements(judgements, sources.judged, queries, known, left)
         if not corpus.count:

@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,16 +36,18 @@ class Table:
         columns: their names; "1", "2" ... where the file has no header.
         read: the columns that are wanted -> (number of the line or row from 1, their values), None for a missing one.
         header: whether the file names its columns.
+        peek: as `read`, where that counts what it leaves out.
     """
 
     path: Path
     columns: list[str]
     read: Callable[[Sequence[str]], Rows]
     header: bool = True
+    peek: Callable[[Sequence[str]], Rows] | None = None
 
     def sample(self, count: int = 50) -> dict[str, list[Any]]:
         """Column -> its first values."""
-        rows = [values for _, values in islice(self.read(self.columns), count)]
+        rows = [values for _, values in islice((self.peek or self.read)(self.columns), count)]
         return {name: [values[place] for values in rows] for place, name in enumerate(self.columns)}
 
 
@@ -80,7 +83,7 @@ def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: L
     header = any(map(known, cells)) or not any(_is_value(cell) for cell in cells)
     columns = cells if header else [str(number) for number in range(1, len(cells) + 1)]
 
-    def read(wanted: Sequence[str]) -> Rows:
+    def read(left: LeftOut, wanted: Sequence[str]) -> Rows:
         places = [columns.index(name) for name in wanted]
         with open_text(path) as file:
             reader = csv.reader(_lines(path, file), delimiter=delimiter)
@@ -92,7 +95,7 @@ def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: L
                 elif row:
                     left.note("rows with more or fewer values than columns", f"{path}:{reader.line_num}")
 
-    return Table(path, columns, read, header)
+    return Table(path, columns, partial(read, left), header, partial(read, LeftOut()))
 
 
 def _lines(path: Path, file: Any) -> Iterator[str]:
@@ -133,11 +136,16 @@ def _json(path: Path) -> Table:
 
 def _one_object(path: Path) -> Table | None:
     """A file that is one object over several lines: id -> text, or id -> object; None where it is JSON lines."""
-    try:
-        with open_text(path) as file:
+    with open_text(path) as file:
+        try:
+            json.loads(file.readline())
+            return None
+        except ValueError:
+            file.seek(0)
+        try:
             found = json.load(file)
-    except ValueError:
-        return None
+        except ValueError:
+            return None
     if list(found.values())[:1] and isinstance(next(iter(found.values())), list):
         raise UserError(f"{path}: expected an array of objects, JSON lines, or id -> text; got lists by name")
     rows = [{"_id": key, **(value if isinstance(value, dict) else {"text": value})} for key, value in found.items()]

@@ -424,7 +424,7 @@ def test_hold_out_refuses_what_cannot_be_divided() -> None:
 
 
 def test_id_for_the_underscored_one_csv_for_tsv_and_grades_that_are_no_integers(folder: Path) -> None:
-    write(folder / "corpus.jsonl", jsonl(*({"id": f"d{number}", "text": "x"} for number in range(len(CORPUS)))))
+    write(folder / "corpus.jsonl", jsonl(*({"id": f"d{number}", "text": "x"} for number in range(4))))
     (folder / "qrels" / "test.tsv").unlink()
     write(folder / "qrels" / "test.csv", "query-id,corpus-id,score\nq2,d3,0.7\nq2,d2,0.2\nq1,d1,2\n")
     with pytest.warns(DataWarning, match=r"rounded \(0.5 and more is 1\): 2 \(0.7 on line 2, 0.2 on line 3\)"):

@@ -89,6 +89,21 @@ def test_every_table_gives_the_same_documents(tmp_path: Path, name: str) -> None
     assert found.left_out == []
 
 
+def test_an_object_of_texts_by_id_is_a_table(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", json.dumps({"a": "one", "b": "two"}, indent=1))
+    assert [(each.id, each.text) for each in made(tmp_path, documents=["a.json"])[1].corpus] == [
+        ("a", "one"),
+        ("b", "two"),
+    ]
+
+
+def test_rows_that_are_looked_at_twice_are_counted_once(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "ort,inhalt\nBonn,Eine Stadt am Rhein\nKiel\n")
+    assert made(tmp_path, documents=["a.csv"])[0].left_out == [
+        f"rows with more or fewer values than columns: 1 ({table}:3)"
+    ]
+
+
 def test_a_hugging_face_data_set_with_splits_is_read(tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
@@ -211,6 +226,21 @@ def test_judgements_are_read_in_the_shapes_that_people_have(tmp_path: Path, shap
     _, data = made(tmp_path, documents=["docs.jsonl"], judgements=[name])
     assert {data.queries[query].lower(): grades for query, grades in data.qrels["train"].items()} == expected
     assert len(data.corpus) == 4
+
+
+def test_columns_that_are_named_may_be_those_of_one_table(tmp_path: Path) -> None:
+    write(tmp_path / "docs.jsonl", DOCUMENTS)
+    write(tmp_path / "q.csv", "nr,frage\n5,how\n")
+    write(tmp_path / "j.csv", "nr,wert,ziel,schlecht\n5,2,d1,d2\n")
+    arguments: dict[str, Any] = {"documents": ["docs.jsonl"], "queries": ["q.csv"], "judgements": ["j.csv"]}
+    judged = {"query-id": "nr", "query": "frage", "id": "ziel", "grade": "wert", "negative": "schlecht"}
+    _, data = made(tmp_path, **arguments, judged=judged)
+    assert data.queries == {"5": "how"}
+    assert data.qrels["train"] == {"5": {"d1": 2, "d2": 0}}
+    with pytest.raises(
+        UserError, match="--columns: no queries or judgements have a column 'Ziel'; they have nr, frage"
+    ):
+        made(tmp_path, **arguments, judged={"id": "Ziel"})
 
 
 def test_queries_and_qrels_of_trec_are_read(tmp_path: Path) -> None:
