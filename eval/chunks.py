@@ -1,6 +1,7 @@
 """Are long documents better cut at the model's length, or in chunks of which the best is the document's score?
 
-    python eval/chunks.py eval/data/scifact DATA/cranfield DATA/nfcorpus-filtered:dev --json eval/results/chunks.json
+    python eval/chunks.py DATA/cranfield --json eval/results/chunks-cranfield.json
+    python eval/chunks.py DATA/nfcorpus-filtered:dev --json eval/results/chunks-nfcorpus.json
 
 Each BEIR folder (NAME or NAME:SPLIT) is made into one of chunks as `retrieval-prompts corpus FOLDER --chunk SIZE` does,
 and both are evaluated on the same queries: the frozen model, BM25, and both with BM25's weight of 0.75, which nobody
