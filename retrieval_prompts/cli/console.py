@@ -119,11 +119,15 @@ def together(*outputs: Path | None) -> Iterator[None]:
 
 def cut_short(*outputs: Path | None) -> bool:
     """Whether a run that was to write these very outputs ended between them, so that they may be replaced."""
-    from retrieval_prompts.files import read_json
+    from retrieval_prompts.files import read_json, sweep
 
     named = _named(outputs)
+    if len(named) < 2:
+        return False
+    mark = _unfinished(named)
+    sweep(mark.parent, mark.name)
     try:
-        return len(named) > 1 and read_json(_unfinished(named)) == named
+        return bool(read_json(mark) == named)
     except (UserError, OSError):
         return False
 

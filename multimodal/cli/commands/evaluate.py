@@ -68,7 +68,7 @@ def evaluate(
     from retrieval_prompts.files import RUNS
 
     console.lock(run, json_file, report)
-    overwrite = overwrite or console.cut_short(json_file, report, run)
+    overwrite = console.cut_short(json_file, report, run) or overwrite
     console.check_outputs(json_file, overwrite=overwrite)
     if run is not None:
         console.claim(run, overwrite=overwrite, holds=RUNS)

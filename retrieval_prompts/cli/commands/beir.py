@@ -64,7 +64,7 @@ def beir(
     from retrieval_prompts.files import locked
 
     say = console.printer(json_file)
-    replace = overwrite or console.cut_short(json_file, report)
+    replace = console.cut_short(json_file, report) or overwrite
     console.check_outputs(json_file, report, overwrite=replace)
     console.hold(locked(out / "results.json"))
     if not tune and (of_prompts := sorted(set(given) - {"seed"})):

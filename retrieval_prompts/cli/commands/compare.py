@@ -72,7 +72,7 @@ def compare(
     from retrieval_prompts.files import write_bytes
 
     outputs = (json_file, per_query, markdown, latex, report)
-    overwrite = overwrite or console.cut_short(*outputs)
+    overwrite = console.cut_short(*outputs) or overwrite
     console.check_outputs(*outputs, overwrite=overwrite)
     from retrieval_prompts.evaluation import comparison_words, tables
     from retrieval_prompts.evaluation.comparison import average, corrected

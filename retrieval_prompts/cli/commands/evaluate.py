@@ -56,7 +56,7 @@ def evaluate(
 ) -> None:
     """Compare frozen and tuned, each alone and beside BM25, on a split, with paired tests; say what to use."""
     console.lock(run, json_file, report)
-    overwrite = overwrite or console.cut_short(json_file, report, run)
+    overwrite = console.cut_short(json_file, report, run) or overwrite
     console.check_outputs(json_file, report, overwrite=overwrite)
     from retrieval_prompts.files import RUNS
 

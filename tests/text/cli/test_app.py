@@ -917,6 +917,7 @@ def test_what_an_evaluation_wrote_before_it_was_cut_short_is_made_again(
         patch.setattr(f"retrieval_prompts.{'report.page.write_report' if written == 'result.json' else LAST}", stop)
         assert command(*arguments).code == 130
     assert (tmp_path / written).exists() and not paths[2].exists()
+    (tmp_path / "..result.json.unfinished.new-abcd1234").touch()  # as a kill while that was written leaves it
     other = command("evaluate", data, "--model", model, "--json", paths[0])
     assert other.err == f"error: {paths[0]} exists already; choose another name or pass --overwrite (overwrite=True)\n"
     assert command(*arguments).code == 0
