@@ -18,6 +18,7 @@ MOST = 2000  # documents that pairs are made of, drawn from the corpus
 PAIRS, BM25, TEACHER, JUDGED = "pairs", "bm25", "teacher", "people"  # what dev goes by; the frozen model with BM25
 LEAST = 100  # pairs, below which nothing is learned from them
 DEV = 3  # every so manyth is set aside to choose by: what prompts add to BM25 is small, and takes many to tell
+DEV_MOST = 1000
 
 
 class TooFew(UserError):
@@ -84,7 +85,7 @@ def pairs(how: str, dataset: Dataset, documents: Corpus, queries: Mapping[str, s
 def split(qrels: Mapping[str, Mapping[str, int]]) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
     """(train, dev): who goes depends on the id alone."""
     order = sorted(qrels, key=lambda query: hashlib.sha256(query.encode()).digest())
-    dev = set(order[: len(order) // DEV])
+    dev = set(order[: min(len(order) // DEV, DEV_MOST)])
     return (
         {query: dict(judged) for query, judged in qrels.items() if query not in dev},
         {query: dict(judged) for query, judged in qrels.items() if query in dev},
