@@ -351,7 +351,7 @@ def test_build_options_reach_the_index(command: Callable[..., str], model: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "pass --out, the index folder to write, or --compare, index types to compare"),
+        ([], "pass --out, the index folder to write, --to, a store, or --compare, index types to compare"),
         (["--out", "x", "--picture", "x.svg"], "--json and --picture belong to --compare"),
         (["--compare", "Flat", "--out", "x"], "--compare writes no index: leave out --out"),
         (["--compare", "Flat", "--ef-construction", 9], "--ef-construction belongs to --out"),
