@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 # Before torch and huggingface_hub are imported; subprocesses inherit them
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")  # one a process
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of a process a core
+    os.environ["OMP_NUM_THREADS"] = "1"
+else:
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
 @pytest.fixture(scope="session", autouse=True)
