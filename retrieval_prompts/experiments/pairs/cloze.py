@@ -12,11 +12,12 @@ import numpy as np
 
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.corpus import Document
+from retrieval_prompts.evaluation.scripts import has_other_script, segments
 from retrieval_prompts.experiments.pairs.made import Made, corpus_of, drawn, pairs
 
 FEWEST_WORDS = 3  # of a title that asks for something
 SENTENCE_WORDS = 5
-SENTENCE_END = re.compile(r"(?<=[.!?。！？।])\s*(?<!\d\.)(?=\S)|\n+")
+SENTENCE_END = re.compile(r"(?<=[.!?।])\s+|(?<=[。！？])|\n+")
 
 
 def titles(dataset: Dataset, seed: int) -> Made:
@@ -25,7 +26,7 @@ def titles(dataset: Dataset, seed: int) -> Made:
     queries = {
         document.id: document.title
         for document in documents
-        if len(document.title.split()) >= FEWEST_WORDS and document.text.strip()
+        if _words(document.title) >= FEWEST_WORDS and document.text.strip()
     }
     texts = (Document(document.id, "", document.text) for document in documents)
     return pairs("titles", dataset, corpus_of(texts, dataset.corpus.path), queries)
@@ -38,7 +39,7 @@ def crops(dataset: Dataset, seed: int) -> Made:
     rests: list[Document] = []
     for document in drawn(dataset.corpus, seed):
         sentences = [part.strip() for part in SENTENCE_END.split(document.text)]
-        long = [part for part in sentences if len(part.split()) >= SENTENCE_WORDS]
+        long = [part for part in sentences if _words(part) >= SENTENCE_WORDS]
         if len(long) < 2:
             rests.append(document)
             continue
@@ -46,3 +47,8 @@ def crops(dataset: Dataset, seed: int) -> Made:
         queries[document.id] = chosen
         rests.append(Document(document.id, document.title, document.text.replace(chosen, " ", 1)))
     return pairs("crops", dataset, corpus_of(rests, dataset.corpus.path), queries)
+
+
+def _words(text: str) -> int:
+    """How many words, or, of scripts without spaces, half as many as there are pairs and characters."""
+    return len(segments(text)[0]) // 2 if has_other_script(text) else len(text.split())

@@ -14,12 +14,13 @@ import tiny
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset, load
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.experiments.pairs import generated as generating
 from retrieval_prompts.experiments.pairs.cloze import crops, titles
 from retrieval_prompts.experiments.pairs.log import queries
-from retrieval_prompts.experiments.pairs.made import JUDGED, TEACHER, TooFew, drawn
+from retrieval_prompts.experiments.pairs.made import JUDGED, TEACHER, TooFew, corpus_of, drawn
 from retrieval_prompts.experiments.pairs.prepare import log_of, prepare, settled
 from retrieval_prompts.experiments.pairs.teachers import BiEncoderTeacher, CrossEncoderTeacher, load_teacher
 from retrieval_prompts.experiments.retrieval import tune
@@ -91,6 +92,17 @@ def test_a_sentence_asks_for_the_rest(dataset: Dataset) -> None:
         assert text not in rest.text
         assert rest.title == whole.title
         assert sorted(f"{rest.text} {text}".split()) == sorted(whole.text.split())
+
+
+def test_scripts_without_spaces_have_sentences_and_words(dataset: Dataset) -> None:
+    text = "河流里的铜矿已经开采了很久。猎鹰在冰川上空盘旋飞行。"
+    documents = [Document(f"d{number}", "河流与铜矿的历史", text) for number in range(100)]
+    chinese = replace(dataset, corpus=corpus_of(documents, Path("corpus.jsonl")))
+    assert set(crops(chinese, 0).dataset.queries.values()) == {
+        "河流里的铜矿已经开采了很久。",
+        "猎鹰在冰川上空盘旋飞行。",
+    }
+    assert set(titles(chinese, 0).dataset.queries.values()) == {"河流与铜矿的历史"}
 
 
 def test_documents_are_drawn_once_the_corpus_is_large(dataset: Dataset) -> None:
