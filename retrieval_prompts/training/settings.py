@@ -51,7 +51,11 @@ class TuneSettings(PromptSettings):
         high=1000,
         read_by={**DOCUMENTS, "negatives": ("corpus", "mined", None)},
     )
-    symmetric: bool = setting(False, help="also compare documents with queries")
+    symmetric: bool = setting(
+        False,
+        help="also compare documents with queries",
+        read_by={"pairs": ("auto", "labelled", "titles", "crops", "generated")},  # a log has a ranking to follow
+    )
     memory: float = setting(
         2.0, help="gigabytes of document vectors, beyond which a step compares with a part of them", above=0
     )
@@ -60,7 +64,7 @@ class TuneSettings(PromptSettings):
         help="parts of cross-validation where fewer than 50 queries are there to choose by; 1: none",
         low=1,
         high=100,
-        read_by={"side": ("query",)},
+        read_by={"side": ("query",), "pairs": ("auto", "labelled")},
     )
     precision: str = setting("auto", help="of training", choices=("auto", "float32", "bfloat16"))
     pairs: str = setting(

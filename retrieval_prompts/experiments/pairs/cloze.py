@@ -21,13 +21,12 @@ SENTENCE_END = re.compile(r"(?<=[.!?।])\s+|(?<=[。！？])|\n+")
 
 
 def titles(dataset: Dataset, seed: int) -> Made:
-    """Each title as a query for the text under it. Raises TooFew where not enough documents have both."""
+    """Each title as a query for the text under it, or the texts. Raises TooFew where not enough documents have both."""
     documents = drawn(dataset.corpus, seed)
-    queries = {
-        document.id: document.title
-        for document in documents
-        if _words(document.title) >= FEWEST_WORDS and document.text.strip()
-    }
+    queries: dict[str, list[str]] = {}
+    for document in documents:
+        if _words(document.title) >= FEWEST_WORDS and document.text.strip():
+            queries.setdefault(document.title, []).append(document.id)
     texts = (Document(document.id, "", document.text) for document in documents)
     return pairs("titles", dataset, corpus_of(texts, dataset.corpus.path), queries)
 
@@ -35,7 +34,7 @@ def titles(dataset: Dataset, seed: int) -> Made:
 def crops(dataset: Dataset, seed: int) -> Made:
     """One sentence, or line, of each document as a query for the rest. Raises TooFew where not enough have two."""
     generator = np.random.default_rng(seed)
-    queries: dict[str, str] = {}
+    queries: dict[str, list[str]] = {}
     rests: list[Document] = []
     for document in drawn(dataset.corpus, seed):
         sentences = [part.strip() for part in SENTENCE_END.split(document.text)]
@@ -44,7 +43,7 @@ def crops(dataset: Dataset, seed: int) -> Made:
             rests.append(document)
             continue
         chosen = long[generator.integers(len(long))]
-        queries[document.id] = chosen
+        queries.setdefault(chosen, []).append(document.id)
         rests.append(Document(document.id, document.title, document.text.replace(chosen, " ", 1)))
     return pairs("crops", dataset, corpus_of(rests, dataset.corpus.path), queries)
 

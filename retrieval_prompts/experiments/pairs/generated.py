@@ -19,10 +19,13 @@ from tqdm import tqdm
 
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.corpus import Document
+from retrieval_prompts.data.lines import json_rows, string
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.experiments.pairs.made import Made, drawn, pairs
 from retrieval_prompts.experiments.workbench import Workbench
+from retrieval_prompts.files import write_bytes
+from retrieval_prompts.towers.fingerprint import digest
 
 EXAMPLES = 3  # labelled pairs shown to the model, where there are some
 DOCUMENT_CHARACTERS = 1200  # of a document that the model reads
@@ -61,7 +64,7 @@ class Writer:
             self.model.to(device)
         except (OSError, ValueError, ImportError) as error:
             raise UserError(f"--generator {name}: {str(error).strip().splitlines()[0]}") from None
-        self.shown, self.identity = list(shown), f"{name} {config.to_json_string()}"
+        self.shown, self.identity = list(shown), digest(self.model.state_dict())
         self.causal = not config.is_encoder_decoder
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -106,7 +109,7 @@ def generated(bench: Workbench, writer: Writer, seed: int, folder: Path) -> Made
     written = dict(_written(path, documents, writer))
     times = Counter(written.values())
     kept = _found_again(bench, {document: text for document, text in written.items() if text and times[text] == 1})
-    found = pairs("generated", dataset, dataset.corpus, kept)
+    found = pairs("generated", dataset, dataset.corpus, {text: [document] for document, text in kept.items()})
     return replace(found, what=f"{found.what} (all {len(written):,} that were written: {path})")
 
 
@@ -143,9 +146,12 @@ def _read(path: Path) -> dict[str, str]:
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
-        path.write_bytes(whole)
-    rows: list[dict[str, Any]] = [json.loads(line) for line in whole.decode().splitlines()]
-    return {row["document"]: row["query"] for row in rows}
+        write_bytes(path, whole)
+    found = {}
+    for number, row in json_rows(path):
+        where = f"{path}:{number}"
+        found[string(row, "document", where)] = string(row, "query", where)
+    return found
 
 
 def _found_again(bench: Workbench, queries: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from tqdm import tqdm
 
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Qrels, Run
@@ -50,7 +51,7 @@ def queries(bench: Workbench, log: Mapping[str, str], judged: Qrels, teacher: Te
 def rescored(ranked: Run, texts: Mapping[str, str], dataset: Dataset, teacher: Teacher) -> Run:
     """The scores of a teacher for the documents of a ranking, from 0 to 1 for each query."""
     found: Run = {}
-    for query, documents in ranked.items():
+    for query, documents in tqdm(ranked.items(), desc="ask the teacher", unit="query", delay=1):
         contents = [dataset.corpus[dataset.corpus.position(document)].content for document in documents]
         scores = np.asarray(teacher.scores(texts[query], contents), dtype=np.float64)
         spread = float(np.ptp(scores)) or 1.0

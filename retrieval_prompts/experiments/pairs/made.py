@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,19 +64,19 @@ def drawn(corpus: Corpus, seed: int, most: int = MOST) -> list[Document]:
     return [corpus[int(position)] for position in chosen]
 
 
-def pairs(how: str, dataset: Dataset, documents: Corpus, queries: Mapping[str, str]) -> Made:
-    """A data set of made queries, each with the one document that it was made from.
+def pairs(how: str, dataset: Dataset, documents: Corpus, queries: Mapping[str, Sequence[str]]) -> Made:
+    """A data set of made queries, each with the documents that it was made from.
 
     Args:
         documents: what they are compared with.
-        queries: id of the document -> the query.
+        queries: the text of a query -> the ids of its documents.
 
     Raises TooFew.
     """
     if len(queries) < LEAST:
         raise TooFew(f"only {len(queries):,} {how} can be made into queries, and {LEAST} are needed")
-    texts = {f"{how}:{document}": text for document, text in queries.items()}
-    qrels = {f"{how}:{document}": {document: 1} for document in queries}
+    texts = {f"{how}:{own[0]}": text for text, own in queries.items()}
+    qrels = {f"{how}:{own[0]}": dict.fromkeys(own, 1) for own in queries.values()}
     train, dev = split(qrels)
     what = f"{len(queries):,} {how}, each a query for the document that it was made from"
     return Made(how, what, Dataset(dataset.name, dataset.folder, documents, texts, {"train": train, "dev": dev}))

@@ -19,6 +19,8 @@ from retrieval_prompts.training.settings import TuneSettings
 
 AUTOMATIC = ("queries", "titles")  # what was shown to help, first what taught more (eval/README.md)
 
+WHOLE = {"queries": "a log is learned from", "generated": "queries are written"}
+
 
 def prepare(bench: Workbench, settings: TuneSettings, split: str | None) -> Made | None:
     """The pairs that the settings ask for; None where people's judgements are trained on.
@@ -53,6 +55,8 @@ def prepare(bench: Workbench, settings: TuneSettings, split: str | None) -> Made
 
 
 def _make(bench: Workbench, settings: TuneSettings, how: str, split: str | None) -> Made:
+    if how in WHOLE and bench.dataset.corpus.groups is not None:
+        raise TooFew(f"{WHOLE[how]} only where documents are not in chunks")
     if how == "titles":
         return titles(bench.dataset, settings.seed)
     if how == "crops":

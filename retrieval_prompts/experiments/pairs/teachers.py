@@ -26,7 +26,10 @@ class CrossEncoderTeacher:
     def __init__(self, name: str, device: str | None) -> None:
         from sentence_transformers import CrossEncoder
 
-        self.model = CrossEncoder(name, device=device)
+        try:
+            self.model = CrossEncoder(name, device=device)
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(f"--teacher {name}: {str(error).strip().splitlines()[0]}") from None
         if (outputs := self.model.num_labels) != 1:
             raise UserError(f"{name}: expected a cross-encoder with one output, a score; it has {outputs}")
 

@@ -95,14 +95,45 @@ def test_a_sentence_asks_for_the_rest(dataset: Dataset) -> None:
 
 
 def test_scripts_without_spaces_have_sentences_and_words(dataset: Dataset) -> None:
-    text = "河流里的铜矿已经开采了很久。猎鹰在冰川上空盘旋飞行。"
-    documents = [Document(f"d{number}", "河流与铜矿的历史", text) for number in range(100)]
+    texts = [f"第{number}条河流里有很多铜矿。猎鹰在{number}号冰川上空飞行。" for number in range(100)]
+    documents = [Document(f"d{n}", f"河流与铜矿的历史{n}", text) for n, text in enumerate(texts)]
     chinese = replace(dataset, corpus=corpus_of(documents, Path("corpus.jsonl")))
-    assert set(crops(chinese, 0).dataset.queries.values()) == {
-        "河流里的铜矿已经开采了很久。",
-        "猎鹰在冰川上空盘旋飞行。",
-    }
-    assert set(titles(chinese, 0).dataset.queries.values()) == {"河流与铜矿的历史"}
+    made = crops(chinese, 0).dataset
+    assert len(made.queries) == 100
+    assert all(text.endswith("。") and text.count("。") == 1 for text in made.queries.values())
+    assert set(titles(chinese, 0).dataset.queries.values()) == {document.title for document in documents}
+
+
+def test_a_title_of_several_documents_asks_for_all_of_them(dataset: Dataset) -> None:
+    rows = [replace(document, title=f"what is number {number // 2}") for number, document in enumerate(dataset.corpus)]
+    rows += [replace(document, id=f"{document.id}.2", title=f"more {document.id} of it") for document in rows]
+    made = titles(replace(dataset, corpus=corpus_of(rows, Path("corpus.jsonl"))), 0)
+    judged = {**made.dataset.qrels["train"], **made.dataset.qrels["dev"]}
+    assert judged["titles:d0"] == {"d0": 1, "d1": 1}
+    assert len(made.dataset.queries) == DOCUMENTS // 2 + DOCUMENTS
+
+
+def test_damage_to_written_queries_is_named(bench: Workbench, tmp_path: Path) -> None:
+    generating.generated(bench, Copying(), 0, tmp_path)  # type: ignore[arg-type]
+    (path,) = tmp_path.iterdir()
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], "no JSON\n", *lines[2:]]))
+    with pytest.raises(UserError, match=f"{path.name}:2: expected a JSON object"):
+        generating.generated(bench, Copying(), 0, tmp_path)  # type: ignore[arg-type]
+
+
+def test_documents_in_chunks_are_no_place_for_a_log(biencoder: BiEncoder, tmp_path: Path) -> None:
+    folder = write(tmp_path / "data")
+    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    rows = [row | {"metadata": {"document": f"whole{n // 2}"}} for n, row in enumerate(rows)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bench = Workbench(biencoder.tower, load(folder, judged=False))
+    with pytest.raises(UserError, match="only where documents are not in chunks"):
+        prepare(bench, TuneSettings(pairs="queries"), None)
+    with pytest.warns(DataWarning, match="titles"):
+        made = prepare(bench, TuneSettings(), None)
+    assert made is not None
+    assert made.how == "titles"
 
 
 def test_documents_are_drawn_once_the_corpus_is_large(dataset: Dataset) -> None:
