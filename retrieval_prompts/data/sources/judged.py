@@ -23,6 +23,7 @@ CLICK_RULE = (
     "clicks of a query on a document are added up; a document with at least half as many as the query's most clicked"
     " one has grade 2, with at least a tenth grade 1"
 )
+HIGHEST = 9999.5  # behind the grades that a file of judgements can have, see `data.judgements.GRADE`
 TAG = re.compile(r"<[^>]*>")
 SPLITS = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev"} | {
     "test": "test",
@@ -195,6 +196,9 @@ def _read_table(
         value = _number(values[2]) if "value" in roles else 1.0
         if value is None:
             left.note("rows whose grade or clicks are no number", place)
+            continue
+        if not clicked and abs(value) >= HIGHEST:
+            left.note("rows whose grade has more than 4 digits", place)
             continue
         for name in _each(values[1]):
             ids = [known.add(name)] if by_text else known.find(name)
