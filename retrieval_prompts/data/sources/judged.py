@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from retrieval_prompts.data.judgements import Qrels, parse_qrels
 from retrieval_prompts.data.sources import columns as named
 from retrieval_prompts.data.sources.duplicates import folded
@@ -187,7 +189,8 @@ def _read_table(
     wanted = [roles[name] for name in ("query", "target", "value") if name in roles]
     by_text, clicked = roles["document-is"] == "text", roles["value-is"] == "clicks"
     clicks: dict[str, dict[str, float]] = {}
-    for number, values in table.read([*wanted, *bad]):
+    rows = table.read([*wanted, *bad])
+    for number, values in tqdm(rows, desc="judgements", unit="", delay=1, mininterval=0.5):
         place = f"{table.path}:{number}"
         query = _query(named.as_text(values[0]), roles["query-is"], queries)
         if query is None:

@@ -16,6 +16,7 @@ import pytest
 import zstandard
 
 from retrieval_prompts.data.beir_folder import Dataset, load
+from retrieval_prompts.data.sources import judged, making
 from retrieval_prompts.data.sources.at_hand import at_hand
 from retrieval_prompts.data.sources.chunks import Chunking
 from retrieval_prompts.data.sources.documents import Columns
@@ -374,3 +375,18 @@ def test_chunks_are_of_one_row_and_found_by_its_whole_text(tmp_path: Path) -> No
     assert data.corpus.ids == ["a#1", "a#2", "a#3"]
     assert " ".join(each.text for each in data.corpus) == long
     assert data.qrels == {"train": {"q1": {"a#1": 1}}}
+
+
+def test_reading_draws_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def bar(rows: Any, *, desc: str, **_: Any) -> Any:
+        drawn.append(desc)
+        return rows
+
+    for module in (making, judged):
+        monkeypatch.setattr(module, "tqdm", bar)
+    write(tmp_path / "a.csv", "id,text\n1,x\n")
+    write(tmp_path / "j.csv", "query,id\nfoo,1\n")
+    made(tmp_path, documents=["a.csv"], judgements=["j.csv"])
+    assert drawn == ["documents", "judgements"]
