@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts.data.lines import json_rows
+from retrieval_prompts.data.lines import fields, json_rows
 from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.opened import kind, open_text
 from retrieval_prompts.errors import UserError, first_line
@@ -86,16 +86,40 @@ def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: L
     def read(left: LeftOut, wanted: Sequence[str]) -> Rows:
         places = [columns.index(name) for name in wanted]
         with open_text(path) as file:
-            reader = csv.reader(_lines(path, file), delimiter=delimiter)
+            rows = _records(_lines(path, file), delimiter, len(columns))
             if header:
-                next(filter(None, reader))
-            for row in reader:
+                next(rows)
+            for number, row in rows:
                 if len(row) == len(columns):
-                    yield reader.line_num, [row[place] for place in places]
-                elif row:
-                    left.note("rows with more or fewer values than columns", f"{path}:{reader.line_num}")
+                    yield number, [row[place] for place in places]
+                else:
+                    left.note("rows with more or fewer values than columns", f"{path}:{number}")
 
     return Table(path, columns, partial(read, left), header, partial(read, LeftOut()))
+
+
+def _records(lines: Iterator[str], delimiter: str, count: int) -> Iterator[tuple[int, list[str]]]:
+    """(number of the last line, values) of each row, as Python's csv module reads it.
+
+    Between tabs, where few quote, a quote that is not closed is a character like any other; its row goes on for the
+    lines that have not all of the `count` columns.
+    """
+    if delimiter != "\t":
+        reader = csv.reader(lines, delimiter=delimiter)
+        yield from ((reader.line_num, row) for row in reader if row)
+        return
+    numbered = enumerate(lines, 1)
+    number, line = next(numbered, (0, ""))
+    while line:
+        row, last = fields(line, "\t"), number
+        number, after = next(numbered, (0, ""))
+        while after and after.count("\t") != count - 1 and any(value.startswith('"') for value in row):
+            line, last = line + after, number
+            row = fields(line, "\t") if '"' in after else row
+            number, after = next(numbered, (0, ""))
+        if line.strip("\r\n"):
+            yield last, row
+        line = after
 
 
 def _lines(path: Path, file: Any) -> Iterator[str]:

@@ -390,3 +390,9 @@ def test_reading_draws_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write(tmp_path / "j.csv", "query,id\nfoo,1\n")
     made(tmp_path, documents=["a.csv"], judgements=["j.csv"])
     assert drawn == ["documents", "judgements"]
+
+
+def test_a_quote_between_tabs_swallows_no_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a.tsv", 'id\ttext\n1\t"open\n2\t"said" he\n3\t"two\nlines"\n\n4\tx\n')
+    _, data = made(tmp_path, documents=["a.tsv"])
+    assert [each.text for each in data.corpus] == ['"open', '"said" he', "two\nlines", "x"]
