@@ -102,7 +102,7 @@ class Corpus:
                 empty.append(document.id)
             if "text" not in row:
                 untexted.append(document.id)
-            groups.add(_whole(row))
+            groups.add(document.id, _whole(row), positions)
             numbers.append(number)
             if in_memory:
                 documents.append(document)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,19 @@ def from_texts(
     for id, document in held.items():
         for text in (document.text, document.content):
             by_text.setdefault(digest(text), id)
-    texts, known = dict(queries or {}), {folded(text): id for id, text in (queries or {}).items()}
-    as_texts(texts.values())
+    texts = dict(zip(queries or {}, as_texts((queries or {}).values()), strict=True))
+    known = {folded(text): id for id, text in texts.items()}
     own: Qrels = {}
     for query, wanted in map(_pair, pairs):
         if (key := folded(query)) not in known:
             number = next(number for number in range(len(texts) + 1, 10**12) if f"q{number}" not in texts)
             texts[f"q{number}"], known[key] = query, f"q{number}"
         if wanted not in held:
-            found = by_text.setdefault(digest(wanted), f"text{len(held) + 1}")
-            held.setdefault(found, Document(found, "", wanted))
-            wanted = found
+            if (key_of := digest(wanted)) not in by_text:
+                number = next(number for number in range(len(held) + 1, 10**12) if f"text{number}" not in held)
+                by_text[key_of] = f"text{number}"
+                held[by_text[key_of]] = Document(by_text[key_of], "", wanted)
+            wanted = by_text[key_of]
         own.setdefault(known[key], {})[wanted] = 1
     splits = _splits(judgements or {}, texts, held)
     if own:
@@ -115,10 +118,12 @@ def _splits(
         return {name: found[""] for name, found in each.items() if found}
     found: Qrels = {}
     for query, own in judgements.items():
-        grades = own if isinstance(own, Mapping) else dict.fromkeys([own] if isinstance(own, str) else own, 1)
+        grades = own if isinstance(own, Mapping) else dict.fromkeys([own] if isinstance(own, str | int) else own, 1)
         if query not in queries:
             raise UserError(f"judgements name the query {query!r}, which is not among the {len(queries)} queries")
         if unknown := [id for id in grades if id not in held]:
             raise UserError(f"judgements of query {query!r} name the document {unknown[0]!r}, which is not there")
+        if odd := [grade for grade in grades.values() if not isinstance(grade, Real)]:
+            raise UserError(f"judgements of query {query!r} have the grade {odd[0]!r}; expected a number")
         found[query] = dict(grades)
     return {"": found} if found else {}

@@ -19,10 +19,16 @@ class Groups:
         self._first: dict[str, int] = {}
         self._of = array("q")
 
-    def add(self, document: str | None) -> None:
-        """The next entry is a chunk of this document; None: it is a document of its own."""
+    def add(self, id: str, document: str | None, positions: Mapping[str, int]) -> None:
+        """The next entry is a chunk of this document; None: of the one that has its own id, mostly all of that.
+
+        positions: id -> position, of the entries so far.
+        """
         here = len(self._of)
-        self._of.append(here if document is None else self._first.setdefault(document, here))
+        if document is None:
+            self._of.append(self._first.get(id, here))
+        else:
+            self._of.append(self._first.setdefault(document, positions.get(document, here)))
 
     def __bool__(self) -> bool:
         """Whether any entry is a chunk of a document with another name."""

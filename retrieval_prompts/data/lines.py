@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,8 +48,8 @@ def read_at(path: Path, *, longest: int = LINE) -> Iterator[tuple[int, int, str]
                         raise UserError(f"{path}:{number}: expected UTF-8, got {at}; convert the file") from None
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read to its end ({error}); fetch or compress it again") from None
+    except damage() as error:
+        raise cut_short(path, error) from None
 
 
 def read_text(path: Path) -> str:
@@ -139,6 +140,17 @@ def characters(text: str, name: str, where: str) -> str:
     except UnicodeEncodeError:
         raise UserError(f"{where}: {name} holds half of a surrogate pair, which is no character") from None
     return text
+
+
+def damage() -> tuple[type[Exception], ...]:
+    """What is raised by a file that ends too early, or was packed otherwise than its name says."""
+    packed = [sys.modules["zstandard"].ZstdError] if "zstandard" in sys.modules else []
+    return (OSError, EOFError, zlib.error, *packed)
+
+
+def cut_short(path: Path, error: Exception) -> UserError:
+    """What is said of such a file."""
+    return UserError(f"{path} cannot be read to its end ({error}); fetch or compress it again")
 
 
 def opened(path: Path) -> IO[bytes]:

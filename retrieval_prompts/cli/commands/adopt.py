@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -67,4 +68,4 @@ def adopt(
     assert index.documents is not None
     held = save_index(index, index.documents, out, bm25, overwrite)
     console.say(f"{out}: {len(index):,} documents, {index.manifest['factory']}, {held}")
-    console.say(f'next: retrieval-prompts search {out} "a question"')
+    console.say(f'next: retrieval-prompts search {shlex.quote(str(out))} "a question"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,4 +66,4 @@ def corpus(
     splits = "".join(f", {count:,} judged {name}" for name, count in made.splits.items())
     say(f"{out}: {made.documents:,} documents, {made.queries:,} queries{splits}")
     used = "tune {} --out PROMPTS" if made.splits else "index {} --out INDEX"
-    say(f"next: retrieval-prompts {used.format(out)}")
+    say(f"next: retrieval-prompts {used.format(shlex.quote(str(out)))}")

@@ -137,7 +137,13 @@ def _build(
     held = save_index(built, corpus, out, bm25, overwrite)
     made = f"{out}: {counted(len(built), corpus.groups)}, {options['factory']}, {held}"
     console.say(f"{made}; {vectors.encoded:,} encoded now, the rest found in the cache")
-    console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
+    console.say(_next(out, prompts))
+
+
+def _next(out: Path, prompts: Path | None) -> str:
+    """The command that searches an index."""
+    asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
+    return f'next: retrieval-prompts search {shlex.quote(str(out))} "a question"{asked}'
 
 
 def _to_store(
@@ -158,21 +164,22 @@ def _to_store(
     if out is not None:
         console.claim(out, overwrite=overwrite, holds=STORED)
     from retrieval_prompts.data.beir_folder import load_corpus
+    from retrieval_prompts.data.groups import counted
     from retrieval_prompts.interop.stores.filling import write
 
     corpus = load_corpus(source())
     written = write(loaded(), corpus, to, cache=cache, overwrite=overwrite)
     console.say(
-        f"{shown}: {len(corpus):,} documents, {written.added:,} written now, {written.there:,} there already; "
-        f"{written.encoded:,} encoded now"
+        f"{shown}: {counted(len(corpus), corpus.groups)}, {written.added:,} written now, "
+        f"{written.there:,} there already; {written.encoded:,} encoded now"
     )
-    asked = f" --prompts {prompts}" if prompts else f" --model {model}" if model else ""
+    asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else f" --model {shlex.quote(model)}" if model else ""
     if out is None:
         console.say(f'next: retrieval-prompts search "a question" --in {shlex.quote(shown)}{asked}')
         return
     held = save_index(written.index, corpus, out, bm25, overwrite)
     console.say(f"{out}: their texts, {held}; the vectors are in the store")
-    console.say(f'next: retrieval-prompts search {out} "a question"{f" --prompts {prompts}" if prompts else ""}')
+    console.say(_next(out, prompts))
 
 
 def _compare(

@@ -179,8 +179,10 @@ def _next(
     options = {"--model": model} | conventions.options()
     again = "".join(f" {name} {shlex.quote(value)}" for name, value in options.items() if value is not None)
     tuned = "tuned" in found.recommendation.system and not found.recommendation.harmful
-    with_prompts = f" --prompts {out}" if tuned and "document" in biencoder.prompts else ""
-    search = f'retrieval-prompts search {index or "INDEX"} "a question"' + (f" --prompts {out}" if tuned else "")
+    prompts = f" --prompts {shlex.quote(str(out))}"
+    with_prompts = prompts if tuned and "document" in biencoder.prompts else ""
+    searched = shlex.quote(str(index or "INDEX"))
+    search = f'retrieval-prompts search {searched} "a question"' + (prompts if tuned else "")
     if index is not None and not with_prompts:
         return f"next:\n  {search}"
     return f"next:\n  retrieval-prompts index {shlex.quote(str(data))} --out INDEX{again}{with_prompts}\n  {search}"

@@ -33,6 +33,7 @@ class Entry:
 
     Args:
         document: the id of the document that it is a chunk of; "" where documents are not cut.
+        whole: the text of that document, of its first chunk; "" where judgements cannot name it by that.
         metadata: what is kept beside the text.
     """
 
@@ -41,6 +42,7 @@ class Entry:
     text: str
     place: str  # for messages: the file and line
     document: str = ""
+    whole: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -161,7 +163,8 @@ def _cut_rows(entries: Iterator[Entry], chunking: Chunking) -> Iterator[Entry]:
             yield Entry(entry.id, entry.title, entry.text, entry.place, entry.id)
             continue
         for number, chunk in enumerate(chunks, 1):
-            yield Entry(f"{entry.id}#{number}", entry.title, chunk.text, entry.place, entry.id)
+            whole = entry.text if number == 1 else ""
+            yield Entry(f"{entry.id}#{number}", entry.title, chunk.text, entry.place, entry.id, whole)
 
 
 def _prose(files: list[tuple[Path, Path]], chunking: Chunking | None, left: LeftOut) -> Iterator[Entry]:
@@ -183,10 +186,10 @@ def _prose(files: list[tuple[Path, Path]], chunking: Chunking | None, left: Left
             continue
         source = {"source": path.as_posix()}
         if chunking is None:
-            yield Entry(id, prose.title, prose.text, str(path), "", source)
+            yield Entry(id, prose.title, prose.text, str(path), metadata=source)
             continue
         chunks = cut(prose.title, prose.parts, chunking)
         for number, chunk in enumerate(chunks, 1):
             own = f"{id}#{number}" if len(chunks) > 1 else id
             metadata = source | ({"place": chunk.place} if chunk.place else {})
-            yield Entry(own, prose.title, chunk.text, str(path), id, metadata)
+            yield Entry(own, prose.title, chunk.text, str(path), id, metadata=metadata)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from retrieval_prompts.data.judgements import Qrels, parse_qrels
 from retrieval_prompts.data.sources import columns as named
 from retrieval_prompts.data.sources.duplicates import folded
@@ -23,6 +25,7 @@ CLICK_RULE = (
     "clicks of a query on a document are added up; a document with at least half as many as the query's most clicked"
     " one has grade 2, with at least a tenth grade 1"
 )
+HIGHEST = 9999.5  # behind the grades that a file of judgements can have, see `data.judgements.GRADE`
 TAG = re.compile(r"<[^>]*>")
 SPLITS = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev"} | {
     "test": "test",
@@ -186,7 +189,8 @@ def _read_table(
     wanted = [roles[name] for name in ("query", "target", "value") if name in roles]
     by_text, clicked = roles["document-is"] == "text", roles["value-is"] == "clicks"
     clicks: dict[str, dict[str, float]] = {}
-    for number, values in table.read([*wanted, *bad]):
+    rows = table.read([*wanted, *bad])
+    for number, values in tqdm(rows, desc="judgements", unit="", delay=1, mininterval=0.5):
         place = f"{table.path}:{number}"
         query = _query(named.as_text(values[0]), roles["query-is"], queries)
         if query is None:
@@ -195,6 +199,9 @@ def _read_table(
         value = _number(values[2]) if "value" in roles else 1.0
         if value is None:
             left.note("rows whose grade or clicks are no number", place)
+            continue
+        if not clicked and abs(value) >= HIGHEST:
+            left.note("rows whose grade has more than 4 digits", place)
             continue
         for name in _each(values[1]):
             ids = [known.add(name)] if by_text else known.find(name)

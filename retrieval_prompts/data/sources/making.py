@@ -142,6 +142,7 @@ class _Corpus:
         self._file = path.open("w", encoding="utf-8")
         self._ids: set[str] = set()
         self._cut: set[str] = set()  # documents of which there are chunks
+        self._last = ("", "")  # of these the last one, and its place
         self._same: dict[str, str] = {}  # one that was left out -> the one that says the same
         self._by_text: dict[int, str] | None = {} if texts or duplicates != "keep" else None
         self._again = self._nearly = self._added = 0
@@ -153,7 +154,8 @@ class _Corpus:
         if not entry.id or not content:
             self.left.note("documents without " + ("text" if entry.id else "id"), entry.place)
             return
-        if entry.id in self._ids or entry.id in self._same:
+        another = entry.document in self._cut and (entry.document, entry.place) != self._last  # with the same id
+        if another or entry.id in self._ids or entry.id in self._same:
             self.left.note("documents whose id an earlier one has", f"{entry.id} in {entry.place}")
             return
         if (same := self._earlier(entry.id, content)) is not None:
@@ -166,9 +168,13 @@ class _Corpus:
         self.count += 1
         if entry.document:
             self._cut.add(entry.document)
+            self._last = (entry.document, entry.place)
         if self._by_text is not None:
             for text in {entry.text, content}:
                 self._by_text.setdefault(digest(text), entry.id)
+            if entry.whole:
+                for text in (entry.whole, f"{entry.title} {entry.whole}"):
+                    self._by_text.setdefault(digest(text), entry.document)
         row: dict[str, Any] = {"_id": entry.id, "title": entry.title, "text": entry.text}
         metadata = entry.metadata | ({"document": entry.document} if entry.document else {})
         row |= {"metadata": metadata} if metadata else {}

@@ -6,10 +6,11 @@ import glob
 import io
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from retrieval_prompts.data.lines import opened
+from retrieval_prompts.data.lines import cut_short, damage, opened
 from retrieval_prompts.errors import UserError
 
 COMPRESSED = (".gz", ".zst")
@@ -44,9 +45,17 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
 
-def open_text(path: Path) -> IO[str]:
-    """A file of UTF-8, a byte order mark taken off, line ends as they are; decompressed by its name."""
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """A file of UTF-8, a byte order mark taken off, line ends as they are; decompressed by its name.
+
+    Raises UserError, also while it is read, for other bytes and for a file that cannot be read to its end.
+    """
     try:
-        return io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+        with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UserError(f"{path}: expected UTF-8, got byte 0x{byte:02x}; convert the file") from None
+    except damage() as error:
+        raise cut_short(path, error) from None

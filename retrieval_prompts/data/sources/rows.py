@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts.data.lines import json_rows
+from retrieval_prompts.data.lines import fields, json_rows
 from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.opened import kind, open_text
 from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.files import read_json
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 TABLES = (*DELIMITERS, ".json", ".jsonl", ".ndjson", ".parquet", ".pq")
@@ -75,7 +75,7 @@ def open_table(path: Path, known: Callable[[str], bool], left: LeftOut) -> Table
 def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: LeftOut) -> Table:
     csv.field_size_limit(sys.maxsize)
     with open_text(path) as file:
-        first = next(_lines(path, file), "")
+        first = next((line for line in _lines(path, file) if line.strip("\r\n")), "")
     if not first.strip():
         raise UserError(f"{path} is empty; expected a table with a header")
     delimiter = max([delimiter, *",;\t|"], key=lambda each: (first.count(each) > 0) * (1 + (each == delimiter)))
@@ -86,16 +86,40 @@ def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: L
     def read(left: LeftOut, wanted: Sequence[str]) -> Rows:
         places = [columns.index(name) for name in wanted]
         with open_text(path) as file:
-            reader = csv.reader(_lines(path, file), delimiter=delimiter)
+            rows = _records(_lines(path, file), delimiter, len(columns))
             if header:
-                next(reader)
-            for row in reader:
+                next(rows)
+            for number, row in rows:
                 if len(row) == len(columns):
-                    yield reader.line_num, [row[place] for place in places]
-                elif row:
-                    left.note("rows with more or fewer values than columns", f"{path}:{reader.line_num}")
+                    yield number, [row[place] for place in places]
+                else:
+                    left.note("rows with more or fewer values than columns", f"{path}:{number}")
 
     return Table(path, columns, partial(read, left), header, partial(read, LeftOut()))
+
+
+def _records(lines: Iterator[str], delimiter: str, count: int) -> Iterator[tuple[int, list[str]]]:
+    """(number of the last line, values) of each row, as Python's csv module reads it.
+
+    Between tabs, where few quote, a quote that is not closed is a character like any other; its row goes on for the
+    lines that have not all of the `count` columns.
+    """
+    if delimiter != "\t":
+        reader = csv.reader(lines, delimiter=delimiter)
+        yield from ((reader.line_num, row) for row in reader if row)
+        return
+    numbered = enumerate(lines, 1)
+    number, line = next(numbered, (0, ""))
+    while line:
+        row, last = fields(line, "\t"), number
+        number, after = next(numbered, (0, ""))
+        while after and after.count("\t") != count - 1 and any(value.startswith('"') for value in row):
+            line, last = line + after, number
+            row = fields(line, "\t") if '"' in after else row
+            number, after = next(numbered, (0, ""))
+        if line.strip("\r\n"):
+            yield last, row
+        line = after
 
 
 def _lines(path: Path, file: Any) -> Iterator[str]:
@@ -108,8 +132,6 @@ def _lines(path: Path, file: Any) -> Iterator[str]:
         raise UserError(
             f"{path}: expected UTF-8, got byte 0x{error.object[error.start]:02x} behind line {number}; convert the file"
         ) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read to its end ({error}); fetch or compress it again") from None
 
 
 def _is_value(cell: str) -> bool:
@@ -142,9 +164,11 @@ def _one_object(path: Path) -> Table | None:
             return None
         except ValueError:
             file.seek(0)
+        except RecursionError:
+            return None
         try:
             found = json.load(file)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if list(found.values())[:1] and isinstance(next(iter(found.values())), list):
         raise UserError(f"{path}: expected an array of objects, JSON lines, or id -> text; got lists by name")
@@ -176,6 +200,8 @@ def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise UserError(f"{path}, object {number + 1}: malformed JSON ({message})") from None
                 text, at = text[at:] + more, 0
                 continue
+            except RecursionError:
+                raise UserError(f"{path}, object {number + 1}: lists or objects in too many others") from None
             number += 1
             if not isinstance(row, dict):
                 raise UserError(f"{path}, object {number}: expected a JSON object, got {type(row).__name__}")
@@ -188,15 +214,20 @@ def _parquet(path: Path) -> Table:
         columns = list(parquet.read_schema(path).names)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no Parquet file that can be read ({first_line(error)})") from None
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise UserError(f"{path} has the column {twice[0]!r} twice; give each a name of its own")
 
     def read(wanted: Sequence[str]) -> Rows:
         number = 0
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(2048, columns=list(dict.fromkeys(wanted)), use_threads=False):
-                values = {name: batch.column(name).to_pylist() for name in wanted}
-                for row in zip(*(values[name] for name in wanted), strict=True):
-                    number += 1
-                    yield number, row
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(2048, columns=list(dict.fromkeys(wanted)), use_threads=False):
+                    values = {name: batch.column(name).to_pylist() for name in wanted}
+                    for row in zip(*(values[name] for name in wanted), strict=True):
+                        number += 1
+                        yield number, row
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read behind row {number:,} ({first_line(error)})") from None
 
     return Table(path, columns, read)
 
@@ -210,8 +241,11 @@ def hugging_face_splits(path: Path) -> dict[str, Path]:
     """Split -> folder of a data set on disk; {} where it has none."""
     if not (path / "dataset_dict.json").is_file():
         return {}
-    splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-    return {name: path / name for name in splits}
+    about = read_json(path / "dataset_dict.json")
+    names = about.get("splits") if isinstance(about, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path / 'dataset_dict.json'} names no splits; save the data set again")
+    return {name: path / name for name in names}
 
 
 def _hugging_face(path: Path) -> Table:

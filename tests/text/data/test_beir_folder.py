@@ -456,3 +456,13 @@ def test_judgements_of_documents_and_of_chunks_are_those_of_the_first_chunk(fold
 
 def test_documents_of_their_own_are_no_groups(folder: Path) -> None:
     assert data.load(folder).corpus.groups is None
+
+
+def test_a_document_that_bears_its_own_name_is_one_of_its_chunks(folder: Path) -> None:
+    for order in (["a", "a#2", "b"], ["a#2", "a", "b"]):
+        rows = [{"_id": id, "text": id, "metadata": {"document": id[0]}} for id in order]
+        write(folder / "corpus.jsonl", jsonl(*rows))
+        corpus = data.load_corpus(folder)
+        assert [corpus.stands_for(id) for id in ("a", "a#2", "b")] == [order[0], order[0], "b"]
+        assert corpus.groups is not None
+        assert corpus.groups.firsts.tolist() == [0, 0, 2]

@@ -26,6 +26,12 @@ def test_documents_of_every_form_and_pairs_by_id_and_by_text() -> None:
     assert corpus_of(["x", "y"]).fingerprint != corpus_of(["x", "z"]).fingerprint
 
 
+def test_a_text_that_is_added_takes_no_id_that_is_there() -> None:
+    data = from_texts({"text2": "x"}, [("q", "new")])
+    assert [(each.id, each.text) for each in data.corpus] == [("text2", "x"), ("text3", "new")]
+    assert data.qrels == {"train": {"q1": {"text3": 1}}}
+
+
 def test_judgements_by_query_and_by_split() -> None:
     documents, queries = ["x", "y", "z"], {"q": "one", "r": "two"}
     judged = from_texts(documents, queries=queries, judgements={"q": "0", "r": {"1": 2, "2": 0}})
@@ -48,6 +54,15 @@ def test_judgements_by_query_and_by_split() -> None:
             {"documents": ["x"], "queries": {"q": "a"}, "judgements": {"q": "9"}},
             "judgements of query 'q' name the document '9', which is not there",
         ),
+        (
+            {"documents": ["x"], "queries": {"q": "a"}, "judgements": {"q": 0}},
+            "judgements of query 'q' name the document 0, which is not there",
+        ),
+        (
+            {"documents": ["x"], "queries": {"q": "a"}, "judgements": {"q": {"0": "high"}}},
+            "judgements of query 'q' have the grade 'high'; expected a number",
+        ),
+        ({"documents": ["x"], "queries": {"q": 1}}, "expected a text at position 0"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments: dict[str, Any], message: str) -> None:

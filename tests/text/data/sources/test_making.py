@@ -16,7 +16,9 @@ import pytest
 import zstandard
 
 from retrieval_prompts.data.beir_folder import Dataset, load
+from retrieval_prompts.data.sources import judged, making
 from retrieval_prompts.data.sources.at_hand import at_hand
+from retrieval_prompts.data.sources.chunks import Chunking
 from retrieval_prompts.data.sources.documents import Columns
 from retrieval_prompts.data.sources.making import Made, Sources, make
 from retrieval_prompts.errors import UserError
@@ -45,6 +47,12 @@ def separated(rows: list[dict[str, Any]], delimiter: str) -> bytes:
 def parquet(rows: list[dict[str, Any]]) -> bytes:
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=2)
+    return file.getvalue()
+
+
+def parquet_of(names: list[str], columns: list[Any]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([pa.array(each) for each in columns], names=names), file)
     return file.getvalue()
 
 
@@ -311,3 +319,80 @@ def test_a_folder_at_hand_is_made_again_only_when_a_file_changed(tmp_path: Path)
     second, found = at_hand(Sources((str(source),)), None, tmp_path / "cache")
     assert second != first
     assert found.documents == 5
+
+
+DAMAGED: dict[str, tuple[str, bytes]] = {
+    "no UTF-8, lines": ("a.jsonl", '{"id": "1", "text": "é"}'.encode("latin-1")),
+    "no UTF-8, array": ("a.json", '[{"id": "1", "text": "é"}]'.encode("latin-1")),
+    "cut short": ("a.json.gz", gzip.compress(b'[{"id": "1", "text": "x"}' * 999)[:40]),
+    "not packed so": ("a.csv.zst", b"id,text"),
+    "too deep": ("a.json", b"[" * 200_000),
+    "a column twice": ("a.parquet", parquet_of(["id", "text", "text"], [["1"], ["x"], ["y"]])),
+    "a damaged column": (
+        "a.parquet",
+        (whole := parquet([{"id": str(number), "text": f"text {number * 7919}"} for number in range(9999)]))[:200]
+        + bytes(500)
+        + whole[700:],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path, what: str) -> None:
+    name, content = DAMAGED[what]
+    path = write(tmp_path / name, content)
+    with pytest.raises(UserError, match=name):
+        made(tmp_path, documents=[path.name])
+
+
+def test_queries_that_cannot_be_read_and_splits_that_are_none(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "id,text\n1,x\n")
+    write(tmp_path / "q.txt", "é".encode("latin-1"))
+    with pytest.raises(UserError, match=r"q\.txt: expected UTF-8"):
+        made(tmp_path, documents=["a.csv"], queries=["q.txt"])
+    (tmp_path / "hf").mkdir()
+    write(tmp_path / "hf" / "dataset_dict.json", "{}")
+    with pytest.raises(UserError, match="names no splits"):
+        made(tmp_path, documents=["hf"])
+
+
+def test_grades_that_no_file_of_judgements_can_have_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "\nid,text\n1,x\n")  # the header is the first line that is not blank
+    write(tmp_path / "j.csv", "query,id,score\nfoo,1,12345\nbar,1,2\n")
+    found, data = made(tmp_path, documents=["a.csv"], judgements=["j.csv"])
+    assert data.qrels == {"train": {"q2": {"1": 2}}}
+    assert found.left_out == [f"rows whose grade has more than 4 digits: 1 ({tmp_path / 'j.csv'}:2)"]
+
+
+def test_chunks_are_of_one_row_and_found_by_its_whole_text(tmp_path: Path) -> None:
+    how = Chunking(34, 0, lambda texts: [len(text.split()) for text in texts])
+    long, other = (" ".join(f"{word}{number} is here." for number in range(30)) for word in "VW")
+    write(tmp_path / "a.csv", f"id,text\na,{long}\na,{other} {other}\na,short\n")
+    write(tmp_path / "j.csv", f"query,text\nfoo,{long}\n")
+    sources = Sources(documents=(str(tmp_path / "a.csv"),), judgements=(str(tmp_path / "j.csv"),), cut_tables=True)
+    make(tmp_path / "data", sources, how)
+    data = load(tmp_path / "data")
+    assert data.corpus.ids == ["a#1", "a#2", "a#3"]
+    assert " ".join(each.text for each in data.corpus) == long
+    assert data.qrels == {"train": {"q1": {"a#1": 1}}}
+
+
+def test_reading_draws_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def bar(rows: Any, *, desc: str, **_: Any) -> Any:
+        drawn.append(desc)
+        return rows
+
+    for module in (making, judged):
+        monkeypatch.setattr(module, "tqdm", bar)
+    write(tmp_path / "a.csv", "id,text\n1,x\n")
+    write(tmp_path / "j.csv", "query,id\nfoo,1\n")
+    made(tmp_path, documents=["a.csv"], judgements=["j.csv"])
+    assert drawn == ["documents", "judgements"]
+
+
+def test_a_quote_between_tabs_swallows_no_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a.tsv", 'id\ttext\n1\t"open\n2\t"said" he\n3\t"two\nlines"\n\n4\tx\n')
+    _, data = made(tmp_path, documents=["a.tsv"])
+    assert [each.text for each in data.corpus] == ['"open', '"said" he', "two\nlines", "x"]
