@@ -20,10 +20,10 @@ from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.interop.stores.address import Fields, is_address, parse
 from retrieval_prompts.interop.stores.opening import open_store
-from retrieval_prompts.vectors.foreign_files import Chosen, Source, read_ids, read_vectors
+from retrieval_prompts.vectors.foreign_files import Chosen, Source, matrix, read_ids, read_vectors
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.likeness import SAMPLE, Likeness, check_made
-from retrieval_prompts.vectors.store import BATCH, Store, StoreIndex, Writable
+from retrieval_prompts.vectors.store import BATCH, Store, StoreIndex, Writable, store_errors
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def adopt(
         return _of_store(biencoder, vectors, corpus, sample, Fields(id_field, vector_field))  # type: ignore[arg-type]
     what = "the array" if isinstance(vectors, np.ndarray) else str(vectors)
     if isinstance(vectors, np.ndarray):
-        source = Source(Chosen(vectors), None)
+        source = Source(Chosen(matrix(vectors, what)), None)
     else:
         source = read_vectors(vectors, id_field=id_field, vector_field=vector_field)
     own, remarks = _ids(source, read_ids(ids) if isinstance(ids, str | Path) else ids, corpus, what)
@@ -111,7 +111,8 @@ def _of_store(biencoder: BiEncoder, place: str | Store, corpus: Corpus, sample: 
     known = corpus.ids
     if isinstance(store, Writable):
         parts = (corpus.ids[start : start + BATCH] for start in range(0, len(corpus), BATCH))
-        found = {id for part in parts for id in store.known(part)}
+        with store_errors("does not say which ids it has"):
+            found = {id for part in parts for id in store.known(part)}
         known = [id for id in corpus.ids if id in found]
     if not known:
         raise UserError(
@@ -136,14 +137,14 @@ def _ids(source: Source, given: Sequence[str] | None, corpus: Corpus, what: str)
     count = len(source.vectors)
     if given is not None:
         given = [str(each) for each in given]
-        if source.numbers and source.ids is not None and max(map(int, source.ids)) < len(given):
+        if source.numbers and source.ids is not None and _are_rows(source.ids, len(given)):
             return [given[int(number)] for number in source.ids], []
         if len(given) != count:
             raise UserError(f"{what} holds {count:,} vectors, got {len(given):,} ids; expected one for each, in order")
         return given, []
     if source.ids is not None:
         known = set(corpus.ids)
-        if source.numbers and not any(id in known for id in source.ids) and _are_rows(source.ids, corpus):
+        if source.numbers and not any(id in known for id in source.ids) and _are_rows(source.ids, len(corpus)):
             said = "its numbers are taken for rows of the texts, counted from 0; pass --ids if they are not"
             return [corpus.ids[int(number)] for number in source.ids], [said]
         return source.ids, []
@@ -155,8 +156,8 @@ def _ids(source: Source, given: Sequence[str] | None, corpus: Corpus, what: str)
     return corpus.ids, ["it has no ids: its vectors are taken to be in the order of the texts"]
 
 
-def _are_rows(numbers: Sequence[str], corpus: Corpus) -> bool:
-    return all(0 <= int(number) < len(corpus) for number in numbers)
+def _are_rows(numbers: Sequence[str], count: int) -> bool:
+    return all(0 <= int(number) < count for number in numbers)
 
 
 def _whole(ids: list[str], corpus: Corpus) -> bool:

@@ -126,8 +126,12 @@ def read_vectors(path: Path | str, *, id_field: str | None = None, vector_field:
     kind = path.suffix.lower()
     if path.is_dir() or kind in (".parquet", ".pq"):
         return _parquet(path, id_field, vector_field)
-    if kind in (".npy", ".npz"):
+    if kind == ".npz":
         return _numpy(path, id_field, vector_field)
+    if id_field is not None or vector_field is not None:
+        raise UserError(f"{path} has no fields; leave out --id-field and --vector-field (id_field=, vector_field=)")
+    if kind == ".npy":
+        return _numpy(path, None, None)
     return _faiss(path)
 
 
@@ -172,25 +176,28 @@ def _numpy(path: Path, id_field: str | None, vector_field: str | None) -> Source
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(found, np.ndarray):
-            return Source(Chosen(_matrix(found, path)), None)
+            return Source(Chosen(matrix(found, path)), None)
         with found:
             flat = [name for name in found.files if found[name].ndim == 2]
             name = named(flat, vector_field, (*VECTOR_NAMES, *flat[:1]))
             if name is None:
                 raise UserError(f"{path}: expected an array of vectors, got {', '.join(found.files) or 'none'}")
             own = named(found.files, id_field, ID_NAMES)
+            if own is None and id_field is not None:
+                raise UserError(f"{path} has no array {id_field}; it has {', '.join(found.files)}")
             ids = None if own is None else [str(each) for each in found[own].tolist()]
-            return Source(Chosen(_matrix(found[name], path)), ids)
+            return Source(Chosen(matrix(found[name], path)), ids)
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path} cannot be read as vectors: {first_line(error)}") from None
 
 
-def _matrix(array: np.ndarray, path: Path) -> np.ndarray:
+def matrix(array: np.ndarray, where: Path | str) -> np.ndarray:
+    """Raises UserError for what is no array (documents, dimension) of floats."""
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
         raise UserError(
-            f"{path}: expected vectors as numbers of shape (documents, dimension), got {array.dtype} of shape "
+            f"{where}: expected vectors as numbers of shape (documents, dimension), got {array.dtype} of shape "
             f"{array.shape}"
         )
     return array
@@ -224,7 +231,7 @@ def _parquet(path: Path, id_field: str | None, vector_field: str | None) -> Sour
                 flat = column.flatten().to_numpy(zero_copy_only=False)
                 parts.append(np.asarray(flat, dtype=np.float32).reshape(len(batch), -1))
             ids += [str(each) for each in batch.column(own).to_pylist()] if own else []
-        return Source(Chosen(_matrix(np.concatenate(parts or [np.empty((0, 0))]), path)), ids if own else None)
+        return Source(Chosen(matrix(np.concatenate(parts or [np.empty((0, 0))]), path)), ids if own else None)
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, UserError):
             raise

@@ -254,15 +254,7 @@ class Index:
 
     def nearest(self, queries: np.ndarray, k: int, **parameters: int | None) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, with positions (q, min(k, count)) instead of ids; -1 where an approximate index found fewer."""
-        queries = np.asarray(queries)
-        queries = faiss_index.matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")
-        if queries.shape[1] != self.manifest["dimension"]:
-            raise UserError(
-                f"expected query vectors of dimension {self.manifest['dimension']}, which the index has,"
-                f" got {queries.shape[1]}; encode queries with the model that made the index"
-            )
-        if k < 1:
-            raise UserError(f"k must be at least 1, got {k}")
+        queries = self._questions(queries, k)
         return faiss_index.search(
             self.vectors, queries, min(k, len(self)), factory=self.manifest["factory"], gpu=self.gpu, **parameters
         )
@@ -331,6 +323,19 @@ class Index:
             return self.documents[self._positions[id]]
         except KeyError:
             raise UserError(f"the index has no document {id!r}") from None
+
+    def _questions(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """Query vectors as `search` takes them -> (q, dimension). Raises UserError for others, and for k < 1."""
+        queries = np.asarray(queries)
+        queries = faiss_index.matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")
+        if queries.shape[1] != self.manifest["dimension"]:
+            raise UserError(
+                f"expected query vectors of dimension {self.manifest['dimension']}, which the index has,"
+                f" got {queries.shape[1]}; encode queries with the model that made the index"
+            )
+        if k < 1:
+            raise UserError(f"k must be at least 1, got {k}")
+        return queries
 
     def _write_vectors(self, folder: Path) -> None:
         import faiss

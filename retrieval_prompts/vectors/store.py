@@ -23,7 +23,8 @@ A store of one's own is a class with these methods (see `Store`); twenty lines a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,9 +32,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from retrieval_prompts.data.corpus import Corpus, Document
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import UserError, first_line
 from retrieval_prompts.files import STORED
-from retrieval_prompts.vectors import faiss_index, index_texts
+from retrieval_prompts.vectors import index_texts
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.index_manifest import damage, described, read_manifest
 
@@ -74,6 +75,17 @@ class Writable(Store, Protocol):
     def add(self, vectors: np.ndarray, documents: Sequence[Document]) -> None:
         """Put documents and their vectors there; what is there under their ids is replaced."""
         ...
+
+
+@contextmanager
+def store_errors(context: str) -> Iterator[None]:
+    """The errors of a store, each client has its own, as UserErrors of one line; not its KeyError for an id."""
+    try:
+        yield
+    except (UserError, KeyError):
+        raise
+    except Exception as error:
+        raise UserError(f"the store {context}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -147,12 +159,11 @@ class StoreIndex(Index):
         """As `Index.nearest`; the store searches in its own way. Raises UserError for parameters."""
         if given := [name for name, value in parameters.items() if value is not None]:
             raise UserError(f"a store searches by its own settings; leave out {', '.join(given)}")
-        queries = faiss_index.matrix(queries, "queries")
-        if k < 1:
-            raise UserError(f"k must be at least 1, got {k}")
+        queries = self._questions(queries, k)
         k = min(k, len(self))
         more = 0 if self._grows else min(max(len(self.vectors) - len(self), 0), k + MORE)
-        found, names = self.vectors.search(queries, k + more)
+        with store_errors(f"cannot be searched with vectors of {queries.shape[1]} dimensions"):
+            found, names = self.vectors.search(queries, k + more)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         positions = np.full((len(queries), k), -1, dtype=np.int64)
         for row, (own, ids) in enumerate(zip(found, names, strict=True)):
@@ -174,7 +185,8 @@ class StoreIndex(Index):
         names, parts = [self.ids[position] for position in wanted], []
         for start in range(0, len(names), BATCH):
             try:
-                part = np.asarray(self.vectors.vectors(names[start : start + BATCH]), dtype=np.float32)
+                with store_errors("does not give its vectors"):
+                    part = np.asarray(self.vectors.vectors(names[start : start + BATCH]), dtype=np.float32)
             except KeyError as error:
                 raise UserError(f"the store has no document {error}; adopt it again") from None
             parts.append(part)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from retrieval_prompts.errors import UserError
 
 KINDS = ("qdrant", "lancedb", "milvus", "pgvector")
+PASSWORD = re.compile(r"password\s*=\s*('(?:\\.|[^'\\])*'|[^\s&]*)")
 FORM = "KIND:PLACE#NAME, such as qdrant:PATH#collection"
 
 
@@ -23,7 +24,7 @@ class Address:
     def shown(self) -> str:
         """Without a password, as it may be kept and said."""
         place = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", self.place)
-        return f"{self.kind}:{re.sub(r'password=[^ &]*', '', place)}#{self.name}"
+        return f"{self.kind}:{PASSWORD.sub('', place)}#{self.name}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.interop.stores.address import Address
 from retrieval_prompts.vectors.foreign_files import ID_NAMES, named
+
+NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 @contextmanager
@@ -75,9 +78,5 @@ def documents_of(ids: Sequence[str], found: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def typed(ids: Sequence[str], number: bool) -> list[Any]:
-    """Ids as the store has them; one that is no number cannot be there. Raises KeyError for it."""
-    if not number:
-        return list(ids)
-    if odd := next((id for id in ids if not id.lstrip("-").isdigit()), None):
-        raise KeyError(odd)
-    return [int(id) for id in ids]
+    """Ids as the store has them; one that is no number cannot be among numbers, and is left out."""
+    return [int(id) for id in ids if NUMBER.fullmatch(id)] if number else list(ids)

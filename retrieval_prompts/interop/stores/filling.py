@@ -14,7 +14,7 @@ from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.interop.stores.address import Fields, parse
 from retrieval_prompts.interop.stores.opening import open_store
 from retrieval_prompts.vectors.likeness import LEAST, cosines
-from retrieval_prompts.vectors.store import BATCH, StoreIndex, Writable
+from retrieval_prompts.vectors.store import BATCH, StoreIndex, Writable, store_errors
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def write(
             )
         wanted = [number for number, id in enumerate(ids) if id not in same]
         if wanted:
-            store.add(batch[wanted], [corpus[start + number] for number in wanted])
+            documents = [corpus[start + number] for number in wanted]
+            with store_errors(f"does not take these vectors of {dimension} dimensions"):
+                store.add(batch[wanted], documents)
         added += len(wanted)
     named = {"address": address.shown} if address is not None else {}
     index = StoreIndex.over(store, corpus, encoder=biencoder.identity(), dimension=dimension, named=named)

@@ -66,9 +66,9 @@ class Lance:
         return int(self.table.count_rows())
 
     def _rows(self, ids: Sequence[str], columns: list[str]) -> list[dict[str, Any]]:
-        if not ids:
-            return []
         wanted = typed(ids, self.numbers)
+        if not wanted:
+            return []
         listed = ", ".join(str(id) if self.numbers else "'{}'".format(id.replace("'", "''")) for id in wanted)
         found = self.table.search().where(f"`{self.field}` IN ({listed})").select(columns).limit(len(wanted))
         return found.to_arrow().to_pylist()

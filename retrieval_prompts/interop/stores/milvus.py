@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from retrieval_prompts.interop.stores.common import (
     one_vector,
     typed,
 )
+from retrieval_prompts.interop.stores.trust import key_of
 
 TEXT = 65_535  # bytes that a field of text holds; what is longer is cut
 FLOATS = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR)
@@ -68,9 +68,10 @@ class Milvus:
         return int(found[0]["count(*)"])
 
     def _rows(self, ids: Sequence[str], fields: list[str]) -> list[Any]:
-        if not ids:
+        known = typed(ids, self.numbers)
+        if not known:
             return []
-        wanted = f"{self.field} in {json.dumps(typed(ids, self.numbers), ensure_ascii=False)}"
+        wanted = f"{self.field} in {json.dumps(known, ensure_ascii=False)}"
         return list(self.client.query(self.name, filter=wanted, output_fields=fields, consistency_level="Strong"))
 
     def _inner(self, score: float) -> float:
@@ -80,7 +81,7 @@ class Milvus:
 def open_milvus(address: Address, fields: Fields) -> Milvus:
     """See `opening.open_store`."""
     check_place(address, make=fields.dimension is not None)
-    client = MilvusClient(uri=address.place, token=os.environ.get("MILVUS_TOKEN", ""))
+    client = MilvusClient(uri=address.place, token=key_of("milvus") or "")
     with kept_open(client.close):
         if fields.dimension is not None and address.name not in client.list_collections():
             _make(client, address.name, fields.dimension)

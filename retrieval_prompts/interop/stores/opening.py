@@ -9,6 +9,7 @@ from typing import Any
 
 from retrieval_prompts.errors import DataWarning, UserError, first_line
 from retrieval_prompts.interop.stores.address import Address, Fields, parse
+from retrieval_prompts.interop.stores.trust import check_named
 from retrieval_prompts.towers.text import TextTower
 from retrieval_prompts.vectors.foreign_files import Chosen
 from retrieval_prompts.vectors.index import Index
@@ -38,13 +39,18 @@ def open_store(address: str | Address, fields: Fields = USUAL) -> Writable:
 
 
 def open_index(place: str | Path) -> Index:
-    """An index folder, whether its vectors are in it or in a store. Raises UserError as `Index.open`."""
+    """An index folder, whether its vectors are in it or in a store.
+
+    Raises UserError as `Index.open`, and as `trust.check_named`.
+    """
     manifest = read_manifest(Path(place))
     if (named := manifest.get("store")) is None:
         return Index.open(place)
     if not named.get("address"):
         raise UserError(f"{place} is of a store of your own; open it with StoreIndex.open_over(folder, store)")
-    store = open_store(str(named["address"]), Fields(named.get("id_field"), named.get("vector_field")))
+    address = parse(str(named["address"]))
+    check_named(address, place)
+    store = open_store(address, Fields(named.get("id_field"), named.get("vector_field")))
     return StoreIndex.open_over(place, store)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 import weakref
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,7 @@ from retrieval_prompts.interop.stores.common import (
     one_vector,
     typed,
 )
+from retrieval_prompts.interop.stores.trust import key_of
 
 OWN = uuid.UUID("6f1b7c1e-0d43-5a55-9d4c-3e0a4f5b2a10")  # points that are written here are named by it and their id
 
@@ -78,11 +78,14 @@ class Qdrant:
         return int(self.client.count(self.name, exact=True).count)
 
     def _read(self, ids: Sequence[str], **options: Any) -> list[Any]:
+        known = typed(ids, self.numbers)
+        if not known:
+            return []
         if self.field is None:
-            return self._points(self.client.retrieve(self.name, typed(ids, self.numbers), **options))
+            return self._points(self.client.retrieve(self.name, known, **options))
         if self.named_by_id:
             return self._points(self.client.retrieve(self.name, [_point(id) for id in ids], **options))
-        some = models.MatchAny(any=typed(ids, self.numbers))
+        some = models.MatchAny(any=known)
         wanted = models.Filter(must=[models.FieldCondition(key=self.field, match=some)])
         return self._points(self.client.scroll(self.name, scroll_filter=wanted, limit=len(ids), **options)[0])
 
@@ -100,7 +103,7 @@ def open_qdrant(address: Address, fields: Fields) -> Qdrant:
     """See `opening.open_store`."""
     check_place(address, make=fields.dimension is not None)
     remote = "://" in address.place
-    where: dict[str, Any] = {"url": address.place, "api_key": os.environ.get("QDRANT_API_KEY")}
+    where: dict[str, Any] = {"url": address.place, "api_key": key_of("qdrant")}
     client = QdrantClient(**where) if remote else QdrantClient(path=address.place)
     with kept_open(client.close):
         if fields.dimension is not None and not client.collection_exists(address.name):

@@ -191,7 +191,7 @@ def test_a_model_that_does_not_normalise(toy: Callable[..., Path], corpus: Corpu
 # --- what does not --------------------------------------------------------------------------------------------------
 
 
-def refusal(biencoder: BiEncoder, vectors: np.ndarray, corpus: Corpus, **options: Any) -> str:
+def refusal(biencoder: BiEncoder, vectors: np.ndarray | Path, corpus: Corpus, **options: Any) -> str:
     with pytest.raises(UserError) as error:
         adopt(biencoder, vectors, corpus, **options)
     return str(error.value)
@@ -303,6 +303,17 @@ def test_ids_are_read(tmp_path: Path, name: str) -> None:
     assert read_ids(path) == ["7", "8"]
 
 
+def test_numbers_that_are_no_rows_of_the_ids(
+    tmp_path: Path, biencoder: BiEncoder, corpus: Corpus, vectors: np.ndarray
+) -> None:
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(32))
+    index.add_with_ids(vectors, np.arange(40) - 1)  # -1 is not the last of the ids
+    faiss.write_index(index, str(tmp_path / "numbered.faiss"))
+    shifted = [*corpus.ids[1:], corpus.ids[0]]
+    assert adopt(biencoder, tmp_path / "numbered.faiss", corpus, ids=corpus.ids).index.ids == corpus.ids
+    assert "another order" in refusal(biencoder, tmp_path / "numbered.faiss", corpus, ids=shifted)
+
+
 def test_files_that_are_none(tmp_path: Path, biencoder: BiEncoder, corpus: Corpus, vectors: np.ndarray) -> None:
     (tmp_path / "a.faiss").write_bytes(b"nothing")
     np.save(tmp_path / "flat.npy", np.zeros(4))
@@ -318,6 +329,12 @@ def test_files_that_are_none(tmp_path: Path, biencoder: BiEncoder, corpus: Corpu
     }.items():
         with pytest.raises(UserError, match=message):
             read_vectors(tmp_path / name)
+    with pytest.raises(UserError, match=r"both\.npz has no array nope; it has vectors, ids"):
+        read_vectors(tmp_path / "both.npz", id_field="nope")
+    np.save(tmp_path / "vectors.npy", vectors)
+    with pytest.raises(UserError, match="has no fields; leave out --id-field and --vector-field"):
+        read_vectors(tmp_path / "vectors.npy", id_field="nope")
+    assert "the array: expected vectors as numbers" in refusal(biencoder, np.array(["a"] * 40), corpus)
     assert "expected one for each, in order" in refusal(biencoder, vectors, corpus, ids=["a"])
     assert "and no ids, and there are 40 texts; pass --ids" in refusal(biencoder, vectors[:30], corpus)
     assert "have no id in common" in refusal(biencoder, vectors, corpus, ids=[f"x{n}" for n in range(40)])

@@ -19,6 +19,7 @@ from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.interop.stores.address import Address, Fields, parse
 from retrieval_prompts.interop.stores.filling import write
 from retrieval_prompts.interop.stores.opening import open_index, open_store
+from retrieval_prompts.interop.stores.trust import check_named
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.store import Store, StoreIndex
 
@@ -145,6 +146,33 @@ def test_writing_goes_on_where_it_stopped(empty: Place, world: World, tmp_path: 
     close(again.index)
 
 
+def test_a_store_of_another_model(empty: Place, world: World) -> None:
+    fill(empty.kind, empty.place, world.corpus.ids, np.tile(world.vectors, 2), ["x"] * 40)
+    with pytest.raises(UserError, match="the store cannot be searched with vectors of 32 dimensions: "):
+        adopt(world.biencoder, empty.address(), world.corpus)
+
+
+def test_writing_to_a_store_of_another_model(world: World, tmp_path: Path) -> None:
+    need("qdrant")
+    fill("qdrant", str(tmp_path / "db"), ["x0"], np.ones((1, 64)), ["x"])
+    with pytest.raises(UserError, match="the store does not take these vectors of 32 dimensions: "):
+        write(world.biencoder, world.corpus, f"qdrant:{tmp_path / 'db'}#docs")
+
+
+@pytest.mark.parametrize("kind", ["qdrant", "lancedb"])
+def test_a_store_whose_ids_are_numbers(world: World, tmp_path: Path, kind: str) -> None:
+    need(kind)
+    fill(kind, str(tmp_path / "db"), list(range(40)), world.vectors, ["x"] * 40)  # type: ignore[arg-type]
+    address = f"{kind}:{tmp_path / 'db'}#docs"
+    with pytest.raises(UserError, match="have no id in common: expected ids such as d0"):
+        adopt(world.biencoder, address, world.corpus)
+    store: Any = open_store(address)
+    assert store.known(["3", "d0", "²", "9" * 30]) == {"3"}
+    assert store.vectors(["3"]) == pytest.approx(world.vectors[3:4], abs=1e-6)
+    with pytest.raises(KeyError, match="d0"):
+        store.vectors(["3", "d0"])
+
+
 def test_what_is_not_there(filled: Place, world: World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no (table )?nothing"):
         open_store(filled.address("nothing"))
@@ -171,7 +199,11 @@ def test_a_store_of_ones_own(world: World, shelf: Shelf, tmp_path: Path) -> None
         open_index(tmp_path / "index")
     with pytest.raises(UserError, match=r"open it with retrieval_prompts\.interop\.stores"):
         Index.open(tmp_path / "index")
-    assert world.ranking(StoreIndex.open_over(tmp_path / "index", shelf)) == world.ranking(world.own)
+    again = StoreIndex.open_over(tmp_path / "index", shelf)
+    assert world.ranking(again) == world.ranking(world.own)
+    assert again.search(world.vectors[3], 1)[1] == [["d3"]]
+    with pytest.raises(UserError, match="expected query vectors of dimension 32"):
+        again.search(np.ones((1, 64), np.float32), 1)
 
 
 def test_feedback_prompts_read_a_store(world: World, shelf: Shelf) -> None:
@@ -228,6 +260,52 @@ def test_addresses() -> None:
     for text in ("qdrant:a", "qdrant:#c", "other:a#b"):
         with pytest.raises(UserError, match="expected the address of a store as KIND:PLACE#NAME"):
             parse(text)
+
+    spaced = parse("pgvector:host=h password = 'two words' dbname=d#t").shown
+    assert "words" not in spaced, spaced
+    assert "host=h" in spaced
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "server"),
+    [
+        ("qdrant:https://other.example:6333", "QDRANT_API_KEY", "other.example"),
+        ("qdrant:http://localhost:1@other.example/", "QDRANT_API_KEY", "other.example"),
+        ("qdrant:http://other.example\\@localhost/", "QDRANT_API_KEY", None),
+        ("milvus:http://[2001:db8::1]:19530", "MILVUS_TOKEN", "[2001:db8::1]"),
+        ("pgvector:postgresql://me@localhost,other.example/db", "PGPASSWORD", "other.example"),
+        ("pgvector:host=localhost hostaddr=192.0.2.1", None, "192.0.2.1"),
+    ],
+)
+def test_a_server_that_a_folder_names_gets_no_key(
+    world: World, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, key: str, server: str
+) -> None:
+    if place.startswith("pgvector"):
+        pytest.importorskip("psycopg")
+    index = adopt(world.biencoder, shelf, world.corpus).index
+    index.manifest["store"] = {"address": f"{place}#docs"}
+    index.save(tmp_path / "index")
+    if key is not None:
+        monkeypatch.setenv(key, "secret")
+    with pytest.raises(UserError, match=r"names the server .* RETRIEVAL_PROMPTS_SERVERS=") as refused:
+        open_index(tmp_path / "index")
+    assert server is None or f"names the server {server}, which" in str(refused.value)
+    if server is not None:
+        monkeypatch.setenv("RETRIEVAL_PROMPTS_SERVERS", f"mine.example, {server.upper()}")
+        check_named(parse(f"{place}#docs"), tmp_path)
+
+
+def test_servers_that_may_have_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("QDRANT_API_KEY", "PGPASSWORD"):
+        monkeypatch.setenv(key, "secret")
+    here = ("qdrant:http://localhost:6333", "qdrant:http://[::1]:6333", "qdrant:a/b", "milvus:https://other.example")
+    for place in (
+        *here,
+        "pgvector:postgresql:///db?host=/tmp",
+        "pgvector:dbname=d",
+        "pgvector:postgresql://127.0.0.1/d",
+    ):
+        check_named(parse(f"{place}#docs"), "INDEX")
 
 
 def test_a_client_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
