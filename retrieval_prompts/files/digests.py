@@ -86,8 +86,9 @@ def list_all(folder: Path) -> None:
 
 
 def check_all_listed(folder: Path, whole: Sequence[str] = ()) -> bool:
-    """Whether a folder has a list, of which every file is there and as it was written; False: there is none, or it lists
-    nothing.
+    """Whether a folder has a list, of which every file is there and as it was written.
+
+    False: there is none, or it lists nothing.
 
     Args:
         whole: patterns of names that are all in the list, unless it was cut or changed itself.

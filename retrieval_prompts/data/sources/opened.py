@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import io
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -44,9 +46,17 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
 
-def open_text(path: Path) -> IO[str]:
-    """A file of UTF-8, a byte order mark taken off, line ends as they are; decompressed by its name."""
+@contextlib.contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """A file of UTF-8, a byte order mark taken off, line ends as they are; decompressed by its name.
+
+    Raises UserError, also where the block reads what is no UTF-8 or cut short.
+    """
     try:
-        return io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
+        with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UserError(f"{path}: expected UTF-8, got byte 0x{byte:02x}; convert the file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read to its end ({error}); fetch or compress it again") from None

@@ -5,6 +5,7 @@ Only the columns that are asked for are read, and never a whole file at once.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
@@ -137,15 +138,16 @@ def _json(path: Path) -> Table:
 def _one_object(path: Path) -> Table | None:
     """A file that is one object over several lines: id -> text, or id -> object; None where it is JSON lines."""
     with open_text(path) as file:
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             json.loads(file.readline())
             return None
-        except ValueError:
-            file.seek(0)
+        file.seek(0)
         try:
             found = json.load(file)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
+    if not isinstance(found, dict):
+        return None
     if list(found.values())[:1] and isinstance(next(iter(found.values())), list):
         raise UserError(f"{path}: expected an array of objects, JSON lines, or id -> text; got lists by name")
     rows = [{"_id": key, **(value if isinstance(value, dict) else {"text": value})} for key, value in found.items()]
@@ -170,6 +172,8 @@ def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return
             try:
                 row, at = decode(text, at)
+            except RecursionError:
+                raise UserError(f"{path}, object {number + 1}: malformed JSON (too deep)") from None
             except ValueError as error:
                 if not (more := file.read(max(PIECE, len(text) - at))):
                     message = first_line(error).split(":")[0]
