@@ -68,7 +68,7 @@ def _folders(path: Path, more: tuple[tuple[str, str, Check], ...]) -> Iterator[V
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
         if entry.is_dir(follow_symlinks=False):
             yield from _folders(path / entry.name, more)
-        elif entry.is_dir():
+        elif (path / entry.name).is_dir():  # entry.is_dir() fails at a link to itself
             yield Verdict(path / entry.name, "folder", None, "a link, which is not followed; name it to look there")
         elif not (kind == RUNS and entry.name.endswith(RANKED)) and (found := _file(path / entry.name, more)):
             yield found

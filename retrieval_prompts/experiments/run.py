@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_prompts.errors import Diverged, UserError
-from retrieval_prompts.files import PROMPTS, check_output, output, read_json, sweep
+from retrieval_prompts.files import PROMPTS, output, read_json, sweep
 from retrieval_prompts.training.loop import Step
 
 # In the record of the training: the digest of all that the run depends on, and whether nothing is still to be added
@@ -49,8 +49,8 @@ class PromptOutput:
         again: the folder may be there already, if this very run made it (see `made_by`), for something beside it is
             missing; it may always be where that run was cut short before it was evaluated.
 
-    `there`: it is. Raises UserError where the folder exists otherwise, unless `overwrite`, and where it cannot be
-    written.
+    `there`: it is. Entering raises UserError where the folder exists otherwise, unless `overwrite`, and where it cannot
+    be written; what earlier runs left beside it is removed even then.
     """
 
     def __init__(self, folder: Path | None, *, overwrite: bool = False, again: bool = False) -> None:
@@ -60,12 +60,11 @@ class PromptOutput:
         if folder is not None:
             record = _record(folder)
             self.there = not overwrite and IDENTITY in record and (again or record.get(FINISHED) is False)
-            check_output(folder, overwrite=overwrite or self.there, holds=PROMPTS)
 
     def __enter__(self) -> PromptOutput:
         if self.folder is not None:
-            self._held.enter_context(output(self.folder, overwrite=self.overwrite or self.there, holds=PROMPTS))
             sweep(self.folder.parent, f"{self.folder.name}.")  # of checkpoints
+            self._held.enter_context(output(self.folder, overwrite=self.overwrite or self.there, holds=PROMPTS))
         return self
 
     def __exit__(self, *_: object) -> None:

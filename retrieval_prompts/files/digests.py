@@ -86,7 +86,9 @@ def list_all(folder: Path) -> None:
 
 
 def check_all_listed(folder: Path, whole: Sequence[str] = ()) -> bool:
-    """Whether a folder has a list, of which every file is there and as it was written; False: there is none.
+    """Whether a folder has a list, of which every file is there and as it was written.
+
+    False: there is none, or it lists nothing.
 
     Args:
         whole: patterns of names that are all in the list, unless it was cut or changed itself.
@@ -106,7 +108,7 @@ def check_all_listed(folder: Path, whole: Sequence[str] = ()) -> bool:
             raise UserError(f"{path} is gone: {SUMS} lists it; restore it or make the folder anew")
         if digest(path) != expected:
             raise _changed(path)
-    return True
+    return bool(found)
 
 
 def listed(folder: Path) -> dict[str, str]:

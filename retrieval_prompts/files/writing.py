@@ -191,7 +191,7 @@ def _replace_by_two(new: Path, path: Path) -> None:
         os.replace(old / "replaced", path)
         old.rmdir()
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)  # the new one is in its place
 
 
 def _recover(path: Path) -> None:

@@ -152,9 +152,9 @@ def read_ids(path: Path | str) -> list[str]:
         if path.suffix == ".jsonl":
             return [_id_of(row, f"{path}:{number}") for number, row in json_rows(path)]
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as error:  # numpy evaluates headers, and raises whatever comes of that
         raise UserError(f"{path} holds no ids that can be read: {first_line(error)}") from None
 
 
@@ -187,9 +187,9 @@ def _numpy(path: Path, id_field: str | None, vector_field: str | None) -> Source
                 raise UserError(f"{path} has no array {id_field}; it has {', '.join(found.files)}")
             ids = None if own is None else [str(each) for each in found[own].tolist()]
             return Source(Chosen(matrix(found[name], path)), ids)
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as error:  # numpy evaluates headers, and raises whatever comes of that
         raise UserError(f"{path} cannot be read as vectors: {first_line(error)}") from None
 
 

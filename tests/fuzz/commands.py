@@ -107,6 +107,8 @@ VALUES = (
 QUICK = ["--epochs", "1", "--batch-size", "8", "--length", "2", "--folds", "1", "--kind", "input"]
 BASES: dict[str, dict[str, list[str]]] = {
     "retrieval-prompts": {
+        "corpus": ["toy/corpus.jsonl", "--model", "bert", "--out", "out"],
+        "adopt": ["index/index.faiss", "--texts", "toy", "--model", "bert", "--out", "out"],
         "tune": ["toy", "--model", "bert", "--out", "out", *QUICK],
         "evaluate": ["toy", "--model", "bert", "--prompts", "prompts"],
         "index": ["toy", "--model", "bert", "--out", "out"],
@@ -115,6 +117,7 @@ BASES: dict[str, dict[str, list[str]]] = {
         "convert": ["prompts", "--out", "out"],
         "compare": ["runs/a.trec", "runs/b.trec", "--qrels", "toy"],
         "verify": ["index", "prompts", "runs"],
+        "push": ["prompts", "someone/something"],
         "pull": ["someone/something"],
         "beir": ["--datasets", "toy", "--data-dir", ".", "--model", "bert", "--out", "out"],
     },

@@ -49,7 +49,7 @@ def of_files(cases: st.SearchStrategy[Files], read: Callable[[Path], object]) ->
 
 def readers(place: Path) -> dict[str, Reader]:
     """Name -> reader. place: where `make_inputs` put sound artifacts."""
-    return {**text_files(), **picture_files(), **artifacts(place)}
+    return {**text_files(), **foreign_files(), **picture_files(), **artifacts(place)}
 
 
 # --- texts ---------------------------------------------------------------------------------------------------------
@@ -101,6 +101,68 @@ def _read_beir(folder: Path) -> None:
     for split in data.qrels:
         with suppress(UserError):
             data.split(split)
+
+
+# --- what other programs write -------------------------------------------------------------------------------------
+
+
+def foreign_files() -> dict[str, Reader]:
+    ids = mostly(st.integers(1, 6).map(lambda number: f"d{number}"), texts)
+    words = mostly(st.sampled_from(["a river", "copper", "漢字"]), texts, of=8)
+    grade = mostly(st.sampled_from(["0", "1", "2"]), st.sampled_from(["99999", "-1", "1e999", "nan"]))
+    row = objects({"id": ids, "title": words, "text": words})
+    judged = objects({"query": words, "doc_id": ids, "score": mostly(st.integers(0, 2), odd.numbers)})
+    sources = folders(
+        st.one_of(
+            named("a.csv", tables(ids, words, words, header="id,title,text")),
+            named("a.tsv", tables(ids, words)),
+            named("a.jsonl", json_lines(row)),
+            named("a.json", documents(st.lists(row, max_size=4))),
+            *(named(f"a.{kind}", odd.damaged(words.map(_prose))) for kind in ("txt", "md")),
+        ),
+        st.one_of(
+            named("judged.csv", tables(words, ids, grade, header="query,doc_id,score")),
+            named("judged.jsonl", json_lines(judged)),
+            named("judged.tsv", tables(st.just("q1"), st.just("0"), ids, grade)),
+            st.just({}),
+        ),
+    )
+    names = st.one_of(
+        named("a.txt", odd.lines(texts.map(_prose))),
+        named("a.json", documents(st.lists(ids))),
+        named("a.jsonl", json_lines(objects({"id": ids}))),
+        named("a.npy", _arrays()),
+    )
+    return {
+        "sources": of_files(sources, _read_sources),
+        "foreign vectors": of_files(named("a.npy", _arrays(), zipped=False), _read_vectors),
+        "foreign ids": of_files(names, _read_ids),
+    }
+
+
+def _prose(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _read_sources(folder: Path) -> None:
+    from retrieval_prompts.data.sources.making import Sources, make
+
+    judgements = tuple(map(str, sorted(folder.glob("judged.*"))))
+    there = tuple(map(str, sorted(folder.glob("a.*"))))
+    make(folder / "out", Sources(there, judgements=judgements))
+    _read_beir(folder / "out")
+
+
+def _read_vectors(folder: Path) -> None:
+    from retrieval_prompts.vectors.foreign_files import read_vectors
+
+    list(read_vectors(_only(folder)).vectors)
+
+
+def _read_ids(folder: Path) -> None:
+    from retrieval_prompts.vectors.foreign_files import read_ids
+
+    read_ids(_only(folder))
 
 
 # --- pictures and what describes them ------------------------------------------------------------------------------
@@ -384,13 +446,14 @@ def _read_index(folder: Path) -> None:
 def _read_adapter(folder: Path) -> None:
     from types import SimpleNamespace
 
-    from retrieval_prompts.errors import UserError
     from retrieval_prompts.interop import peft
 
     tower: Any = SimpleNamespace(name="toy")  # the shapes are compared with a model's after all that is read here
-    with suppress(AttributeError):
+    try:
         peft.read_adapter(folder, tower)
-        raise UserError("not reached")
+    except AttributeError as error:
+        if error.obj is not tower:
+            raise
 
 
 def _read_results(folder: Path) -> None:

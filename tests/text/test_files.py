@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -454,6 +455,20 @@ def test_a_folder_that_another_run_replaces_is_read_again(tmp_path: Path) -> Non
         return len(seen)
 
     assert unreplaced(folder, read) == 2
+
+
+def test_an_old_folder_that_cannot_be_deleted_does_not_undo_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    monkeypatch.setattr(writing, "_exchange", lambda *_: False)
+    monkeypatch.setattr(os, "unlink", fail)
+    for text in ("old", "new"):
+        with new_folder(tmp_path / "out", holds=MARKED, overwrite=True) as new:
+            (new / "mark").write_text(text)
+    assert (tmp_path / "out" / "mark").read_text() == "new"
 
 
 def test_what_fails_in_a_folder_that_stays_fails_once(tmp_path: Path) -> None:

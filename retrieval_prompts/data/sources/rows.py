@@ -170,6 +170,8 @@ def _one_object(path: Path) -> Table | None:
             found = json.load(file)
         except (ValueError, RecursionError):
             return None
+    if not isinstance(found, dict):
+        return None
     if list(found.values())[:1] and isinstance(next(iter(found.values())), list):
         raise UserError(f"{path}: expected an array of objects, JSON lines, or id -> text; got lists by name")
     rows = [{"_id": key, **(value if isinstance(value, dict) else {"text": value})} for key, value in found.items()]
@@ -194,6 +196,8 @@ def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return
             try:
                 row, at = decode(text, at)
+            except RecursionError:
+                raise UserError(f"{path}, object {number + 1}: malformed JSON (too deep)") from None
             except ValueError as error:
                 if not (more := file.read(max(PIECE, len(text) - at))):
                     message = first_line(error).split(":")[0]

@@ -285,6 +285,11 @@ def test_a_prompt_folder_that_exists_is_replaced_only_on_request(
         patch.setattr(BiEncoder, "encode_corpus", count)
         tune(loaded(model), dataset, other, **options)
     assert content(out) == before
+    (tmp_path / ".prompts.new-abcd_123").mkdir()  # as a disk leaves it that failed at its deletion
+    (tmp_path / ".prompts.12345678.partial.new-abcd_123").touch()
+    with pytest.raises(UserError, match="exists already"):
+        tune(loaded(model), dataset, SETTINGS, **options)
+    assert names(tmp_path) == ["prompts"]
 
     def interrupt(step: training.Step, _: int) -> None:
         if step.step == 1:

@@ -321,7 +321,12 @@ def test_files_that_are_none(tmp_path: Path, biencoder: BiEncoder, corpus: Corpu
     np.savez(tmp_path / "both.npz", vectors=vectors, ids=np.array(corpus.ids))
     source = read_vectors(tmp_path / "both.npz")
     assert source.ids == corpus.ids
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': ((((, }"
+    (tmp_path / "open.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(UserError, match="holds no ids that can be read"):
+        read_ids(tmp_path / "open.npy")
     for name, message in {
+        "open.npy": "cannot be read as vectors",
         "none.npy": "does not exist; expected a FAISS file, .npy, .npz or Parquet",
         "a.faiss": r"is no file of vectors that can be read \(FAISS, .npy, .npz, Parquet\): ",
         "flat.npy": r"expected vectors as numbers of shape \(documents, dimension\), got float64 of shape \(4,\)",

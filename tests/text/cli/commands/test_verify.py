@@ -136,6 +136,19 @@ def test_what_is_no_artifact(command: Command, tmp_path: Path) -> None:
     assert (done.code, done.err) == (2, f"error: {tmp_path / 'nowhere'} does not exist\n")
 
 
+def test_a_list_of_nothing_vouches_for_nothing(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.trec").write_text("q Q0 d 1 1.0 x\n")
+    for content in ("", "what is no list\n"):
+        (tmp_path / "SHA256SUMS").write_text(content)
+        assert command("verify", tmp_path).out == f"{tmp_path}: runs, cannot be told: written without checksums\n"
+
+
+def test_a_link_to_itself_does_not_end_the_search(command: Command, everything: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    shutil.copytree(everything / "prompts", tmp_path / "prompts")
+    assert command("verify", tmp_path).out == f"{tmp_path / 'prompts'}: prompts, sound\n"
+
+
 def test_a_benchmark_whose_results_or_runs_are_gone(command: Command, tmp_path: Path) -> None:
     run = {"q": {"d": 1.0}}
     write_run(tmp_path / "toy.frozen.trec", run, "frozen")

@@ -276,6 +276,23 @@ def test_queries_by_id_by_header_or_without_one_and_as_lines(tmp_path: Path) -> 
     assert made(tmp_path, documents=["docs.jsonl"], queries=["log.txt"])[1].queries == {"q1": "how", "q2": "why"}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'\x80{"id": 1, "text": "a"}\n', r"a\.jsonl: expected UTF-8, got byte 0x80"),
+        ("a.json", b'[{"id": 1, "text": "\x80"}]', r"a\.json: expected UTF-8, got byte 0x80"),
+        ("a.json", b"[" * 100_000, r"a\.json, object 1: malformed JSON"),
+        ("a.json", b'{"a":' * 50_000, r"a\.json:1: "),
+        ("a.json", b'"a text"', r"a\.json:1: expected a JSON object"),
+        ("a.jsonl.gz", gzip.compress(b'{"id": 1, "text": "a"}')[:-9], r"a\.jsonl\.gz cannot be read to its end"),
+    ],
+)
+def test_damaged_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        make(tmp_path / "out", Sources((str(tmp_path / name),)))
+
+
 def test_texts_that_no_source_has_become_documents(tmp_path: Path) -> None:
     write(tmp_path / "docs.jsonl", DOCUMENTS)
     write(tmp_path / "p.csv", "query,answer\nhow,a new text\nwhy,a new text\n")
