@@ -204,8 +204,6 @@ def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise UserError(f"{path}, object {number + 1}: malformed JSON ({message})") from None
                 text, at = text[at:] + more, 0
                 continue
-            except RecursionError:
-                raise UserError(f"{path}, object {number + 1}: lists or objects in too many others") from None
             number += 1
             if not isinstance(row, dict):
                 raise UserError(f"{path}, object {number}: expected a JSON object, got {type(row).__name__}")

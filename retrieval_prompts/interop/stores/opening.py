@@ -9,7 +9,7 @@ from typing import Any
 
 from retrieval_prompts.errors import DataWarning, UserError, first_line
 from retrieval_prompts.interop.stores.address import Address, Fields, parse
-from retrieval_prompts.interop.stores.trust import check_named
+from retrieval_prompts.interop.stores.trust import check_named, remember
 from retrieval_prompts.towers.text import TextTower
 from retrieval_prompts.vectors.foreign_files import Chosen
 from retrieval_prompts.vectors.index import Index
@@ -23,11 +23,15 @@ USUAL = Fields()
 def open_store(address: str | Address, fields: Fields = USUAL) -> Writable:
     """Open a store; with `fields.dimension` its collection is made where there is none.
 
+    An index folder may name a local store that was opened before (see `trust`).
+
     Raises UserError where its client is not installed, or there is no such place, collection or field.
     """
     where = parse(address) if isinstance(address, str) else address
     try:
-        return _opener(where.kind)(where, fields)
+        found: Writable = _opener(where.kind)(where, fields)
+        remember(where)
+        return found
     except ImportError as error:
         raise UserError(
             f'{where.kind} needs its client: pip install "retrieval-prompts[{where.kind}]" ({error})'

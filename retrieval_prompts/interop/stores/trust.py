@@ -1,15 +1,19 @@
-"""Which servers may get a key or password: those that a user has typed, those of this machine, those that are listed.
+"""What an index folder may name, which may be someone else's.
 
-An index folder names its store, and may be someone else's.
+A server gets a key or password where a user has typed it, where it is of this machine, or where it is listed. A local
+folder of Qdrant's, whose client unpickles what it holds, is opened where this user has typed it before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
+from pathlib import Path
 
 from retrieval_prompts.errors import UserError, few
+from retrieval_prompts.files import default_cache, read_json, write_json
 from retrieval_prompts.interop.stores.address import Address
 
 LISTED = "RETRIEVAL_PROMPTS_SERVERS"  # names, with commas between them
@@ -23,8 +27,22 @@ def key_of(kind: str) -> str | None:
     return os.environ.get(KEYS[kind][0]) or None
 
 
+def remember(address: Address) -> None:
+    """Note a local store that was opened, after `check_named` where an index folder named it."""
+    if _unpickled(address) and (place := _resolved(address)) not in (known := _known()):
+        with contextlib.suppress(OSError):  # without a cache it is to be typed each time
+            _list().parent.mkdir(parents=True, exist_ok=True)
+            write_json(_list(), [*known, place])
+
+
 def check_named(address: Address, folder: object) -> None:
-    """Raises UserError where a server that an index folder names would get a key, and nobody has said it may."""
+    """Raises UserError where a server that an index folder names would get a key, and nobody has said it may, and for
+    a local store that would be unpickled and that this user has never named."""
+    if _unpickled(address) and _resolved(address) not in _known():
+        raise UserError(
+            f"{folder} names {address.shown}, whose client would unpickle what is there, which can run code; if it is "
+            f'yours, name it once yourself: retrieval-prompts search "a question" --in {address.shown}'
+        )
     options = _connection(address.place) if address.kind == "pgvector" else {}
     keys = [name for name in KEYS.get(address.kind, ()) if os.environ.get(name)]
     keys += [name for name in READING if options.get(name)]
@@ -35,6 +53,27 @@ def check_named(address: Address, folder: object) -> None:
             f"{folder} names the server {few(others)}, which would get a password or key of yours ({keys[0]}); if you "
             f"trust it, set {LISTED}={','.join(others)}, or name the store yourself: --in {address.shown}"
         )
+
+
+def _list() -> Path:
+    """The list of the local stores that this user has typed."""
+    return default_cache() / "stores.json"
+
+
+def _unpickled(address: Address) -> bool:
+    return address.kind == "qdrant" and "://" not in address.place
+
+
+def _resolved(address: Address) -> str:
+    return str(Path(address.place).expanduser().resolve())
+
+
+def _known() -> list[str]:
+    try:
+        found = read_json(_list())
+    except (OSError, UserError):
+        return []
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
 def _servers(address: Address, options: dict[str, str]) -> list[str]:

@@ -295,10 +295,20 @@ def test_a_server_that_a_folder_names_gets_no_key(
         check_named(parse(f"{place}#docs"), tmp_path)
 
 
+def test_a_local_store_that_a_folder_names_is_opened_once_its_user_has_typed_it(world: World, tmp_path: Path) -> None:
+    need("qdrant")
+    fill("qdrant", str(tmp_path / "db"), world.corpus.ids, world.vectors, [each.content for each in world.corpus])
+    address = f"qdrant:{tmp_path / 'db'}#docs"
+    with pytest.raises(UserError, match=r"INDEX names qdrant:\S+#docs, whose client would unpickle .* --in qdrant:"):
+        check_named(parse(address), "INDEX")
+    open_store(address)
+    check_named(parse(address), "INDEX")
+
+
 def test_servers_that_may_have_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("QDRANT_API_KEY", "PGPASSWORD"):
         monkeypatch.setenv(key, "secret")
-    here = ("qdrant:http://localhost:6333", "qdrant:http://[::1]:6333", "qdrant:a/b", "milvus:https://other.example")
+    here = ("qdrant:http://localhost:6333", "qdrant:http://[::1]:6333", "lancedb:a/b", "milvus:https://other.example")
     for place in (
         *here,
         "pgvector:postgresql:///db?host=/tmp",

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from command_line import Command
 
-SETTINGS = ("--epochs", "2", "--kind", "input", "--length", "2", "--folds", "1")
+SETTINGS = ("--epochs", "2", "--kind", "input", "--length", "2")
 
 
 @pytest.fixture
