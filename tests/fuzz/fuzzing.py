@@ -27,7 +27,8 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-import commands  # noqa: E402 - found by the line above
+import artifacts  # noqa: E402 - found by the line above
+import commands  # noqa: E402
 import odd  # noqa: E402
 import readers  # noqa: E402
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
@@ -150,14 +151,14 @@ def fuzz(
     place: Path, only: str | None, *, examples: int | None, minutes: float, first: int
 ) -> dict[str, dict[str, Any]]:
     """Reader -> counts and the faults, each once: one round of so many examples, or rounds for so many minutes."""
-    artifacts, inputs = place / "artifacts", place / "inputs"
-    for folder in (artifacts, inputs):
+    sound, inputs = place / "artifacts", place / "inputs"
+    for folder in (sound, inputs):
         folder.mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # so few vectors
-        readers.make_inputs(artifacts)
+        artifacts.make_inputs(sound)
         commands.make_inputs(inputs)
-    everything = {**readers.readers(artifacts), **commands.command_lines(inputs)}
+    everything = {**readers.readers(), **artifacts.artifacts(sound), **commands.command_lines(inputs)}
     chosen = {name: reader for name, reader in everything.items() if only is None or only in name}
     if not chosen:
         sys.exit(f"expected a part of one of: {', '.join(everything)}")

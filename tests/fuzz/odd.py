@@ -241,3 +241,17 @@ def safetensors(draw: st.DrawFn, content: bytes) -> bytes:
     header = dumped(draw(edited(json.loads(content[8 : 8 + size]))))
     length = draw(st.sampled_from([len(header)] * 6 + [0, 1 << 20, 1 << 40, (1 << 64) - 1]))
     return length.to_bytes(8, "little") + header + content[8 + size :]
+
+
+def arrays() -> st.SearchStrategy[bytes]:
+    """numpy's files with headers of anything."""
+    kinds = st.sampled_from(["<i8", "<f4", "|O", "<U5", ">i2", "<i8,<f4", "x"])
+    shapes = st.one_of(
+        st.sampled_from(["(6,)", "(1 << 40,)", "(-1,)", "()", "(2, 3)", "6", f"({'9' * 5000},)", "((((("]), texts
+    )
+
+    def one(kind: str, shape: str) -> bytes:
+        header = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape}, }}".encode("utf-8", "replace")
+        return b"\x93NUMPY\x01\x00" + (len(header) % 65536).to_bytes(2, "little") + header + bytes(48)
+
+    return st.builds(one, kinds, shapes)
