@@ -22,8 +22,8 @@ from rich.console import Console
 from retrieval_prompts import BiEncoder, UserError, load
 from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import compare
-from retrieval_prompts.experiments.index_tradeoffs import check_picture, label, picture, table
-from retrieval_prompts.experiments.index_types import Measured, Measurement, compare_factories, parse_factories
+from retrieval_prompts.experiments.indexes.index_tradeoffs import check_picture, label, picture, table
+from retrieval_prompts.experiments.indexes.index_types import Measured, Measurement, compare_factories, parse_factories
 from retrieval_prompts.experiments.result_file import made_on
 from retrieval_prompts.experiments.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts.experiments.index_tradeoffs import label
+from retrieval_prompts.experiments.indexes.index_tradeoffs import label
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.commands.beir import beir
+from retrieval_prompts.cli.commands.tuning.beir import beir
 
 
 def main() -> None:

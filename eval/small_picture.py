@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from retrieval_prompts import UserError
-from retrieval_prompts.experiments.index_tradeoffs import check_picture
+from retrieval_prompts.experiments.indexes.index_tradeoffs import check_picture
 from retrieval_prompts.files import read_json, write_bytes
 
 ACROSS = {"frozen": "frozen", "frozen+bm25": "frozen + BM25"}

@@ -111,7 +111,7 @@ class BiEncoder(nn.Module):
         """
         folder = None
         if str(prompts).startswith("hf:"):
-            from retrieval_prompts.interop.hub import check_trust, located
+            from retrieval_prompts.interop.sharing.hub import check_trust, located
 
             check_trust(model, trust_remote_code)
             folder = load_prompts(located(str(prompts)))
@@ -321,7 +321,7 @@ class BiEncoder(nn.Module):
 
     def push_to_hub(self, repo_id: str, *, exported: bool = False, **options: Any) -> str:
         """Upload the prompts, and with `exported` the stock checkpoint beside them; see `hub.push` for options."""
-        from retrieval_prompts.interop.hub import push
+        from retrieval_prompts.interop.sharing.hub import push
 
         return push(self.collapsed(), repo_id, export=self.export if exported else None, **options)
 
@@ -329,8 +329,8 @@ class BiEncoder(nn.Module):
     def from_hub(
         cls, repo_id: str, *, revision: str | None = None, token: str | None = None, **options: Any
     ) -> BiEncoder:
-        """The base model with the prompts of "user/name"; see `interop.hub.fetch`, and `load` for the options."""
-        from retrieval_prompts.interop.hub import check_trust, fetch
+        """The base model with the prompts of "user/name"; see `sharing.hub.fetch`, and `load` for options."""
+        from retrieval_prompts.interop.sharing.hub import check_trust, fetch
 
         check_trust(options.get("model"), options.get("trust_remote_code", False))
         return cls.load(prompts=fetch(repo_id, revision=revision, token=token), **options)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # What the objects that people hold offer for convenience, imported where it is asked for
 UPWARD = {
     ("retrieval_prompts.biencoder", "retrieval_prompts.interop.export"): "BiEncoder.export",
-    ("retrieval_prompts.biencoder", "retrieval_prompts.interop.hub"): "BiEncoder.push_to_hub, from_hub, load of hf:",
+    ("retrieval_prompts.biencoder", "retrieval_prompts.interop.sharing.hub"): "push_to_hub, from_hub, load of hf:",
     ("retrieval_prompts.biencoder", "retrieval_prompts.interop.live"): "BiEncoder.as_sentence_transformer",
     ("multimodal.classifier", "multimodal.interop.live"): "PromptClassifier.as_sentence_transformer",
     ("multimodal.classifier", "multimodal.training.classes"): "PromptClassifier.fit",

@@ -5,19 +5,19 @@ from __future__ import annotations
 import typer
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.commands.adopt import adopt
-from retrieval_prompts.cli.commands.beir import beir
-from retrieval_prompts.cli.commands.compare import compare
-from retrieval_prompts.cli.commands.convert import convert
 from retrieval_prompts.cli.commands.corpus import corpus
-from retrieval_prompts.cli.commands.evaluate import evaluate
-from retrieval_prompts.cli.commands.export import export
-from retrieval_prompts.cli.commands.index import index
-from retrieval_prompts.cli.commands.pull import pull
-from retrieval_prompts.cli.commands.push import push
-from retrieval_prompts.cli.commands.search import search
-from retrieval_prompts.cli.commands.tune import tune
-from retrieval_prompts.cli.commands.verify import verify
+from retrieval_prompts.cli.commands.searching.adopt import adopt
+from retrieval_prompts.cli.commands.searching.index import index
+from retrieval_prompts.cli.commands.searching.search import search
+from retrieval_prompts.cli.commands.sharing.convert import convert
+from retrieval_prompts.cli.commands.sharing.export import export
+from retrieval_prompts.cli.commands.sharing.pull import pull
+from retrieval_prompts.cli.commands.sharing.push import push
+from retrieval_prompts.cli.commands.sharing.verify import verify
+from retrieval_prompts.cli.commands.tuning.beir import beir
+from retrieval_prompts.cli.commands.tuning.compare import compare
+from retrieval_prompts.cli.commands.tuning.evaluate import evaluate
+from retrieval_prompts.cli.commands.tuning.tune import tune
 from retrieval_prompts.cli.grouped import Grouped, version
 from retrieval_prompts.cli.options import Commands
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import ADAPTER, check_all_listed, list_all, new_folder, read_json, write_bytes, write_json
-from retrieval_prompts.interop.hub import hub_name
+from retrieval_prompts.interop.sharing.hub import hub_name
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable
 from retrieval_prompts.prompts.feedback import NEEDS_INDEX
 from retrieval_prompts.prompts.folder import PromptFolder

@@ -12,7 +12,7 @@ import tiny
 
 from retrieval_prompts import UserError, load
 from retrieval_prompts.data.corpus import Document
-from retrieval_prompts.experiments.index_types import EachQuery, Measurement
+from retrieval_prompts.experiments.indexes.index_types import EachQuery, Measurement
 
 EVAL = Path(__file__).resolve().parents[2] / "eval"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrieval_prompts.cli.commands.verify import Paths, say_verdicts
+from retrieval_prompts.cli.commands.sharing.verify import Paths, say_verdicts
 from retrieval_prompts.cli.options import JsonFile, Overwrite
 
 SEGMENT = "?" * 32 + ".safetensors"

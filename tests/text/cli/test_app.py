@@ -902,7 +902,7 @@ def test_what_is_missing_beside_finished_prompts_is_made_without_training(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "report.html", "result.json"]
 
 
-LAST = "cli.commands.evaluate.write_runs"
+LAST = "cli.commands.tuning.evaluate.write_runs"
 
 
 @pytest.mark.parametrize("written", ["result.json", "page.html"])

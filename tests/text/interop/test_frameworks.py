@@ -15,7 +15,7 @@ import pytest
 from toys import TEXTS
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.cli.commands.convert import convert
+from retrieval_prompts.cli.commands.sharing.convert import convert
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.text import TextTower, load_tower
 

@@ -16,7 +16,7 @@ from toys import TEXTS
 from transformers import AutoModel
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.cli.commands.convert import convert
+from retrieval_prompts.cli.commands.sharing.convert import convert
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.interop.peft import read_adapter, write_adapter
 from retrieval_prompts.prompts.encoders import PromptTable

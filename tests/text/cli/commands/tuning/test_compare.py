@@ -14,7 +14,7 @@ import typer
 from command_line import Command, command_line
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.commands.compare import compare
+from retrieval_prompts.cli.commands.tuning.compare import compare
 
 QUERIES = 12
 

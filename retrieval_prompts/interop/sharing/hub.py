@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from retrieval_prompts.errors import UserError, first_line
 from retrieval_prompts.files import SUMS, write_bytes
-from retrieval_prompts.interop.model_card import model_card
+from retrieval_prompts.interop.sharing.model_card import model_card
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, PromptFolder, read_description, save_prompts
 from retrieval_prompts.towers.text import DEFAULT_MODEL
 

@@ -20,13 +20,13 @@ from sentence_transformers import SentenceTransformer
 from toys import TEXTS
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.cli.commands.pull import pull
-from retrieval_prompts.cli.commands.push import push as push_command
+from retrieval_prompts.cli.commands.sharing.pull import pull
+from retrieval_prompts.cli.commands.sharing.push import push as push_command
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.files import sealed
-from retrieval_prompts.interop.hub import fetch, hub_name, located, push
-from retrieval_prompts.interop.model_card import model_card
+from retrieval_prompts.interop.sharing.hub import fetch, hub_name, located, push
+from retrieval_prompts.interop.sharing.model_card import model_card
 from retrieval_prompts.prompts.folder import PromptFolder, load_prompts, read_description, save_prompts
 from retrieval_prompts.towers.text import TextTower
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import HEADLINE
-from retrieval_prompts.experiments.index_types import Measurement
+from retrieval_prompts.experiments.indexes.index_types import Measurement
 from retrieval_prompts.files import check_output, write_bytes
 
 if TYPE_CHECKING:

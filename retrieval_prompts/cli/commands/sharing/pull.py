@@ -22,7 +22,7 @@ def pull(
     from retrieval_prompts.files import PROMPTS
 
     console.claim(out, overwrite=overwrite, holds=PROMPTS)
-    from retrieval_prompts.interop.hub import fetch
+    from retrieval_prompts.interop.sharing.hub import fetch
     from retrieval_prompts.prompts.folder import load_prompts, save_prompts
 
     prompts = load_prompts(fetch(repository.removeprefix("hf:")))

@@ -189,7 +189,7 @@ def test_tune_and_evaluate_write_a_page(command: Command, model: Path, data_dir:
 
 
 def test_the_script_is_the_command(model: Path, data_dir: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parents[4] / "eval" / "run_beir.py"
+    script = Path(__file__).parents[5] / "eval" / "run_beir.py"
     given = ["--datasets", "one", "--data-dir", data_dir, "--model", model, "--out", tmp_path / "out"]
     done = subprocess.run(
         [sys.executable, script, *map(str, given), "--cache", tmp_path / "cache", "--baselines", "none"],

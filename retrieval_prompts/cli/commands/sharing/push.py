@@ -33,7 +33,7 @@ def push(
     trust_remote_code: Trust = False,
 ) -> None:
     """Upload a prompt folder with a model card to the Hugging Face Hub."""
-    from retrieval_prompts.interop.hub import located, push
+    from retrieval_prompts.interop.sharing.hub import located, push
     from retrieval_prompts.prompts.folder import load_prompts
 
     if conventions != AS_SAID and not exported:

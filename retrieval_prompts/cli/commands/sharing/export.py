@@ -29,7 +29,7 @@ def export(
 
     console.claim(out, overwrite=overwrite, holds=CHECKPOINT)
     from retrieval_prompts.interop.export import check_exportable
-    from retrieval_prompts.interop.hub import located
+    from retrieval_prompts.interop.sharing.hub import located
     from retrieval_prompts.prompts.folder import read_description
 
     saved = read_description(located(prompts))

@@ -200,13 +200,13 @@ def _compare(
     trust_remote_code: bool,
     overwrite: bool,
 ) -> None:
-    from retrieval_prompts.experiments import index_tradeoffs as tradeoffs
+    from retrieval_prompts.experiments.indexes import index_tradeoffs as tradeoffs
 
     console.check_outputs(json_file, overwrite=overwrite)
     if picture is not None:
         tradeoffs.check_picture(picture, overwrite=overwrite)
     from retrieval_prompts.data.beir_folder import load
-    from retrieval_prompts.experiments.index_types import Measured, compare_factories, parse_factories
+    from retrieval_prompts.experiments.indexes.index_types import Measured, compare_factories, parse_factories
     from retrieval_prompts.experiments.workbench import Workbench
 
     loaded = loader(model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))

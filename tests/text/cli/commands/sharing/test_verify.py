@@ -21,7 +21,7 @@ from retrieval_prompts.prompts.folder import PromptFolder, save_prompts
 from retrieval_prompts.training.loop import LoopSettings, fit
 
 BASE = {"name": "toy", "fingerprint": "f" * 64, "dimension": 6, "width": 4}
-FIRST = Path(__file__).parents[3] / "data" / "text_prompts_1"  # of an older format
+FIRST = Path(__file__).parents[4] / "data" / "text_prompts_1"  # of an older format
 
 
 @pytest.fixture

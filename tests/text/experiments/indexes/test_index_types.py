@@ -15,9 +15,15 @@ import pytest
 import tiny
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.experiments import index_tradeoffs as tradeoffs
-from retrieval_prompts.experiments import index_types as factories
-from retrieval_prompts.experiments.index_types import EachQuery, Measured, Measurement, parse_factories, settings
+from retrieval_prompts.experiments.indexes import index_tradeoffs as tradeoffs
+from retrieval_prompts.experiments.indexes import index_types as factories
+from retrieval_prompts.experiments.indexes.index_types import (
+    EachQuery,
+    Measured,
+    Measurement,
+    parse_factories,
+    settings,
+)
 from retrieval_prompts.vectors import faiss_index as ann
 
 

@@ -58,8 +58,8 @@ def convert(
     else:
         console.claim(out, overwrite=overwrite, holds=ADAPTER)
         from retrieval_prompts.biencoder import BiEncoder
-        from retrieval_prompts.interop.hub import located
         from retrieval_prompts.interop.peft import write_adapter
+        from retrieval_prompts.interop.sharing.hub import located
         from retrieval_prompts.prompts.feedback import NEEDS_INDEX
         from retrieval_prompts.prompts.folder import read_description
 

@@ -1,0 +1,1 @@
+"""Commands that train prompts and judge them."""

@@ -1,0 +1,1 @@
+"""Index types measured against exact search, and what each costs."""

@@ -1,0 +1,1 @@
+"""Prompt folders given away: the hub, and the card that goes with them."""
