@@ -154,8 +154,9 @@ class BiEncoder(nn.Module):
         """
         wanted = replace(side, **given) if isinstance(side, PromptSettings) else PromptSettings.of(side=side, **given)
         kind, length, init, seed = wanted.kind, wanted.length, wanted.init, wanted.seed
-        if wanted.encoder == "auto":
-            raise UserError(f"auto lets dev choose, in tune; attach one of {', '.join((*ENCODERS, 'feedback'))}")
+        if "auto" in (wanted.encoder, kind):
+            ways = (*ENCODERS, "feedback") if kind != "auto" else tuple(PromptSettings.DEFAULTS)
+            raise UserError(f"auto lets dev choose, in tune; attach one of {', '.join(ways)}")
         encoder = maker(wanted, start) if wanted.encoder == "feedback" else ENCODERS[wanted.encoder]
         with CHANGING, torch.random.fork_rng(devices=[]):  # the state of the generator is that of all threads
             torch.manual_seed(seed)

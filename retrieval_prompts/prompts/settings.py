@@ -159,7 +159,7 @@ class PromptSettings(Values):
     }
 
     side: str = setting("query", help="what gets a prompt", choices=("query", "document", "both"))
-    kind: str = setting("input", help="of the prompt", choices=("input", "prefix"))
+    kind: str = setting("input", help="of the prompt", choices=("input", "prefix", "auto"))
     encoder: str = setting(
         None,
         help="what makes the vectors",

@@ -378,7 +378,7 @@ def test_a_garbled_prompt_folder_is_refused_before_its_model_is_sought(bert: BiE
     ("options", "message"),
     [
         ({"side": "queries"}, "--side must be query, document or both, got 'queries'"),
-        ({"kind": "suffix"}, "--kind must be input or prefix, got 'suffix'"),
+        ({"kind": "suffix"}, "--kind must be input, prefix or auto, got 'suffix'"),
         ({"encoder": "gru"}, "--encoder must be table, mlp, lstm, feedback or auto, got 'gru'"),
         ({"common": True}, "--common is read with --side both, not with --side query"),
         ({"length": 0}, "--length must be 1 or more, got 0"),

@@ -633,7 +633,7 @@ def test_bad_data(command: Command, model: Path, data: Path, tmp_path: Path, nam
     ("options", "message"),
     [
         (["--side", "left"], "--side must be query, document or both, got 'left'"),
-        (["--kind", "suffix"], "--kind must be input or prefix, got 'suffix'"),
+        (["--kind", "suffix"], "--kind must be input, prefix or auto, got 'suffix'"),
         (["--encoder", "gru"], "--encoder must be table, mlp, lstm, feedback or auto, got 'gru'"),
         (["--negatives", "hard"], "--negatives must be corpus, in-batch or mined, got 'hard'"),
         (["--init", "zeros"], "--init must be text:WORDS, vocab or gaussian, got 'zeros'"),

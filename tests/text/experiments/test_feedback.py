@@ -15,7 +15,7 @@ from command_line import Command
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset, load
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.experiments.retrieval import evaluate, tune
 from retrieval_prompts.experiments.run import PromptOutput
 from retrieval_prompts.experiments.selection import encoder
@@ -258,6 +258,52 @@ def test_auto_trains_both_one_after_the_other(model: Path, dataset: Dataset, tmp
     assert (again.feedback is not None) == (tried["used"] == "feedback")
     with pytest.raises(UserError, match="for the query side, got --side both"):
         tune(biencoder, bench, settings(encoder="auto", side="both"), split=None)
+
+
+def test_auto_tries_both_kinds_and_takes_the_better(
+    model: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another kind costs a query nothing, so that no test has to be passed; one that does not help is never taken."""
+    of = {("input", "table"): (1.0, 0.5), ("prefix", "table"): (1.0, 0.6), ("input", "feedback"): (1.0, 0.7)}
+
+    def judged(biencoder: BiEncoder, bench: Workbench, way: TuneSettings, *_: object, **__: object) -> Trained:
+        strength, score = of[way.kind, way.encoder]
+        biencoder.training_record = {}
+        choice = Choice("tuned", strength, None, None, "dev split", 2, 0, {"tuned": {"all": score}})
+        return Trained(choice, [], {"a": score, "b": score})
+
+    monkeypatch.setattr(Trained, "of", judged)
+    biencoder = BiEncoder.load(model, device="cpu")
+    bench = Workbench(biencoder.tower, dataset, tmp_path / "cache")
+    auto = settings(kind="auto", encoder="auto", length=None)
+    encoder.train(biencoder, bench, auto, PromptOutput(None))
+    used = {"input table": {"all": 0.5}, "prefix table": {"all": 0.6}, "input feedback": {"all": 0.7}}
+    assert biencoder.training_record["encoders"] == {"used": "prefix table", "dev": used}
+    assert biencoder.kind == "prefix"
+    assert biencoder.prompt("query").shape[1] == 4  # type: ignore[union-attr]  # the default of the kind
+    of["prefix", "table"] = (0.0, 0.9)
+    encoder.train(biencoder, bench, settings(kind="auto", encoder="table"), PromptOutput(None))
+    assert biencoder.kind == "input"
+    assert set(biencoder.training_record["encoders"]["dev"]) == {"input", "prefix"}
+    with pytest.raises(UserError, match="attach one of input, prefix"):
+        biencoder.attach(kind="auto")
+
+
+def test_auto_leaves_out_a_kind_that_the_model_does_not_take(
+    model: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    biencoder = BiEncoder.load(model, device="cpu")
+    bench = Workbench(biencoder.tower, dataset, tmp_path / "cache")
+
+    def no_prefix(*_: object) -> None:
+        raise UserError("model toy takes no prefix")
+
+    monkeypatch.setattr("retrieval_prompts.towers.injection.record_prefix", no_prefix)
+    with pytest.warns(DataWarning, match="--kind prefix is left out: model toy takes no prefix"):
+        encoder.train(biencoder, bench, settings(kind="auto"), PromptOutput(None))
+    assert biencoder.kind == "input"
+    with pytest.raises(UserError, match="takes no prefix"):
+        encoder.train(biencoder, bench, settings(kind="prefix"), PromptOutput(None))
 
 
 def test_in_a_benchmark(command: Command, model: Path, data: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from retrieval_prompts.training.settings import TuneSettings, check_given
     ("given", "message"),
     [
         ({"side": "left"}, "--side must be query, document or both, got 'left'"),
-        ({"kind": "suffix"}, "--kind must be input or prefix, got 'suffix'"),
+        ({"kind": "suffix"}, "--kind must be input, prefix or auto, got 'suffix'"),
         ({"encoder": "gru"}, "--encoder must be table, mlp, lstm, feedback or auto, got 'gru'"),
         ({"negatives": "hard"}, "--negatives must be corpus, in-batch or mined, got 'hard'"),
         ({"init": "zeros"}, "--init must be text:WORDS, vocab or gaussian, got 'zeros'"),
