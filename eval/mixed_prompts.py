@@ -1,4 +1,4 @@
-"""Is a batch with a prompt a query what each prompt alone gives, and as fast? Queries of a BEIR folder, several prompts.
+"""Is a batch with a prompt a query what each prompt alone gives, and as fast? One BEIR folder, several prompts.
 
     python eval/mixed_prompts.py eval/data/scifact --json eval/results/mixed-prompts.json
 
