@@ -51,6 +51,9 @@ Also = Annotated[
     list[Path] | None,
     typer.Option("--also", help="what the prompts lose elsewhere: on the test split of this BEIR folder"),
 ]
+Name = Annotated[str | None, typer.Option("--name", help="what people call these prompts; kept in the folder")]
+Description = Annotated[str | None, typer.Option("--description", help="what they are for; kept in the folder")]
+PromptVersion = Annotated[str | None, typer.Option("--prompt-version", help="of them, such as 1.2; kept in the folder")]
 TopK = Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")]
 Factory = Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")]
 Nprobe = Annotated[int | None, typer.Option(help="lists that an IVF index visits")]
