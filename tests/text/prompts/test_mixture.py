@@ -55,16 +55,17 @@ def test_what_is_far_less_likely_has_no_weight() -> None:
     prompts, share = sharp(torch.tensor([FIRST, SECOND]))
     assert prompts.flatten().tolist() == [1, 3]
     assert share.tolist() == [1, 1]
-    many = MixturePrompt(torch.ones(300, 1, 1, 1), Mixture(torch.ones(300, 1), *[(1.0,) * 300] * 3, 1.0))
+    ones = (1.0,) * 300
+    many = MixturePrompt(torch.ones(300, 1, 1, 1), Mixture(torch.ones(300, 1), ones, ones, ones, 1.0))
     assert many.weights(torch.ones(1, 1)).sum().item() == pytest.approx(1)
 
 
 def mixed(tower: TextTower, kind: str, floors: tuple[float, float], temperature: float = 1e-3) -> BiEncoder:
     """Prompts that are tuned on queries like the first and the second text, and as constant prompts."""
     keys = torch.nn.functional.normalize(torch.from_numpy(BiEncoder(tower).encode_query(list(TEXTS[:2]))), dim=1)
-    vectors = torch.stack([BiEncoder(tower).attach(kind=kind, length=3, seed=seed).prompt("query") for seed in (1, 2)])
+    both = [BiEncoder(tower).attach(kind=kind, length=3, seed=seed).prompts["query"]() for seed in (1, 2)]
     about = Mixture(keys, floors, (1.0, 1.0), (1.0, 1.0), temperature)
-    return BiEncoder(tower, kind, {"query": MixturePrompt(vectors.detach(), about)})
+    return BiEncoder(tower, kind, {"query": MixturePrompt(torch.stack(both).detach(), about)})
 
 
 def test_a_query_like_none_is_the_frozen_model_and_one_like_a_prompt_that_prompt(tower: TextTower, kind: str) -> None:
