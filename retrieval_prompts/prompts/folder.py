@@ -20,7 +20,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import PROMPTS, check_seal, inside, new_folder, read_json, sealed, write_bytes, write_json
 from retrieval_prompts.prompts.encoders import KINDS, SIDES, fingerprint
 from retrieval_prompts.prompts.label import Label
-from retrieval_prompts.prompts.mixture import Mixture
+from retrieval_prompts.prompts.mixture import COLDEST, HOTTEST, Mixture
 from retrieval_prompts.prompts.strength import checked
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.fingerprint import digest
@@ -143,8 +143,8 @@ def _mixture(about: Mapping[str, Any], keys: Tensor) -> Mixture:
     """What a description says of a mixture. Raises ValueError for numbers that cannot be."""
     floors, weights, strengths = (tuple(map(float, about[name])) for name in ("floors", "weights", "strengths"))
     found = Mixture(keys, floors, weights, strengths, float(about["temperature"]))
-    numbers = [*floors, *weights, *strengths, found.temperature]
-    if not all(map(math.isfinite, numbers)) or min(weights) < 0 or found.temperature <= 0:
+    cold = not COLDEST <= found.temperature <= HOTTEST
+    if cold or not all(map(math.isfinite, [*floors, *weights])) or min(weights) < 0:
         raise ValueError(f"mixture {dict(about)}")
     for strength in strengths:
         checked(strength)

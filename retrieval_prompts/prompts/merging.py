@@ -16,7 +16,7 @@ from torch import Tensor
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.encoders import fingerprint
 from retrieval_prompts.prompts.folder import PromptFolder
-from retrieval_prompts.prompts.mixture import TEMPERATURE, Mixture
+from retrieval_prompts.prompts.mixture import COLDEST, HOTTEST, TEMPERATURE, Mixture
 from retrieval_prompts.prompts.settings import spoken
 
 METHODS = ("average", "concatenation", "mixture")
@@ -140,8 +140,8 @@ def _mixture(sources: Sequence[Source], weights: Sequence[float], temperature: f
     keys = [source.key for source in sources if source.key is not None]
     if len(keys) < len(sources):
         raise UserError("a mixture chooses by the training queries of each prompt; pass --data once for each folder")
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise UserError(f"--temperature must be above 0, got {temperature}")
+    if not COLDEST <= temperature <= HOTTEST:
+        raise UserError(f"--temperature must be from {COLDEST:g} to {HOTTEST:g}, got {temperature:g}")
     floors = tuple(key.floor for key in keys)
     strengths = tuple(source.prompts.strength for source in sources)
     return Mixture(torch.stack([key.direction for key in keys]), floors, tuple(weights), strengths, temperature)
