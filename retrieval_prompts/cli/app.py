@@ -6,6 +6,7 @@ import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.commands.corpus import corpus
+from retrieval_prompts.cli.commands.prompts.inspect import inspect
 from retrieval_prompts.cli.commands.searching.adopt import adopt
 from retrieval_prompts.cli.commands.searching.index import index
 from retrieval_prompts.cli.commands.searching.search import search
@@ -29,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (corpus, tune, evaluate, beir, compare, index, adopt, search, export, convert, push, pull, verify):
+commands = (corpus, tune, evaluate, inspect, beir, compare, index, adopt, search, export, convert, push, pull, verify)
+for command in commands:
     app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 

@@ -1,0 +1,1 @@
+"""Commands on prompt folders themselves: what is in them, and what they do."""
