@@ -78,7 +78,7 @@ def _vectors(side: str, words: PromptWords) -> Block:
         )
     middle, high = words.null_cosine
     caption = (
-        f"p: the share of {words.drawn:,} random vectors that are as near to a word (cosine {middle:.3f} in the middle, "
+        f"p: the share of {words.drawn:,} random vectors that are as near to a word (median cosine {middle:.3f}, "
         f"one in twenty above {high:.3f}), times the number of vectors (Holm). A word's vector has a length of "
         f"{words.word_length:.2f} on the mean. Random: that of a random vector to its nearest word."
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from retrieval_prompts.evaluation.significance import ALPHA
 from retrieval_prompts.evaluation.words import capital, count, p_text, paired_sentence, points, system_name
@@ -32,6 +33,11 @@ def claims(found: Inspection) -> list[Claim]:
     return [claim for claim in made if claim.beyond] + [claim for claim in made if not claim.beyond]
 
 
+def with_claims(found: Inspection) -> dict[str, Any]:
+    """The inspection as JSON, with what can be said of it."""
+    return {"claims": [asdict(claim) for claim in claims(found)], **found.to_json()}
+
+
 def verdict(found: Inspection) -> str:
     """How much of it random prompts do not explain."""
     made = claims(found)
@@ -40,7 +46,8 @@ def verdict(found: Inspection) -> str:
         return "There is nothing to say of these prompts by themselves."
     if not beyond:
         return "Nothing that was found here is beyond what random prompts do."
-    return f"{beyond} of {count(len(made), 'finding is', 'findings are')} beyond what random prompts do."
+    chance = f"of as many that mean nothing, {ALPHA * len(made):.1f} would be on the mean"
+    return f"{beyond} of {count(len(made), 'finding is', 'findings are')} beyond what random prompts do; {chance}."
 
 
 def _claims(found: Inspection) -> Iterator[Claim]:

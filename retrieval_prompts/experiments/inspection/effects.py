@@ -51,12 +51,19 @@ class Attention:
 
 
 def attention_to(
-    tower: TextTower, side: str, kind: str, texts: Sequence[str], prompts: Sequence[Tensor], began: Tensor | None
+    tower: TextTower,
+    side: str,
+    kind: str,
+    texts: Sequence[str],
+    prompts: Sequence[Tensor],
+    began: Tensor | None,
+    done: Done,
 ) -> Attention:
     """Attention to the first of some prompts, beside the others, which are random.
 
     Args:
         prompts: (layers, length, width) each, or with a prompt for each text (texts, layers, length, width).
+        done: called with 1 after each of them.
     """
     room = prompts[0].shape[-2] if kind == "input" else 0
     ids = tower.tokenize(list(texts), side, prompt=room)
@@ -66,6 +73,7 @@ def attention_to(
         for start in range(0, len(ids), PASS):
             own = prompt[start : start + PASS] if prompt.dim() == 4 else prompt
             parts.append(attention(tower, ids[start : start + PASS], side, kind, own).float().cpu())
+        done(1)
         return torch.cat(parts, dim=1).mean(dim=1).numpy()  # (layers, length)
 
     paid, *random = [of(prompt) for prompt in prompts]

@@ -126,11 +126,8 @@ class Inspection:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        from retrieval_prompts.experiments.inspection.claims import claims
-
         return {
             **self.about,
-            "claims": [asdict(claim) for claim in claims(self)],
             "words": {side: found.to_json() for side, found in self.words.items()},
             "attention": {side: found.to_json() for side, found in self.attention.items()},
             "asked": self.asked.to_json() if self.asked else None,
@@ -185,7 +182,7 @@ def inspect(
     asked, qrels, count = _queries(bench, split, queries)
     trial = Trial(bench, biencoder, asked, qrels)
     done = on_start(_encodings(trial, draws)) if on_start is not None else (lambda _: None)
-    _attend(found, biencoder, "query", trial.texts[:ATTENDED], draws, trial)
+    _attend(found, biencoder, "query", trial.texts[:ATTENDED], draws, trial, done)
     found.asked = _ask(trial, split, count, draws, done)
     return found
 
@@ -220,7 +217,13 @@ def _queries(bench: Workbench, split: str, most: int) -> tuple[dict[str, str], Q
 
 
 def _attend(
-    found: Inspection, biencoder: BiEncoder, side: str, texts: list[str], draws: int, trial: Trial | None = None
+    found: Inspection,
+    biencoder: BiEncoder,
+    side: str,
+    texts: list[str],
+    draws: int,
+    trial: Trial | None = None,
+    done: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Note the attention that texts pay to a side's prompt, or why it cannot be seen."""
     if trial is not None:
@@ -231,7 +234,7 @@ def _attend(
         began = initial_prompt(biencoder, side, own)
     prompts = [own, *(random_prompt(biencoder.tower, biencoder.kind, own, seed) for seed in range(draws))]
     try:
-        seen = effects.attention_to(biencoder.tower, side, biencoder.kind, texts, prompts, began)
+        seen = effects.attention_to(biencoder.tower, side, biencoder.kind, texts, prompts, began, done)
     except UserError as error:
         found.notes.append(f"Attention is not shown: {error}.")
     else:
@@ -242,7 +245,8 @@ def _encodings(trial: Trial, draws: int) -> int:
     vectors, words = trial.prompt.shape[-2], trial.biencoder.kind == "input"
     parts = len(FEEDBACK_PARTS) if trial.biencoder.feedback is not None else 0
     parts += 1 + math.ceil(draws / 2) if words else 0
-    return 2 + parts + draws + vectors + effects.left_out_draws(trial) * (vectors + 1)
+    looked = 1 + draws + (trial.initial is not None)
+    return looked + 2 + parts + draws + vectors + effects.left_out_draws(trial) * (vectors + 1)
 
 
 def _ask(trial: Trial, split: str, count: int, draws: int, done: Callable[[int], object]) -> Asked:

@@ -58,7 +58,7 @@ def inspect(
     if data is None and split != "test":
         raise UserError("--split is that of the data; pass --data as well")
     from retrieval_prompts.data.beir_folder import load, with_test
-    from retrieval_prompts.experiments.inspection.claims import claims, verdict
+    from retrieval_prompts.experiments.inspection.claims import claims, verdict, with_claims
     from retrieval_prompts.experiments.inspection.inspected import inspect as look
     from retrieval_prompts.experiments.workbench import Workbench
 
@@ -74,7 +74,7 @@ def inspect(
         found = look(biencoder, bench, split, queries=queries, draws=draws, on_start=started)
     with console.together(json_file, html):
         if json_file is not None:
-            console.write_result(json_file, {"prompts": str(prompts), **found.to_json()})
+            console.write_result(json_file, {"prompts": str(prompts), **with_claims(found)})
         if html is not None:
             from retrieval_prompts.report.inspection_page import inspection_report
             from retrieval_prompts.report.page import write_report
@@ -106,7 +106,7 @@ def progress() -> Iterator[Callable[[int], Callable[[int], object]]]:
     """A bar on standard error, which is begun with the number of encodings."""
     from tqdm import tqdm
 
-    with tqdm(desc="inspect", unit="encoding", delay=1) as bar:
+    with tqdm(desc="inspect", unit="pass", delay=1) as bar:
 
         def started(total: int) -> Callable[[int], object]:
             bar.reset(total)
