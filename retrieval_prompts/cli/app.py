@@ -7,6 +7,7 @@ import typer
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.commands.corpus import corpus
 from retrieval_prompts.cli.commands.prompts.diff import diff
+from retrieval_prompts.cli.commands.prompts.inspect import inspect
 from retrieval_prompts.cli.commands.prompts.list import list_prompts
 from retrieval_prompts.cli.commands.prompts.merge import merge
 from retrieval_prompts.cli.commands.searching.adopt import adopt
@@ -32,11 +33,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (corpus, tune, evaluate, beir, compare, index, adopt, search, export, convert, push, pull, verify):
+for command in (corpus, tune, evaluate, beir, compare, index, adopt, search):
     app.command(cls=Grouped)(command)
-for command in (merge, diff):
+for command in (inspect, merge, diff):
     app.command(cls=Grouped)(command)
 app.command("list", cls=Grouped)(list_prompts)
+for command in (export, convert, push, pull, verify):
+    app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 
 

@@ -24,6 +24,13 @@ SYSTEMS = {  # a system's name in results -> in a sentence, and as the heading o
     "tuned+bm25": ("tuned + BM25", "soft prompts + BM25"),
     "rrf": ("RRF", "BM25 + frozen (RRF)"),
     "rrf-tuned": ("RRF-tuned", "BM25 + soft prompts (RRF)"),
+    "initial": ("untrained", "prompt before training"),
+    "words": ("words", "nearest words in place of vectors"),
+    "random": ("random", "random vectors, mean"),
+    "random words": ("random words", "random words, mean"),
+    "static": ("static vectors", "static vectors alone"),
+    "documents": ("documents alone", "vectors of documents alone"),
+    "others": ("other queries' documents", "made from other queries' documents"),
 }
 METRICS = {"ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "r": "R"}
 PARTS = {  # of the queries of a test, as its name in results ends

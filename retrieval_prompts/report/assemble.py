@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.experiments.inspection.nearest import PromptWords, Word, prompt_words, without_words
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.report.build import section_of, strength_curve
 from retrieval_prompts.report.content import Curve, Report, Section
-from retrieval_prompts.report.nearest_words import nearest_words, without_words
 
 if TYPE_CHECKING:
     from retrieval_prompts.experiments.benchmark import BenchmarkResult
@@ -118,12 +118,25 @@ def _with_prompts(section: Section, biencoder: BiEncoder, bench: Workbench, fact
     if strength is None and queries and "document" not in biencoder.prompts:
         strength = strength_curve(biencoder, bench.index, queries, qrels)
     return replace(
-        section,
+        with_words(section, prompt_words(biencoder)),
         facts=[*section.facts, *facts],
         loss=[Curve("loss", curve["loss"])] if curve.get("loss") else [],
         dev=[Curve("dev", curve["dev"])] if curve.get("dev") else [],
         strength=[strength] if strength is not None else [],
-        words=nearest_words(biencoder),
+    )
+
+
+def with_words(section: Section, found: Mapping[str, PromptWords]) -> Section:
+    """The section with the words of prompts, those of random vectors beside them, and what they are worth."""
+
+    def pairs(row: Sequence[Word]) -> list[tuple[str, float]]:
+        return [(word.word, word.cosine) for word in row]
+
+    return replace(
+        section,
+        words={side: [pairs(vector.words) for vector in words.vectors] for side, words in found.items()},
+        random_words={side: [pairs(row) for row in words.random] for side, words in found.items()},
+        words_said={side: words.sentence() for side, words in found.items()},
     )
 
 

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from retrieval_prompts.report.content import Curve
+from retrieval_prompts.report.content import Curve, Heat
 
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 26, 44
@@ -72,6 +72,52 @@ def line_chart(curves: Sequence[Curve], *, title: str, x: str, y: str, percent: 
         said=described,
         parts=Markup("").join(parts),
         legend=Markup('<ul class="legend">{}</ul>').format(legend) if len(curves) > 1 else "",
+    )
+
+
+def heat(plot: Heat) -> Markup:
+    """Fractions as shades, the largest the darkest, each with its number."""
+    largest = max((value for row in plot.values for value in row), default=0.0) or 1.0
+    left = 12 + 7 * max((len(name) for name in plot.rows), default=0)
+    width, height = (WIDTH - left) / max(1, len(plot.columns)), 24
+    parts = []
+    for at, name in enumerate(plot.columns):
+        parts.append(
+            Markup('<text class="tick" x="{}" y="14" text-anchor="middle">{}</text>').format(
+                round(left + width * (at + 0.5), 1), name
+            )
+        )
+    for down, (name, values) in enumerate(zip(plot.rows, plot.values, strict=True)):
+        y = 22 + height * down
+        parts.append(
+            Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(left - 8, y + 16, name)
+        )
+        for at, value in enumerate(values):
+            said = f"{name}, {plot.columns[at]}: {100 * value:.1f} %"
+            parts.append(
+                Markup(
+                    '<rect class="shade" x="{}" y="{}" width="{}" height="{}" fill-opacity="{}">'
+                    "<title>{}</title></rect>"
+                ).format(
+                    round(left + width * at, 1),
+                    y,
+                    round(width - 1, 1),
+                    height - 1,
+                    round(0.04 + 0.9 * value / largest, 3),
+                    said,
+                )
+            )
+    described = f"from {100 * min(map(min, plot.values)):.1f} % to {100 * largest:.1f} %" if plot.values else ""
+    return Markup(
+        '<figure class="plot"><figcaption>{}</figcaption>'
+        '<svg viewBox="0 0 {} {}" role="img" aria-label="{}: {}">{}</svg></figure>'
+    ).format(
+        f"{plot.title} ({described})",
+        WIDTH,
+        24 + height * len(plot.rows),
+        plot.title,
+        described,
+        Markup("").join(parts),
     )
 
 

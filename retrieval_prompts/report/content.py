@@ -45,6 +45,56 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """A plot of lines over common axes; `percent`: y is a fraction."""
+
+    title: str
+    curves: Sequence[Curve]
+    x: str
+    y: str
+    percent: bool = False
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Fractions in rows and columns, shown as shades: `values` of each row."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A confidence interval, in a cell of its own."""
+
+    low: float
+    middle: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A table: the first cell of a row names it. `texts`: columns, from 0, that hold words and not numbers."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Span]]
+    texts: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a section with a title of its own."""
+
+    title: str
+    sentences: Sequence[str] = ()
+    plots: Sequence[Lines | Heat] = ()
+    tables: Sequence[Figures] = ()
+
+
+@dataclass(frozen=True)
 class Section:
     """One data set, one direction of image-text retrieval, or one classification protocol.
 
@@ -57,8 +107,12 @@ class Section:
         loss, dev: training curves; x is the step.
         strength: x is the strength of the prompt from 0 to 1, y the metric on the queries that chose it (dev).
         words: side -> for each prompt vector, or layer, the nearest words of the vocabulary (word, cosine).
+        random_words: side -> the same of some random vectors.
+        words_said: side -> what the words are worth, in a sentence.
         baseline, system: the pair whose per-query changes are shown first.
         advice: what to use, in a sentence; it comes first.
+        sentences: in place of those that are made of the tests, the most important first.
+        blocks: what else there is to see, before the queries.
     """
 
     name: str
@@ -74,9 +128,13 @@ class Section:
     strength: Sequence[Curve] = ()
     trade: Sequence[Curve] = ()
     words: Mapping[str, Sequence[Sequence[tuple[str, float]]]] = field(default_factory=dict)
+    random_words: Mapping[str, Sequence[Sequence[tuple[str, float]]]] = field(default_factory=dict)
+    words_said: Mapping[str, str] = field(default_factory=dict)
     baseline: str = "frozen"
     system: str = "tuned"
     advice: str = ""
+    sentences: Sequence[str] = ()
+    blocks: Sequence[Block] = ()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from retrieval_prompts.evaluation.words import PairedTest, metric_name, p_cell, paired_tests, points, system_name
 from retrieval_prompts.files import check_output, write_bytes
 from retrieval_prompts.report import charts, embed
-from retrieval_prompts.report.content import Report, Section
+from retrieval_prompts.report.content import Block, Figures, Heat, Report, Section, Span
 from retrieval_prompts.report.summary import overview, summarize
 
 __all__ = ["fill", "render", "summarize", "write_page", "write_report"]
@@ -100,6 +100,7 @@ def _section(id: str, section: Section) -> dict[str, Any]:
             ["training"] * bool(section.loss or section.dev) + ["strength"] * bool(section.strength)
         ),
         "words": [(side, rows[:WORDS_SHOWN], len(rows)) for side, rows in section.words.items() if rows],
+        "blocks": [_block(block) for block in section.blocks],
         "data": Markup(embed.embedded(embed.payload(section))),
     }
 
@@ -200,6 +201,34 @@ def _rows(section: Section) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _block(block: Block) -> dict[str, Any]:
+    plots = [
+        charts.heat(plot)
+        if isinstance(plot, Heat)
+        else charts.line_chart(plot.curves, title=plot.title, x=plot.x, y=plot.y, percent=plot.percent)
+        for plot in block.plots
+    ]
+    return {
+        "title": block.title,
+        "sentences": block.sentences,
+        "plots": plots,
+        "tables": list(map(_grid, block.tables)),
+    }
+
+
+def _grid(table: Figures) -> dict[str, Any]:
+    spans = [cell for row in table.rows for cell in row if isinstance(cell, Span)]
+    reach = max((max(abs(span.low), abs(span.high)) for span in spans), default=0.0)
+    cells = [
+        [
+            charts.interval(cell.low, cell.middle, cell.high, reach) if isinstance(cell, Span) else typeset(cell)
+            for cell in row
+        ]
+        for row in table.rows
+    ]
+    return {"caption": table.caption, "header": table.header, "rows": cells, "texts": list(table.texts)}
 
 
 def _plots(section: Section) -> list[Markup]:

@@ -25,6 +25,8 @@ from retrieval_prompts.report.content import Report, Section
 
 def summarize(section: Section) -> list[str]:
     """The section in sentences, the most important first."""
+    if section.sentences:
+        return list(section.sentences)
     chosen = pair(section)
     found = list(_alone(section) if chosen is None else _sentences(section, *chosen))
     return [section.advice, *found] if section.advice else found

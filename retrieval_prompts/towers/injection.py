@@ -65,7 +65,41 @@ def prompt_shape(tower: TextTower, kind: str, length: int) -> tuple[int, int, in
     return layers, length, width
 
 
+@torch.no_grad()
+def attention(tower: TextTower, ids: list[list[int]], side: str, kind: str, vectors: Tensor) -> Tensor:
+    """The share of its attention that a text's tokens pay to each prompt vector: (layers, texts, length).
+
+    The mean over heads and over the tokens of the text, special ones included; a row of attention weights sums to 1.
+    Arguments as for `embed`. Raises UserError where the model does not show its attention.
+    """
+    P = vectors.shape[-2]
+    if kind == "input":
+        features, prefix = _input_features(tower, ids, side, vectors), Prefix(None, attended=[])
+        asks, first = features["attention_mask"].bool(), tower.lead
+        asks[:, first : first + P] = False
+    else:
+        tokens, mask = _pad(tower, ids)
+        features, prefix = (
+            {"input_ids": tokens, "attention_mask": mask},
+            Prefix(vectors, attention_modules(tower), attended=[]),
+        )
+        asks, first = mask.bool(), 0
+    with _prefixed(tower, prefix) as arguments:
+        tower.pool(features, **arguments)
+    if not prefix.attended:
+        raise UserError(f"model {tower.name} does not show its attention: {type(tower.model).__name__} hands none on")
+    paid = torch.stack(
+        [weights[..., first : first + P].mean(dim=1) for weights in prefix.attended]
+    )  # (layers, B, T, P)
+    paid = paid.masked_fill(~asks[:, :, None], 0.0)  # what a padded token pays may be no number
+    return paid.sum(dim=2) / asks.sum(dim=1)[:, None]
+
+
 def _embed_input(tower: TextTower, ids: list[list[int]], side: str, vectors: Tensor | None) -> Tensor:
+    return tower.pool(_input_features(tower, ids, side, vectors))
+
+
+def _input_features(tower: TextTower, ids: list[list[int]], side: str, vectors: Tensor | None) -> dict[str, Any]:
     tokens, mask = _pad(tower, ids)
     features: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
     P = 0
@@ -78,7 +112,7 @@ def _embed_input(tower: TextTower, ids: list[list[int]], side: str, vectors: Ten
         features = {"inputs_embeds": embedded, "attention_mask": nn.functional.pad(mask, (P, 0), value=1)}
     if not tower.pools_prompt and (P or tower.text_prompt(side)):
         features["prompt_length"] = tower.text_prompt_tokens(side) + P
-    return tower.pool(features)
+    return features
 
 
 def _embed_prefix(tower: TextTower, ids: list[list[int]], side: str, vectors: Tensor) -> Tensor:
@@ -189,7 +223,27 @@ def _attention(
             arguments["position_bias"] = nn.functional.pad(arguments["position_bias"], (extra[0].shape[2], 0))
         arguments["is_causal"] = False
         key, value = torch.cat([extra[0], key], dim=2), torch.cat([extra[1], value], dim=2)
+    if prompt_prefix is not None and prompt_prefix.attended is not None:
+        causal = arguments.get("is_causal")
+        causal = getattr(module, "is_causal", True) if causal is None else causal
+        bias, scale = arguments.get("position_bias"), arguments.get("scaling")
+        prompt_prefix.attended.append(_weights(query, key, attention_mask, bias, scale, causal))
     return sdpa_attention_forward(module, query, key, value, attention_mask, **arguments)
+
+
+def _weights(
+    query: Tensor, key: Tensor, mask: Tensor | None, bias: Tensor | None, scale: float | None, causal: bool
+) -> Tensor:
+    """The weights (batch, heads, queries, keys) that the fused products do not give."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # of grouped queries
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if bias is not None:
+        scores = scores + bias
+    if mask is None and causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=key.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(dim=-1)
 
 
 def _widen(mask: Tensor | None, length: int) -> Tensor | None:

@@ -53,14 +53,18 @@ def _forward(
         key = module.k(hidden).view(shape).transpose(1, 2)
         value = module.v(hidden).view(shape).transpose(1, 2)
         extra = prefix.layer(module, key, value)
-    if extra is None:
+    if prefix is None or (extra is None and prefix.attended is None):
         return _frozen[type(module)](module, hidden, attention_mask, position_bias, output_attentions, **arguments)
-    P = extra[0].shape[2]
+    P = 0 if extra is None else extra[0].shape[2]
     query = module.q(hidden).view(shape).transpose(1, 2)
-    key, value = torch.cat([extra[0], key], dim=2), torch.cat([extra[1], value], dim=2)
+    if extra is not None:
+        key, value = torch.cat([extra[0], key], dim=2), torch.cat([extra[1], value], dim=2)
     scores = query @ key.transpose(-1, -2) / math.sqrt(module.attention_head_size)
     for bias in (position_bias, attention_mask):
         if bias is not None:
             scores = scores + nn.functional.pad(bias, (P, 0))
-    context = module.dropout(scores.softmax(dim=-1)) @ value  # (B, heads, T, head_dim)
+    weights = scores.softmax(dim=-1)
+    if prefix.attended is not None:
+        prefix.attended.append(weights)
+    context = module.dropout(weights) @ value  # (B, heads, T, head_dim)
     return (module.o(context.transpose(1, 2).flatten(2)),)

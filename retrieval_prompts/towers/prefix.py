@@ -14,11 +14,13 @@ class Prefix:
     Args:
         vectors: (layers, length, 2 * heads * head_dim), keys first; None records instead of inserting.
         modules: the position of each attention module in the model, by identity.
+        attended: where attention is asked for, the weights (batch, heads, queries, keys) of each module in turn.
     """
 
     vectors: Tensor | None
     modules: dict[int, int] = field(default_factory=dict)
     seen: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
+    attended: list[Tensor] | None = None
 
     def layer(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
         """The keys and values (batch, heads, length, head_dim) before this module's own; None: nothing to add."""

@@ -1,14 +1,13 @@
-"""Sections from runs, curves from training steps and strengths, words from prompts."""
+"""Sections from runs, curves from training steps and strengths."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
-import torch
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset, load
@@ -17,7 +16,6 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.metrics import means, per_query
 from retrieval_prompts.report.build import section_of, strength_curve
 from retrieval_prompts.report.content import Curve, Item
-from retrieval_prompts.report.nearest_words import nearest_words, without_words
 from retrieval_prompts.towers.text import TextTower, load_tower
 from retrieval_prompts.vectors.index import Index
 
@@ -114,45 +112,3 @@ def test_an_index_of_another_model_has_no_strength_curve(small: TextTower, datas
     index = Index.build(vectors, None, dataset.corpus.ids, encoder={"fingerprint": "another"})
     with pytest.raises(UserError, match="made by another document encoder"):
         strength_curve(BiEncoder(small).attach(length=2), index, queries, qrels)
-
-
-@pytest.mark.parametrize("block", [7, 8192])
-def test_a_prompt_of_words_is_nearest_to_these_words(
-    small: TextTower, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("retrieval_prompts.report.nearest_words.BLOCK", block)
-    found = nearest_words(BiEncoder(small).attach(length=3, init="text:river copper falcon"), count=4)
-    assert list(found) == ["query"]
-    assert [row[0][0] for row in found["query"]] == ["river", "copper", "falcon"]
-    for row in found["query"]:
-        assert row[0][1] == pytest.approx(1.0, abs=1e-6)
-        assert len(row) == 4
-        assert [cosine for _, cosine in row] == sorted((cosine for _, cosine in row), reverse=True)
-        assert not any(word.startswith("[") for word, _ in row)
-
-
-def test_cosines_are_those_of_the_embedding_table(small: TextTower) -> None:
-    biencoder = BiEncoder(small).attach(length=1, init="gaussian")
-    vector = biencoder.prompts["query"]()[0, 0].detach()
-    cosines = torch.nn.functional.cosine_similarity(vector[None], small.embeddings.weight)
-    cosines[small.tokenizer.all_special_ids] = -2
-    ((word, cosine),) = nearest_words(biencoder, count=1)["query"][0]
-    assert word == small.tokenizer.convert_ids_to_tokens(int(cosines.argmax()))
-    assert cosine == pytest.approx(float(cosines.max()), abs=1e-6)
-
-
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "xlm-roberta"])
-def test_signs_of_tokenizers_are_no_part_of_a_word(toy_tower: Callable[..., TextTower], architecture: str) -> None:
-    found = nearest_words(BiEncoder(toy_tower(architecture)).attach(length=2, init="text:the dog"), count=60)
-    words = [word for row in found["query"] for word, _ in row]
-    assert not any(sign in word for word in words for sign in ("##", "Ġ", "▁"))
-    assert "the" in words
-
-
-def test_a_prefix_has_no_words(toy_tower: Callable[..., TextTower]) -> None:
-    tower = toy_tower("bert")
-    prefix = BiEncoder(tower).attach(kind="prefix", length=2, init="vocab")
-    assert nearest_words(prefix) == {}
-    assert without_words(prefix).startswith("A prefix is made of keys and values of every layer")
-    assert without_words(BiEncoder(tower)) == "There is no prompt to put into words."
-    assert without_words(BiEncoder(tower).attach(length=2)) == ""

@@ -19,7 +19,7 @@ from toys import LONG, MAXIMUM, TEXTS, WIDTH
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.initialize import initial_vectors
 from retrieval_prompts.towers import injection as attach
-from retrieval_prompts.towers.injection import embed, prompt_shape, record_prefix
+from retrieval_prompts.towers.injection import attention, embed, prompt_shape, record_prefix
 from retrieval_prompts.towers.prefix import Prefix
 from retrieval_prompts.towers.probe import verify
 from retrieval_prompts.towers.text import TextTower
@@ -415,3 +415,44 @@ def test_another_attention_takes_no_prefix(toy_tower: ToyTower) -> None:
         f"model {tower.name} takes no prefix: its attention is 'eager', expected 'sdpa'; load it with "
         "attn_implementation='sdpa' or use --kind input"
     )
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+def test_attention_to_words_is_that_of_the_model(tower: TextTower) -> None:
+    """The tokens of real words as a prompt get what the same words get in the text, by the library's own account."""
+    prompt = prompt_of_words(tower, "input")
+    lead, length = tower.lead, prompt.shape[1]
+    words = tower.tokenizer(WORDS, add_special_tokens=False)["input_ids"]
+    rows = tower.tokenize(list(TEXTS[:3]), "query")
+    paid = attention(tower, rows, "query", "input", prompt)
+    eager = copy.deepcopy(tower.model)
+    eager.set_attn_implementation("eager")
+    for at, ids in enumerate(rows):
+        hard = torch.tensor([ids[:lead] + words + ids[lead:]])
+        with torch.no_grad():
+            found = eager(input_ids=hard, attention_mask=torch.ones_like(hard), output_attentions=True).attentions
+        weights = torch.stack(found)[:, 0].mean(dim=1)[:, :, lead : lead + length]  # (layers, tokens, prompt)
+        own = torch.cat([weights[:, :lead], weights[:, lead + length :]], dim=1)
+        assert torch.allclose(paid[:, at], own.mean(dim=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
+def test_attention_to_a_prefix_of_the_texts_own_keys(toy_tower: ToyTower, architecture: str) -> None:
+    """In the first layer each token has its own key twice, so half of all attention goes to the prefix."""
+    tower = toy_tower(architecture)
+    ids = tower.tokenize([TEXTS[1]], "query")
+    paid = attention(tower, [*ids, ids[0][:3]], "query", "prefix", record_prefix(tower, ids[0]))
+    assert torch.allclose(paid[0, 0].sum(), torch.tensor(0.5), atol=1e-5)
+    assert paid.shape == (2, 2, len(ids[0]))
+
+
+def test_attention_to_prefixes_of_every_architecture(tower: TextTower) -> None:
+    prefix = initial_vectors(tower, "prefix", 3, "vocab", 0)
+    rows = tower.tokenize(list(TEXTS[:3]), "query")
+    together = attention(tower, rows, "query", "prefix", prefix)
+    for at, ids in enumerate(rows):
+        alone = attention(tower, [ids], "query", "prefix", prefix)
+        assert torch.allclose(together[:, at], alone[:, 0], atol=1e-5)
+    assert torch.all(together > 0) and torch.all(together.sum(dim=2) < 1)

@@ -1,0 +1,1 @@
+"""What a prompt says and does, every figure beside its null."""

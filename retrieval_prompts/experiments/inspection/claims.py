@@ -1,0 +1,187 @@
+"""What an inspection found, in sentences: what random prompts do not explain is told apart from what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from retrieval_prompts.evaluation.significance import ALPHA
+from retrieval_prompts.evaluation.words import capital, count, p_text, paired_sentence, points, system_name
+from retrieval_prompts.experiments.inspection.effects import Attention, LeftOut
+from retrieval_prompts.experiments.inspection.inspected import Asked, Inspection
+from retrieval_prompts.experiments.inspection.null import Beside
+
+RANDOM = "random vectors of the same lengths"
+CHANCE = (
+    "Every figure stands beside random prompts. Of twenty figures that mean nothing, one is beyond them by chance: a "
+    "single finding wants to be seen again on other data, or with another seed of the training."
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence about a prompt. `beyond`: random prompts do not explain it."""
+
+    text: str
+    beyond: bool
+
+
+def claims(found: Inspection) -> list[Claim]:
+    """All that can be said of a prompt, what is beyond the null first."""
+    made = list(_claims(found))
+    return [claim for claim in made if claim.beyond] + [claim for claim in made if not claim.beyond]
+
+
+def with_claims(found: Inspection) -> dict[str, Any]:
+    """The inspection as JSON, with what can be said of it."""
+    return {"claims": [asdict(claim) for claim in claims(found)], **found.to_json()}
+
+
+def verdict(found: Inspection) -> str:
+    """How much of it random prompts do not explain."""
+    made = claims(found)
+    beyond = sum(claim.beyond for claim in made)
+    if not made:
+        return "There is nothing to say of these prompts by themselves."
+    if not beyond:
+        return "Nothing that was found here is beyond what random prompts do."
+    chance = f"of as many that mean nothing, {ALPHA * len(made):.1f} would be on the mean"
+    return f"{beyond} of {count(len(made), 'finding is', 'findings are')} beyond what random prompts do; {chance}."
+
+
+def _claims(found: Inspection) -> Iterator[Claim]:
+    for side, words in found.words.items():
+        yield Claim(
+            f"{capital(side)} prompt: {words.sentence()}", bool(words.near) and len(words.kept) < len(words.near)
+        )
+    for side, seen in found.attention.items():
+        yield _attention(side, seen)
+    if found.asked is not None:
+        yield from _asked(found.asked)
+
+
+def _attention(side: str, seen: Attention) -> Claim:
+    what = {"query": "Queries", "document": "Documents"}[side]
+    even = f"evenly spread it were {percent(seen.even)}"
+    paid = f"{what} pay {percent(seen.total.value)} of their attention to the prompt ({even})"
+    return Claim(f"{paid}; {beside(seen.total, percent)}.", seen.total.beaten)
+
+
+def _asked(asked: Asked) -> Iterator[Claim]:
+    test = asked.tests["tuned_vs_frozen"]
+    gained = paired_sentence(system_name("tuned"), system_name("frozen"), test)
+    yield Claim(
+        f"{gained} {capital(beside(asked.score, points))} nDCG@10, the prompt {points(asked.score.value)}.",
+        asked.score.beaten and asked.score.value > asked.score.null_mean and _better(test.difference, test.p_value),
+    )
+    if asked.words_score is not None:
+        yield _words(asked, asked.words_score)
+    yield _left_out(asked.left_out)
+    moved = asked.movement
+    yield Claim(
+        f"Queries turn by {moved.turned.value:.3f} (1 - cosine) from the frozen ones; {beside(moved.turned, _number)}.",
+        moved.turned.beaten,
+    )
+    yield Claim(
+        f"{percent(moved.shared.value)} of that movement is common to all queries; {beside(moved.shared, percent)}.",
+        moved.shared.beaten,
+    )
+    yield Claim(
+        f"Relevant documents gain {moved.relevant.value:+.4f} of score on the first others of the frozen model; "
+        f"{beside(moved.relevant, _signed)}.",
+        moved.relevant.beaten,
+    )
+    for name, pull, nearest in (
+        ("word", moved.word_pull, moved.words),
+        ("document", moved.document_pull, moved.documents),
+    ):
+        if nearest:
+            first = f"{nearest[0].name!r}" if name == "word" else f"{nearest[0].title[:80]!r}"
+            yield Claim(
+                f"All queries come nearest to the {name} {first} ({pull.value:+.3f}); the largest such gain under "
+                f"{beside(pull, _signed, what='random prompts')}.",
+                pull.beaten and pull.value > pull.null_mean,
+            )
+    if asked.slots is not None:
+        yield from _slots(asked)
+
+
+def _words(asked: Asked, score: Beside) -> Claim:
+    after = paired_sentence(
+        "the prompt with its nearest words in place of the vectors", "the prompt", asked.tests["words_vs_tuned"]
+    )
+    against = asked.tests["words_vs_frozen"]
+    text = f"As words it reaches {points(score.value)} nDCG@10, frozen {points(asked.systems['frozen']['ndcg@10'])}; "
+    return Claim(
+        f"{text}{beside(score, points, what='random words')}. {after}",
+        score.beaten and _better(against.difference, against.p_value),
+    )
+
+
+def _left_out(left: list[LeftOut]) -> Claim:
+    mattering = [each for each in left if each.matters]
+    furthest = max(left, key=lambda each: each.moved.value)
+    edges = f"{furthest.moved.null_low:.3f} to {furthest.moved.null_high:.3f}"
+    null = f"leaving one out of random prompts turns them by {edges}"
+    if not mattering:
+        surely = [each for each in left if each.p_adjusted < ALPHA]
+        rank = f"; without {_names(surely)} rankings are significantly others" if surely else ""
+        return Claim(
+            f"No single vector is beyond the null: without {furthest.name} queries turn furthest, by "
+            f"{furthest.moved.value:.3f}; {null}{rank}.",
+            False,
+        )
+    told = "; ".join(
+        f"without {each.name} queries turn by {each.moved.value:.3f} and nDCG@10 changes by "
+        f"{points(each.test.difference, signed=True)} ({p_text(each.test.p_value, each.p_adjusted)})"
+        for each in mattering
+    )
+    return Claim(f"{capital(told)}; {null}.", True)
+
+
+def _slots(asked: Asked) -> Iterator[Claim]:
+    assert asked.slots is not None
+    for name, what in (
+        ("static", "without the documents"),
+        ("documents", "without the static vectors"),
+        ("others", "made from other queries' documents"),
+    ):
+        test = asked.tests[f"{name}_vs_tuned"]
+        yield Claim(paired_sentence(f"the prompt {what}", "the whole prompt", test), test.p_value < ALPHA)
+    relevant = asked.slots.relevant
+    if relevant is not None:
+        yield Claim(
+            f"{percent(asked.slots.share)} of the documents that prompts read are relevant. Left out, they turn a "
+            f"query by {relevant.value:+.4f} more than others of the same rank; "
+            f"{beside(relevant, _signed, what='relevance exchanged between queries')}.",
+            relevant.beaten,
+        )
+
+
+def beside(figure: Beside, shown: object, what: str = RANDOM) -> str:
+    """The null of a figure in words; `shown` writes a number."""
+    write = shown if callable(shown) else str
+    edges = f"{write(figure.null_low)} to {write(figure.null_high)}" if figure.draws > 1 else write(figure.null_mean)
+    before = f"; before training {write(figure.initial)}" if figure.initial is not None else ""
+    return f"{what}: {write(figure.null_mean)} ({edges}, {p_text(figure.p_value)}{before})"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def _better(difference: float, p: float) -> bool:
+    return difference > 0 and p < ALPHA
+
+
+def _names(left: list[LeftOut]) -> str:
+    return ", ".join(each.name for each in left)

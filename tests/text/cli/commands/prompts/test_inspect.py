@@ -1,0 +1,54 @@
+"""retrieval-prompts inspect: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+from command_line import Command
+
+from retrieval_prompts.biencoder import BiEncoder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_data(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prompts")
+    model = tiny.write_model(folder)
+    BiEncoder.load(model, device="cpu").attach(length=2, init="text:river copper").save(folder / "made")
+    return folder / "made"
+
+
+def test_words_without_data(command: Command, prompts: Path) -> None:
+    said = command("inspect", prompts).out
+    assert "query prompt, nearest words (cosine):" in said
+    assert "       1  river 1.00, " in said and "  random  " in said
+    assert "* Query prompt: 2 of 2 vectors are nearer to a word than random ones" in said
+    assert "What the prompts do to queries needs data: --data DATA." in said
+
+
+def test_with_data_a_page_and_json(command: Command, prompts: Path, data: Path, tmp_path: Path) -> None:
+    page, out = tmp_path / "page.html", tmp_path / "found.json"
+    files = ("--html", page, "--json", out)
+    said = command("inspect", prompts, "--data", data, "--draws", 2, "--queries", 5, *files)
+    found = json.loads(out.read_text())
+    assert found["prompts"] == str(prompts) and found["asked"]["queries"] == [5, 10]
+    assert found["asked"]["systems"]["words"] == pytest.approx(found["asked"]["systems"]["tuned"])  # they are words
+    assert len(found["asked"]["left_out"]) == 2
+    assert all(f"{'*' if claim['beyond'] else '-'} {claim['text']}" in said.out for claim in found["claims"])
+    assert "What random prompts do as well" in page.read_text()
+    again = command("inspect", prompts, "--html", page)
+    assert again.code == 2
+    assert again.err.splitlines()[-1].startswith(f"error: {page} exists")
+
+
+def test_a_split_without_data_is_refused(command: Command, prompts: Path) -> None:
+    said = command("inspect", prompts, "--split", "dev")
+    assert said.code == 2
+    assert said.err.splitlines()[-1] == "error: --split is that of the data; pass --data as well"
