@@ -303,7 +303,13 @@ class BiEncoder(nn.Module):
             vectors, feedback = {"query": reads.vectors.detach()}, Feedback(reads.parts(), reads.bm25_weight)
         else:
             vectors = {side: module().detach() for side, module in self.prompts.items()}
-        base = {
+        return PromptFolder(
+            self.kind, vectors, self.base(), self.strength, self.training_record, self.bm25_weight, feedback
+        )
+
+    def base(self) -> dict[str, Any]:
+        """What a prompt folder says of the frozen model; see `PromptFolder`."""
+        return {
             "name": self.tower.name,
             "fingerprint": self.tower.fingerprint,
             "dimension": self.tower.dimension,
@@ -311,7 +317,6 @@ class BiEncoder(nn.Module):
             "pools_prompt": self.tower.pools_prompt,
             **asdict(self.tower.conventions),
         }
-        return PromptFolder(self.kind, vectors, base, self.strength, self.training_record, self.bm25_weight, feedback)
 
     def export(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a stock sentence-transformers checkpoint; see `interop.export.export`."""

@@ -15,6 +15,7 @@ from retrieval_prompts.cli.commands.sharing.pull import pull
 from retrieval_prompts.cli.commands.sharing.push import push
 from retrieval_prompts.cli.commands.sharing.verify import verify
 from retrieval_prompts.cli.commands.tuning.beir import beir
+from retrieval_prompts.cli.commands.tuning.classify import classify
 from retrieval_prompts.cli.commands.tuning.compare import compare
 from retrieval_prompts.cli.commands.tuning.evaluate import evaluate
 from retrieval_prompts.cli.commands.tuning.tune import tune
@@ -29,7 +30,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (corpus, tune, evaluate, beir, compare, index, adopt, search, export, convert, push, pull, verify):
+for command in (
+    corpus,
+    tune,
+    evaluate,
+    beir,
+    compare,
+    index,
+    adopt,
+    search,
+    export,
+    convert,
+    push,
+    pull,
+    verify,
+    classify,
+):
     app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 

@@ -23,7 +23,12 @@ from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.fingerprint import digest
 
 FORMAT, OLD_TEXT, OLD_CLIP = "soft-prompts/2", "retrieval-prompts/1", "multimodal-prompts/1"
-TARGETS = {"text": ("texts", "retrieval-prompts"), "clip": ("CLIP", "multimodal-prompts")}  # and who reads them
+# And who reads them
+TARGETS = {
+    "text": ("texts", "retrieval-prompts"),
+    "clip": ("CLIP", "multimodal-prompts"),
+    "labels": ("labels of texts", "`retrieval-prompts classify` or PromptTextClassifier"),
+}
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
 FEEDBACK, PARTS = "query.", ("map", "bias", "gate")  # what a prompt that reads documents has beside its vectors
 MOST = 4096  # vectors of a prompt: more than any text that it stands before
@@ -124,7 +129,7 @@ def write(
     """Write the folder of any prompts atomically.
 
     Args:
-        target: "text" or "clip".
+        target: one of TARGETS.
         tensors: what was learned, by name; kept in float32.
         about: "base" (with the "name" and "fingerprint" of the frozen model), "strength", "training", and what else
             such prompts have; their "kind" is in the fingerprint.
