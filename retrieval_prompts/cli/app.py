@@ -18,6 +18,7 @@ from retrieval_prompts.cli.commands.tuning.beir import beir
 from retrieval_prompts.cli.commands.tuning.classify import classify
 from retrieval_prompts.cli.commands.tuning.compare import compare
 from retrieval_prompts.cli.commands.tuning.evaluate import evaluate
+from retrieval_prompts.cli.commands.tuning.generator import generator
 from retrieval_prompts.cli.commands.tuning.tune import tune
 from retrieval_prompts.cli.grouped import Grouped, version
 from retrieval_prompts.cli.options import Commands
@@ -45,6 +46,7 @@ for command in (
     pull,
     verify,
     classify,
+    generator,
 ):
     app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)

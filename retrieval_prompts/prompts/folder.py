@@ -28,6 +28,7 @@ TARGETS = {
     "text": ("texts", "retrieval-prompts"),
     "clip": ("CLIP", "multimodal-prompts"),
     "labels": ("labels of texts", "`retrieval-prompts classify` or PromptTextClassifier"),
+    "writing": ("a language model", "--generator-prompt"),
 }
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
 FEEDBACK, PARTS = "query.", ("map", "bias", "gate")  # what a prompt that reads documents has beside its vectors

@@ -32,7 +32,8 @@ from retrieval_prompts.training.tasks.settings import LabelSettings
 
 SHARES = {"auto": (0.0, 0.25, 0.5, 0.75, 1.0), "names": (0.0,), "linear": (1.0,)}  # of the head
 STRENGTHS = (0.0, 0.5, 1.0)  # of the prompt
-FOLDS = 3
+FOLDS = 4
+ENOUGH = 100  # examples that were held out, to choose by
 TINY = 1e-12  # a probability whose logarithm is finite
 Logits = NDArray[np.float64]
 
@@ -222,9 +223,11 @@ def prompted(data: Examples, positions: Positions) -> BiEncoder:
 
 
 def held_out(data: Examples) -> HeldOut | None:
-    """Each training example by parts that were trained on the other folds; None where fewer than two classes have two.
+    """Training examples by parts that were trained on the other folds, fold by fold until there are ENOUGH; None where
+    fewer than two classes have two examples.
 
-    An example that is alone in its class is always trained on.
+    An example that is alone in its class is always trained on. Of few examples a class each fold takes one: where it
+    took two of some classes, these would have fewer left to train on than the others, and look worse than they are.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -232,10 +235,13 @@ def held_out(data: Examples) -> HeldOut | None:
     several, alone = np.flatnonzero(counts[labels] > 1), np.flatnonzero(counts[labels] == 1)
     if (counts > 1).sum() < 2:
         return None
-    fewest = min(FOLDS, int(counts[counts > 1].min()))
-    folds = StratifiedKFold(fewest, shuffle=True, random_state=data.settings.seed)
+    fewest = int(counts[counts > 1].min())
+    number = fewest if fewest <= FOLDS + 1 else FOLDS
+    folds = StratifiedKFold(number, shuffle=True, random_state=data.settings.seed)
     answers, named, heads = [], [], []
     for rest, out in folds.split(several, labels[several]):
+        if sum(map(len, answers)) >= ENOUGH:
+            break
         rest, out = np.concatenate([several[rest], alone]), several[out]
         moved = prompted(data, rest).query_vectors(data.texts) if data.settings.max_steps else data.frozen
         names, head = {}, {}

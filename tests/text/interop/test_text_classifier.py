@@ -25,7 +25,7 @@ from retrieval_prompts.towers.text import TextTower, load_tower
 from retrieval_prompts.training.tasks import mixture
 from retrieval_prompts.training.tasks.mixture import HeldOut, best, mixed
 
-STEPS = {"max_steps": 6, "learning_rate": 0.05, "length": 2}
+STEPS: dict[str, Any] = {"max_steps": 6, "learning_rate": 0.05, "length": 2}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_it_learns_and_says_what_it_took(tower: TextTower) -> None:
 def test_the_same_data_gives_the_same_classifier(tower: TextTower) -> None:
     texts, labels = examples(6)
     made = [PromptTextClassifier(tower, NAMES, **STEPS).fit(texts, labels).predict_proba(texts) for _ in range(2)]
-    assert np.array_equal(*made)
+    assert np.array_equal(made[0], made[1])
 
 
 def test_zero_shot_is_the_frozen_model(tower: TextTower) -> None:
@@ -223,6 +223,9 @@ def test_training_is_split_as_asked(monkeypatch: pytest.MonkeyPatch, tower: Text
     monkeypatch.setattr(mixture, "prompted", spy)
     texts, labels = examples(3)
     PromptTextClassifier(tower, **STEPS).fit([*texts, "alone"], [*labels, "c"])
-    folds = seen[: mixture.FOLDS]
+    folds = seen[:3]  # as many as there are examples a class
     assert all("alone" in fold for fold in folds)
-    assert sum(len(set(texts) - fold) for fold in folds) == len(texts)
+    assert [len(set(texts) - fold) for fold in folds] == [2, 2, 2]
+    monkeypatch.setattr(mixture, "ENOUGH", 3)
+    classifier = PromptTextClassifier(tower, **STEPS).fit(texts, labels)
+    assert "on 4 training examples that were held out" in classifier.choice_
