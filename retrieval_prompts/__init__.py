@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.evaluation.hybrid import HybridIndex
     from retrieval_prompts.experiments.retrieval import tune
     from retrieval_prompts.interop.adopt import adopt
+    from retrieval_prompts.interop.text_classifier import PromptTextClassifier
     from retrieval_prompts.training.settings import TuneSettings
     from retrieval_prompts.vectors.index import Index
 
@@ -26,6 +27,7 @@ __all__ = [
     "Dataset",
     "HybridIndex",
     "Index",
+    "PromptTextClassifier",
     "TuneSettings",
     "UserError",
     "adopt",
@@ -41,6 +43,7 @@ _HOMES = {
     "Dataset": "data.beir_folder",
     "HybridIndex": "evaluation.hybrid",
     "Index": "vectors.index",
+    "PromptTextClassifier": "interop.text_classifier",
     "TuneSettings": "training.settings",
     "UserError": "errors",
     "adopt": "interop.adopt",

@@ -316,7 +316,12 @@ class BiEncoder(nn.Module):
             vectors, mixture = {"query": made.flat()}, made.about
         else:
             vectors = {side: module().detach() for side, module in self.prompts.items()}
-        base = {
+        known = (self.strength, self.training_record, self.bm25_weight, feedback, mixture, self.label)
+        return PromptFolder(self.kind, vectors, self.base(), *known)
+
+    def base(self) -> dict[str, Any]:
+        """What a prompt folder says of the frozen model; see `PromptFolder`."""
+        return {
             "name": self.tower.name,
             "fingerprint": self.tower.fingerprint,
             "dimension": self.tower.dimension,
@@ -324,8 +329,6 @@ class BiEncoder(nn.Module):
             "pools_prompt": self.tower.pools_prompt,
             **asdict(self.tower.conventions),
         }
-        known = (self.strength, self.training_record, self.bm25_weight, feedback, mixture, self.label)
-        return PromptFolder(self.kind, vectors, base, *known)
 
     def export(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a stock sentence-transformers checkpoint; see `interop.export.export`."""

@@ -16,10 +16,11 @@ import numpy as np
 
 from multimodal.data.images import ImageData, Split, halves, same_name
 from multimodal.data.templates import DEFAULT, template_for
-from multimodal.evaluation.metrics import BINS, harmonic_mean
+from multimodal.evaluation.metrics import harmonic_mean
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import ClassGroup, Classifier, Scorer, Scores, order_of
 from retrieval_prompts.errors import DataWarning, UserError, few
+from retrieval_prompts.evaluation.classification.scores import BINS
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from multimodal.data.images import ImageData, Split, few_shot, same_name
-from multimodal.evaluation.metrics import classification
 from multimodal.evaluation.rankings import Best, Entry, Rankings
 from retrieval_prompts.data.ids import portable
+from retrieval_prompts.evaluation.classification.scores import classification
 from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Scorer:
         self, classifier: Classifier, trained: ImageData, groups: Sequence[ClassGroup], features: Tensor
     ) -> list[Scores | None]:
         """Scores on each group; None on those whose classes it has not seen."""
-        from multimodal.evaluation.linear_probe import linear_probe
+        from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 
         split, seen = trained.split("train"), groups[0]
         order = order_of(trained.classes, seen.classes)

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from multimodal.classifier import PromptClassifier, as_pictures, label_numbers, predict
 from multimodal.data.pictures import Picture
-from multimodal.evaluation.metrics import fit_temperature
 from multimodal.prompts.contexts import Classes, Prompts, logits
 from multimodal.prompts.methods import Method, method
 from multimodal.prompts.objectives import Outputs
@@ -30,6 +29,7 @@ from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.errors import DataWarning, UserError, few
+from retrieval_prompts.evaluation.classification.scores import fit_temperature
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
 from retrieval_prompts.training.task import Positions, parts
 from retrieval_prompts.training.task import Task as TrainingTask

@@ -19,8 +19,10 @@ from retrieval_prompts.cli.commands.sharing.pull import pull
 from retrieval_prompts.cli.commands.sharing.push import push
 from retrieval_prompts.cli.commands.sharing.verify import verify
 from retrieval_prompts.cli.commands.tuning.beir import beir
+from retrieval_prompts.cli.commands.tuning.classify import classify
 from retrieval_prompts.cli.commands.tuning.compare import compare
 from retrieval_prompts.cli.commands.tuning.evaluate import evaluate
+from retrieval_prompts.cli.commands.tuning.generator import generator
 from retrieval_prompts.cli.commands.tuning.tune import tune
 from retrieval_prompts.cli.grouped import Grouped, version
 from retrieval_prompts.cli.options import Commands
@@ -38,7 +40,7 @@ for command in (corpus, tune, evaluate, beir, compare, index, adopt, search):
 for command in (inspect, merge, diff):
     app.command(cls=Grouped)(command)
 app.command("list", cls=Grouped)(list_prompts)
-for command in (export, convert, push, pull, verify):
+for command in (classify, generator, export, convert, push, pull, verify):
     app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 

@@ -97,10 +97,16 @@ def _verdict(path: Path, kind: str, check: Check) -> Verdict:
 def _prompts(folder: Path) -> bool:
     from retrieval_prompts.files import check_seal, read_json
     from retrieval_prompts.prompts.folder import DESCRIPTION, OLD_CLIP, describe, load_prompts, read
+    from retrieval_prompts.prompts.label_folder import load_labels
+    from retrieval_prompts.prompts.writing_folder import load_writing
 
     about = read_json(folder / DESCRIPTION)
     if isinstance(about, dict) and (about.get("for") == "clip" or about.get("format") == OLD_CLIP):
         read(folder, describe(folder, "clip"))
+    elif isinstance(about, dict) and about.get("for") == "labels":
+        load_labels(folder)
+    elif isinstance(about, dict) and about.get("for") == "writing":
+        load_writing(folder)
     else:
         load_prompts(folder)
     return check_seal(folder / DESCRIPTION, about)

@@ -39,8 +39,12 @@ VECTORS = "prompt_embeddings"
 TYPES = {"PROMPT_TUNING": "input", "P_TUNING": "input", "PREFIX_TUNING": "prefix"}
 
 
-def read_config(folder: Path | str) -> dict[str, Any]:
-    """The contents of `adapter_config.json`. Raises UserError when the adapter is of a kind that is no soft prompt."""
+def read_config(folder: Path | str, *, language: bool = False) -> dict[str, Any]:
+    """The contents of `adapter_config.json`. Raises UserError when the adapter is of a kind that is no soft prompt.
+
+    Args:
+        language: of a language model, which may have an encoder and a decoder.
+    """
     path = Path(folder)
     if not (path / CONFIG).is_file():
         raise UserError(f"{path} is no PEFT adapter: expected {CONFIG} and {WEIGHTS} in it")
@@ -48,7 +52,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     came = config.get("peft_type") if isinstance(config, dict) else None
     if not isinstance(came, str) or came not in TYPES:
         raise UserError(f"{path / CONFIG}: expected a peft_type of {', '.join(TYPES)}, got {came!r}")
-    if config.get("num_transformer_submodules") not in (None, 1):
+    if config.get("num_transformer_submodules") not in (None, 1) and not language:
         raise UserError(f"{path / CONFIG}: these prompts are for an encoder and a decoder; expected a single encoder")
     if not (path / WEIGHTS).is_file():
         hint = f"; {PICKLE} may run code when it is read: save it anew as safetensors" * (path / PICKLE).is_file()
@@ -65,23 +69,13 @@ def read_adapter(folder: Path | str, tower: TextTower, side: str = "query") -> P
 
     Raises UserError for other adapters, weights that are no safetensors, and shapes that do not fit the model.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from retrieval_prompts.biencoder import BiEncoder
 
     if side not in SIDES:
         raise UserError(f"--side must be {' or '.join(SIDES)}, got {side!r}")
     path = Path(folder)
     config = read_config(path)
-    check_all_listed(path)
-    try:
-        tensors = load_file(path / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path / WEIGHTS} cannot be read as safetensors ({error})") from error
-    if VECTORS not in tensors or tensors[VECTORS].ndim != 2:
-        raise UserError(f"{path / WEIGHTS}: expected one matrix {VECTORS!r}, got {few(sorted(tensors)) or 'nothing'}")
-    flat, kind = tensors[VECTORS].float(), TYPES[config["peft_type"]]
+    flat, kind = read_vectors(path), TYPES[config["peft_type"]]
     shape = prompt_shape(tower, kind, len(flat))
     layers, length, width = shape
     if flat.numel() != layers * length * width:
@@ -92,17 +86,35 @@ def read_adapter(folder: Path | str, tower: TextTower, side: str = "query") -> P
     vectors = flat.view(length, layers, width).transpose(0, 1).contiguous()
     if kind == "input":
         vectors = vectors / _scale(tower)
+    _warn(tower, kind, length)
+    made = BiEncoder(tower, kind, {side: PromptTable(vectors.to(tower.device))})
+    made.training_record = {"imported": f"PEFT {config.get('peft_version') or ''} {config['peft_type']}"}
+    return made.collapsed()
+
+
+def read_vectors(path: Path) -> Tensor:
+    """(rows, numbers) the prompt of an adapter as PEFT keeps it, in float32. Warns of what is left out.
+
+    Raises UserError for weights that are no safetensors, or hold no prompt, or were changed since they were written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    check_all_listed(path)
+    try:
+        tensors = load_file(path / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path / WEIGHTS} cannot be read as safetensors ({error})") from error
+    if VECTORS not in tensors or tensors[VECTORS].ndim != 2:
+        raise UserError(f"{path / WEIGHTS}: expected one matrix {VECTORS!r}, got {few(sorted(tensors)) or 'nothing'}")
     if others := sorted(set(tensors) - {VECTORS}):
         warnings.warn(
             f"{path / WEIGHTS}: the prompt is taken, and what was trained beside it is left out, such as the head of a "
             f"classifier: {few(others)}",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    _warn(tower, kind, length)
-    made = BiEncoder(tower, kind, {side: PromptTable(vectors.to(tower.device))})
-    made.training_record = {"imported": f"PEFT {config.get('peft_version') or ''} {config['peft_type']}"}
-    return made.collapsed()
+    return tensors[VECTORS].float()
 
 
 def write_adapter(

@@ -26,7 +26,13 @@ from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.fingerprint import digest
 
 FORMAT, OLD_TEXT, OLD_CLIP = "soft-prompts/2", "retrieval-prompts/1", "multimodal-prompts/1"
-TARGETS = {"text": ("texts", "retrieval-prompts"), "clip": ("CLIP", "multimodal-prompts")}  # and who reads them
+# And who reads them
+TARGETS = {
+    "text": ("texts", "retrieval-prompts"),
+    "clip": ("CLIP", "multimodal-prompts"),
+    "labels": ("labels of texts", "`retrieval-prompts classify` or PromptTextClassifier"),
+    "writing": ("a language model", "--generator-prompt"),
+}
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
 FEEDBACK, PARTS = "query.", ("map", "bias", "gate")  # what a prompt that reads documents has beside its vectors
 KEYS = "query.keys"  # what a mixture has beside its prompts, which stand one behind the other
@@ -157,7 +163,7 @@ def write(
     """Write the folder of any prompts atomically.
 
     Args:
-        target: "text" or "clip".
+        target: one of TARGETS.
         tensors: what was learned, by name; kept in float32.
         about: "base" (with the "name" and "fingerprint" of the frozen model), "strength", "training", and what else
             such prompts have; their "kind" is in the fingerprint.

@@ -6,18 +6,33 @@ itself makes of such tokens, layer by layer.
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.injection import record_prefix
 from retrieval_prompts.towers.text import TextTower, is_word
 
 
-def initial_vectors(tower: TextTower, kind: str, length: int, init: str, seed: int) -> Tensor:
+class Vocabulary(Protocol):
+    """A frozen model, as far as an input prompt needs it."""
+
+    tokenizer: Any
+
+    @property
+    def embeddings(self) -> nn.Embedding: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+def initial_vectors(tower: TextTower | Vocabulary, kind: str, length: int, init: str, seed: int) -> Tensor:
     """Initial vectors (layers, length, width) in float32 on the tower's device.
 
     Args:
+        tower: of an input prompt any model with a vocabulary.
         init: "text:WORDS" (its tokens, repeated or cut to `length`), "vocab" (tokens sampled from the vocabulary
             without special ones; Lester et al. 2021) or "gaussian" (the mean and standard deviation of the
             embedding table, or of each layer's keys and values, over sampled tokens).
@@ -40,13 +55,14 @@ def initial_vectors(tower: TextTower, kind: str, length: int, init: str, seed: i
     return rows.detach().clone()
 
 
-def _rows(tower: TextTower, kind: str, tokens: list[int]) -> Tensor:
+def _rows(tower: TextTower | Vocabulary, kind: str, tokens: list[int]) -> Tensor:
     if kind == "input":
         return tower.embeddings.weight[torch.tensor(tokens, device=tower.device)][None].float()
+    assert isinstance(tower, TextTower)
     return record_prefix(tower, tokens)
 
 
-def _sample(tower: TextTower, count: int, generator: torch.Generator) -> list[int]:
+def _sample(tower: TextTower | Vocabulary, count: int, generator: torch.Generator) -> list[int]:
     special = set(tower.tokenizer.all_special_ids)
     size = min(len(tower.tokenizer), int(tower.embeddings.weight.shape[0]))
     tokens: list[int] = []

@@ -72,6 +72,10 @@ class TextTower:
     def device(self) -> torch.device:
         return self.embeddings.weight.device
 
+    def __sklearn_clone__(self) -> TextTower:
+        """Clones of an estimator share the frozen model."""
+        return self
+
     @cached_property
     def lead(self) -> int:
         """How many special tokens the tokenizer puts before the text: 1 for BERT, 0 for Qwen3."""

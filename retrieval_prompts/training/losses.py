@@ -50,3 +50,17 @@ def distillation(scores: Tensor, taught: Tensor, temperature: float) -> Tensor:
     Returns a scalar, the mean over queries.
     """
     return -(taught * (scores / temperature).log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def next_token(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the tokens to come, the language-model loss: its exponential is the perplexity.
+
+    Args:
+        logits: (batch, tokens, vocabulary).
+        targets: (batch, tokens) token ids; a negative one does not count.
+
+    Returns a scalar, the mean over the tokens that count; zero where there is none.
+    """
+    count = (targets >= 0).sum().clamp(min=1)
+    per_token = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+    return per_token / count

@@ -82,6 +82,11 @@ class TuneSettings(PromptSettings):
     generator: str | None = setting(
         None, help="a causal or sequence-to-sequence language model", read_by={"pairs": ("generated",)}
     )
+    generator_prompt: str | None = setting(
+        None,
+        help="a folder of `generator`, a soft prompt for --generator, in place of examples",
+        read_by={"pairs": ("generated",)},
+    )
     keep: float = setting(
         0.0,
         help="how much to hold general texts at their frozen vectors; 1 forgets next to nothing elsewhere",

@@ -21,13 +21,13 @@ from toy_clips import TOYS, shared_tokenizer
 from multimodal import classifier as module
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData
-from multimodal.evaluation.metrics import fit_temperature
 from multimodal.prompts.methods import method
 from multimodal.prompts.settings import METHODS
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.evaluation.classification.scores import fit_temperature
 from retrieval_prompts.files import sealed
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.vectors.index import Index

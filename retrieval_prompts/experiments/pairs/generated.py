@@ -12,20 +12,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.data.lines import json_rows, string
-from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.experiments.pairs.made import Made, drawn, pairs
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.files import write_bytes
+from retrieval_prompts.prompts.writing_folder import WritingPrompt
 from retrieval_prompts.towers.fingerprint import digest
+from retrieval_prompts.towers.language import LanguageModel
+from retrieval_prompts.training.loop import Training
+from retrieval_prompts.training.tasks.settings import WritingSettings
+from retrieval_prompts.training.tasks.writing import WritingTask
 
 EXAMPLES = 3  # labelled pairs shown to the model, where there are some
 DOCUMENT_CHARACTERS = 1200  # of a document that the model reads
@@ -44,54 +46,47 @@ SHOWN = [
 
 
 class Writer:
-    """A causal or sequence-to-sequence language model of Hugging Face that writes a query for a document.
+    """A language model that writes a query for a document.
 
     Args:
-        name: a folder, or a model of the hub. A GGUF file of it is named behind a colon: "FOLDER:model.gguf".
         shown: documents with the queries that they answer, as examples.
+        prompt: a soft prompt that was trained for this very model, or none; see `write_queries_like`.
+
+    Raises UserError where the prompt is for another model.
     """
 
-    def __init__(self, name: str, device: torch.device, shown: Sequence[tuple[str, str]]) -> None:
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-
-        place, colon, file = name.rpartition(":")
-        place, gguf = (place, {"gguf_file": file}) if colon and file.endswith(".gguf") else (name, {})
-        try:
-            config = AutoConfig.from_pretrained(place, **gguf)
-            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            self.tokenizer = AutoTokenizer.from_pretrained(place, **gguf)
-            self.model: Any = kind.from_pretrained(place, **gguf).eval().requires_grad_(False)
-            self.model.to(device)
-        except (OSError, ValueError, ImportError) as error:
-            raise UserError(f"--generator {name}: {str(error).strip().splitlines()[0]}") from None
-        self.shown, self.identity = list(shown), digest(self.model.state_dict())
-        self.causal = not config.is_encoder_decoder
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+    def __init__(
+        self, model: LanguageModel, shown: Sequence[tuple[str, str]], prompt: WritingPrompt | None = None
+    ) -> None:
+        self.model, self.shown, self.vectors = model, list(shown), None
+        self.identity = model.fingerprint
+        if prompt is not None:
+            self.vectors = prompt.check(model, "--generator-prompt").vectors.to(model.device)
+            self.identity += digest({"prompt": self.vectors})
 
     def prompt(self, document: str) -> str:
         """What the model goes on from."""
         shown = "".join(f"Document: {_short(text)}\nQuery: {query}\n\n" for text, query in self.shown)
         return f"{shown}Document: {_short(document)}\nQuery:"
 
-    @torch.no_grad()
     def write(self, document: str) -> str:
         """The first line that the model writes, by the likeliest token each time; "" where it writes none."""
-        config = self.model.config
-        most = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1024
-        room = max(int(most) - NEW_TOKENS, 1) if self.causal else int(most)
-        ids = self.tokenizer(self.prompt(document), return_tensors="pt").input_ids[:, -room:].to(self.model.device)
-        out = self.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        new = out[0, ids.shape[1] :] if self.causal else out[0]
-        lines = str(self.tokenizer.decode(new, skip_special_tokens=True)).strip().splitlines()
+        lines = self.model.write(self.prompt(document), self.vectors, tokens=NEW_TOKENS).strip().splitlines()
         return lines[0].strip() if lines else ""
+
+
+def write_queries_like(
+    model: LanguageModel, pairs: Sequence[tuple[str, str]], settings: WritingSettings
+) -> tuple[WritingTask, Training]:
+    """A soft prompt under which the model writes queries like these (SPTAR, Peng et al. 2023): the task that holds it,
+    and its training, to be iterated.
+
+    Args:
+        pairs: documents with the queries that they answer; a few dozen.
+    """
+    writer = Writer(model, [])
+    task = WritingTask(model, [(writer.prompt(text), f" {query}") for text, query in pairs], settings)
+    return task, task.train()
 
 
 def generated(bench: Workbench, writer: Writer, seed: int, folder: Path) -> Made:
@@ -115,14 +110,19 @@ def generated(bench: Workbench, writer: Writer, seed: int, folder: Path) -> Made
 
 def examples(dataset: Dataset) -> list[tuple[str, str]]:
     """Pairs to show the model: those of the training split with the shortest documents, or ours where there is none."""
+    return sorted(judged_pairs(dataset, 10 * EXAMPLES), key=lambda pair: len(pair[0]))[:EXAMPLES] or SHOWN
+
+
+def judged_pairs(dataset: Dataset, most: int) -> list[tuple[str, str]]:
+    """(document, query) of the first judged training queries, about so many."""
     found: list[tuple[str, str]] = []
     for query, judged in dataset.qrels.get("train", {}).items():
         for document, grade in judged.items():
             if grade > 0 and query in dataset.queries:
                 found.append((dataset.corpus[dataset.corpus.position(document)].content, dataset.queries[query]))
-        if len(found) >= 10 * EXAMPLES:
+        if len(found) >= most:
             break
-    return sorted(found, key=lambda pair: len(pair[0]))[:EXAMPLES] or SHOWN
+    return found
 
 
 def _written(path: Path, documents: Sequence[Document], writer: Writer) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,8 @@ from retrieval_prompts.experiments.pairs.made import Made, TooFew
 from retrieval_prompts.experiments.pairs.teachers import load_teacher
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.files import default_cache
+from retrieval_prompts.prompts.writing_folder import load_writing
+from retrieval_prompts.towers.language import LanguageModel
 from retrieval_prompts.training.settings import TuneSettings
 
 AUTOMATIC = ("queries", "titles")  # what was shown to help, first what taught more (eval/README.md)
@@ -69,7 +71,10 @@ def _make(bench: Workbench, settings: TuneSettings, how: str, split: str | None)
         return queries(bench, log, judged, teacher)
     if settings.generator is None:
         raise UserError("--pairs generated needs --generator: the language model that writes the queries")
-    writer = Writer(settings.generator, bench.tower.device, examples(bench.dataset))
+    model, prompt = LanguageModel(settings.generator, bench.tower.device), None
+    if settings.generator_prompt is not None:
+        prompt = load_writing(settings.generator_prompt)
+    writer = Writer(model, examples(bench.dataset) if prompt is None else [], prompt)
     return generated(bench, writer, settings.seed, (bench.cache or default_cache()) / "queries")
 
 

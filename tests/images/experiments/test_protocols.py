@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData, Picture, load_images
-from multimodal.evaluation import linear_probe as probe
 from multimodal.experiments.protocols import EvaluationProtocol, evaluate, over_seeds, table
 from multimodal.experiments.systems import Classifier
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.evaluation.classification import linear_probe as probe
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0), "white": (255, 255, 255)}
 PER_CLASS = 4

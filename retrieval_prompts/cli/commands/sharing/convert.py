@@ -27,9 +27,15 @@ def convert(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert a PEFT adapter to prompts, prompts to a PEFT adapter, or an exported checkpoint to ONNX."""
+    """Convert a PEFT adapter to prompts, prompts to a PEFT adapter, or an exported checkpoint to ONNX.
+
+    Adapters and prompts may be those of an encoder, or of a language model that writes queries (see `generator`).
+    """
     from retrieval_prompts.files import ADAPTER, PROMPTS
 
+    if _of_language_model(source):
+        _convert_writing(source, out, model, overwrite)
+        return
     if (source / "adapter_config.json").is_file():
         console.claim(out, overwrite=overwrite, holds=PROMPTS)
         from retrieval_prompts.interop.peft import read_adapter, read_config
@@ -73,3 +79,41 @@ def convert(
         console.say(
             f'next: peft.PeftModel.from_pretrained(AutoModel.from_pretrained("{biencoder.tower.name}"), "{out}")'
         )
+
+
+def _of_language_model(source: Path) -> bool:
+    """Whether an adapter, or a prompt folder, is for a model that writes."""
+    from retrieval_prompts.files import read_json
+
+    for file, field, wanted in (
+        ("adapter_config.json", "task_type", ("CAUSAL_LM", "SEQ_2_SEQ_LM")),
+        ("prompt.json", "for", ("writing",)),
+    ):
+        if (source / file).is_file():
+            about = read_json(source / file)
+            return isinstance(about, dict) and about.get(field) in wanted
+    return False
+
+
+def _convert_writing(source: Path, out: Path, model: str | None, overwrite: bool) -> None:
+    """A prompt of a language model from PEFT, or to PEFT."""
+    from retrieval_prompts.files import ADAPTER, PROMPTS
+    from retrieval_prompts.interop.peft import read_config
+    from retrieval_prompts.interop.peft_writing import read_writing_adapter, write_writing_adapter
+    from retrieval_prompts.prompts.writing_folder import load_writing
+    from retrieval_prompts.towers.language import LanguageModel
+
+    adapter = (source / "adapter_config.json").is_file()
+    console.claim(out, overwrite=overwrite, holds=PROMPTS if adapter else ADAPTER)
+    if adapter:
+        name = model or read_config(source, language=True).get("base_model_name_or_path")
+        if not name:
+            raise UserError(f"{source} does not say which model it belongs to: pass --model")
+        language = LanguageModel(str(name), option="--model")
+        read_writing_adapter(source, language).save(out, overwrite=overwrite)
+        console.say(f"{out}: a prompt for {language.name}, to be used by --generator-prompt")
+    else:
+        prompt = load_writing(source)
+        language = LanguageModel(model or str(prompt.base["name"]), option="--model")
+        write_writing_adapter(prompt, language, out, overwrite=overwrite)
+        console.say(f"{out}: a PEFT adapter of prompt tuning for {language.name}")

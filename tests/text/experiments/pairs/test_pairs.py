@@ -25,6 +25,7 @@ from retrieval_prompts.experiments.pairs.prepare import log_of, prepare, settled
 from retrieval_prompts.experiments.pairs.teachers import BiEncoderTeacher, CrossEncoderTeacher, load_teacher
 from retrieval_prompts.experiments.retrieval import tune
 from retrieval_prompts.experiments.workbench import Workbench
+from retrieval_prompts.towers.language import LanguageModel
 from retrieval_prompts.training.settings import TuneSettings
 
 SETTINGS = TuneSettings(kind="prefix", length=2, epochs=6, batch_size=32, learning_rate=0.05, folds=1)
@@ -314,11 +315,12 @@ def test_a_language_model_writes_one_line(tmp_path: Path, model: Path, kind: str
         network = transformers.T5ForConditionalGeneration(transformers.T5Config(**shape))
     network.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    writer = generating.Writer(str(tmp_path / "model"), torch.device("cpu"), generating.SHOWN)
+    language = LanguageModel(str(tmp_path / "model"))
+    writer = generating.Writer(language, generating.SHOWN)
     text = " ".join(tiny.WORDS) * 40  # longer than the model reads
     assert "\n" not in writer.write(text)
     assert writer.write(text) == writer.write(text)
     assert writer.prompt("a\n b").endswith("Document: a b\nQuery:")
-    assert not any(weight.requires_grad for weight in writer.model.parameters())
+    assert not any(weight.requires_grad for weight in language.model.parameters())
     with pytest.raises(UserError, match="--generator"):
-        generating.Writer(str(tmp_path / "none"), torch.device("cpu"), [])
+        LanguageModel(str(tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""A linear probe: logistic regression on frozen image features. A baseline of a few-shot classifier; sees no text."""
+"""A linear probe: logistic regression on frozen vectors. A baseline of few-shot classifiers; sees no names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multimodal.evaluation.metrics import fit_temperature
+from retrieval_prompts.evaluation.classification.scores import fit_temperature
 
 STRENGTHS = tuple(10.0**power for power in range(-1, 5))  # C: the inverse of the weight of the L2 penalty
 STRENGTH = 100.0  # where the samples are too few to choose it

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multimodal.evaluation import linear_probe as probes
-from multimodal.evaluation.linear_probe import STRENGTH, STRENGTHS, linear_probe
-from multimodal.evaluation.metrics import classification, fit_temperature
+from retrieval_prompts.evaluation.classification import linear_probe as probes
+from retrieval_prompts.evaluation.classification.linear_probe import STRENGTH, STRENGTHS, linear_probe
+from retrieval_prompts.evaluation.classification.scores import classification, fit_temperature
 
 
 def clusters(each: int, classes: int = 5, seed: int = 0, noise: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
