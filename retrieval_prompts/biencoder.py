@@ -22,6 +22,8 @@ from retrieval_prompts.prompts.encoders import CHANGING, ENCODERS, KINDS, SIDES,
 from retrieval_prompts.prompts.feedback import FeedbackPrompt, Start, maker, modules_of, shape_of
 from retrieval_prompts.prompts.folder import Feedback, PromptFolder, load_prompts, save_prompts
 from retrieval_prompts.prompts.initialize import initial_vectors
+from retrieval_prompts.prompts.label import Label
+from retrieval_prompts.prompts.mixture import MixturePrompt
 from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.prompts.strength import between, checked
 from retrieval_prompts.towers import injection
@@ -48,7 +50,8 @@ class BiEncoder(nn.Module):
         strength: from 0 to 1. 0 is exactly the frozen model, 1 exactly the prompted one; between them a vector
             moves along the straight line from the one to the other, kept at the model's unit length if it has one.
 
-    `bm25_weight` is that of BM25 in hybrid search with these prompts, None where nothing is known of it.
+    `bm25_weight` is that of BM25 in hybrid search with these prompts, None where nothing is known of it; `label` is
+    what people call them.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class BiEncoder(nn.Module):
         self.strength = strength
         self.training_record: dict[str, Any] = {}
         self.bm25_weight: float | None = None
+        self.label = Label()
         self.first_pass: FirstPass | None = None
         if self.prompts:
             self._check(kind, self.prompts)
@@ -139,6 +143,7 @@ class BiEncoder(nn.Module):
         modules = modules_of(folder, tower, source)
         biencoder = cls(tower, folder.kind, modules, folder.strength if strength is None else strength)
         biencoder.training_record, biencoder.bm25_weight = folder.training, folder.bm25_weight
+        biencoder.label = folder.label
         return biencoder
 
     def attach(self, side: str | PromptSettings = "query", *, start: Start | None = None, **given: Any) -> BiEncoder:
@@ -172,7 +177,7 @@ class BiEncoder(nn.Module):
         self._check(kind, prompts)
         with CHANGING:
             self.kind, self.prompts, self.strength, self.bm25_weight = kind, prompts, 1.0, None
-            self.first_pass = None
+            self.first_pass, self.label = None, Label()
         return self
 
     def prompt(self, side: str, documents: Tensor | None = None) -> Tensor | None:
@@ -189,8 +194,13 @@ class BiEncoder(nn.Module):
     @property
     def feedback(self) -> FeedbackPrompt | None:
         """The query prompt where it is made from the documents of a first search."""
+        return found if isinstance(found := self.made_for_each, FeedbackPrompt) else None
+
+    @property
+    def made_for_each(self) -> FeedbackPrompt | MixturePrompt | None:
+        """The query prompt where each query gets one of its own."""
         found = dict(self.prompts.items()).get("query")
-        return found if isinstance(found, FeedbackPrompt) else None
+        return found if isinstance(found, FeedbackPrompt | MixturePrompt) else None
 
     def take(self, other: BiEncoder) -> None:
         """Have the prompts of another bi-encoder over the same tower, and all that is known of them."""
@@ -218,7 +228,7 @@ class BiEncoder(nn.Module):
 
     def still(self, side: str) -> tuple[str, Tensor | None, float]:
         """The kind of the prompts, the vectors of a side and the strength, of one moment: a copy without a gradient,
-        which a training in another thread does not change; None where none are used. Not for feedback prompts."""
+        which a training in another thread does not change; None where none are used. Not for those `made_for_each`."""
         with CHANGING:
             prompt = self.prompt(side) if self.strength > 0 else None
             return self.kind, None if prompt is None else prompt.detach().clone(), self.strength
@@ -299,9 +309,11 @@ class BiEncoder(nn.Module):
         """The prompts as plain vectors with what they belong to."""
         if not self.prompts:
             raise UserError("there is no prompt to save; attach one first")
-        reads, feedback = self.feedback, None
-        if reads is not None:
-            vectors, feedback = {"query": reads.vectors.detach()}, Feedback(reads.parts(), reads.bm25_weight)
+        made, feedback, mixture = self.made_for_each, None, None
+        if isinstance(made, FeedbackPrompt):
+            vectors, feedback = {"query": made.vectors.detach()}, Feedback(made.parts(), made.bm25_weight)
+        elif made is not None:
+            vectors, mixture = {"query": made.flat()}, made.about
         else:
             vectors = {side: module().detach() for side, module in self.prompts.items()}
         base = {
@@ -312,7 +324,8 @@ class BiEncoder(nn.Module):
             "pools_prompt": self.tower.pools_prompt,
             **asdict(self.tower.conventions),
         }
-        return PromptFolder(self.kind, vectors, base, self.strength, self.training_record, self.bm25_weight, feedback)
+        known = (self.strength, self.training_record, self.bm25_weight, feedback, mixture, self.label)
+        return PromptFolder(self.kind, vectors, base, *known)
 
     def export(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a stock sentence-transformers checkpoint; see `interop.export.export`."""
@@ -346,9 +359,9 @@ class BiEncoder(nn.Module):
         texts = one_or_many(texts)
         if isinstance(texts, str):
             return self._encode([texts], side)[0]
-        if side == "query" and self.strength > 0 and (reads := self.feedback) is not None:
+        if side == "query" and self.strength > 0 and (made := self.made_for_each) is not None:
             with CHANGING:
-                found = self.kind, copy.deepcopy(reads), self.strength
+                found = self.kind, copy.deepcopy(made), self.strength
             return encode_twice(self.tower, as_texts(texts), *found, self.first_pass)
         kind, prompt, strength = self.still(side)
         if prompt is None:

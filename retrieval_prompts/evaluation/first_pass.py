@@ -8,13 +8,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.bm25 import NoWords
 from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.prompts.feedback import UNBOUND, FeedbackPrompt
-from retrieval_prompts.prompts.strength import between
+from retrieval_prompts.prompts.mixture import MixturePrompt
+from retrieval_prompts.prompts.strength import between_each
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.vectors.encode import encode_texts
 from retrieval_prompts.vectors.index import Index
@@ -80,21 +82,48 @@ class FirstPass:
         return self.index.vectors_at(positions.reshape(-1)).reshape(*positions.shape, -1)
 
 
-@torch.no_grad()
-def encode_twice(
-    tower: TextTower, texts: list[str], kind: str, prompt: FeedbackPrompt, strength: float, first: FirstPass | None
-) -> Floats:
-    """Queries -> vectors (queries, dimension) by prompts that are made from what their frozen vectors find.
+def prompts_of(
+    tower: TextTower,
+    texts: Sequence[str],
+    frozen: Floats,
+    prompt: FeedbackPrompt | MixturePrompt,
+    first: FirstPass | None,
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """The prompts (queries, layers, length, width) of queries, made from their frozen vectors, and how much each counts
+    (queries,), from 0 for the frozen model to 1.
 
-    Raises UserError without a first search.
+    Raises UserError where prompts read documents and there is no first search.
     """
+    if isinstance(prompt, MixturePrompt):
+        vectors, share = prompt(torch.from_numpy(frozen).to(tower.device))
+        return vectors, share.cpu().numpy().astype(np.float64)
     if first is None:
         raise UserError(UNBOUND)
+    found = first.vectors(first.positions(texts, tower.comparable(frozen)))
+    made: Tensor = prompt(torch.from_numpy(found).to(tower.device))
+    return made, np.ones(len(texts))
+
+
+@torch.no_grad()
+def encode_twice(
+    tower: TextTower,
+    texts: list[str],
+    kind: str,
+    prompt: FeedbackPrompt | MixturePrompt,
+    strength: float,
+    first: FirstPass | None,
+) -> Floats:
+    """Queries -> vectors (queries, dimension) by prompts that are made from their frozen vectors; see `prompts_of`."""
+    if first is None and isinstance(prompt, FeedbackPrompt):
+        raise UserError(UNBOUND)
     frozen = encode_texts(tower, texts, "query")
-    prompted = np.empty_like(frozen)
+    found = frozen.copy()
     for start in range(0, len(texts), SECOND):
         part = slice(start, start + SECOND)
-        found = first.vectors(first.positions(texts[part], tower.comparable(frozen[part])))
-        vectors = prompt(torch.from_numpy(found).to(tower.device))
-        prompted[part] = encode_texts(tower, texts[part], "query", kind, vectors)
-    return between(frozen, prompted, strength, unit=tower.unit_length) if strength < 1 else prompted
+        vectors, share = prompts_of(tower, texts[part], frozen[part], prompt, first)
+        there = np.flatnonzero(share)
+        chosen = [texts[start + place] for place in there]
+        prompted = encode_texts(tower, chosen, "query", kind, vectors[torch.from_numpy(there).to(vectors.device)])
+        strengths = strength * share[there]
+        found[start + there] = between_each(frozen[start + there], prompted, strengths, unit=tower.unit_length)
+    return found

@@ -17,7 +17,7 @@ import torch
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import CHECKPOINT, check_output, list_all, new_folder
 from retrieval_prompts.prompts.encoders import SIDES
-from retrieval_prompts.prompts.feedback import NEEDS_INDEX
+from retrieval_prompts.prompts.feedback import check_constant
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
@@ -43,7 +43,8 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
     """
     if not biencoder.prompts:
         raise UserError("there is no prompt to export; load or train one first")
-    check_exportable(biencoder.kind, biencoder.strength, feedback=biencoder.feedback is not None)
+    feedback, mixture = biencoder.feedback is not None, biencoder.made_for_each is not biencoder.feedback
+    check_exportable(biencoder.kind, biencoder.strength, feedback=feedback, mixture=mixture)
     check_output(folder, overwrite=overwrite, holds=CHECKPOINT)
     from sentence_transformers import SentenceTransformer
 
@@ -87,10 +88,9 @@ def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> No
         list_all(temporary)
 
 
-def check_exportable(kind: str, strength: float, *, feedback: bool = False) -> None:
+def check_exportable(kind: str, strength: float, *, feedback: bool = False, mixture: bool = False) -> None:
     """Raises UserError that says why where no stock checkpoint can hold such prompts."""
-    if feedback:
-        raise UserError(NEEDS_INDEX.format("a stock checkpoint"))
+    check_constant("a stock checkpoint", feedback=feedback, mixture=mixture)
     if kind == "prefix":
         raise UserError(
             "a prefix is keys and values inside every layer, and no stock checkpoint has a place for them: export "

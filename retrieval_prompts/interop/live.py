@@ -27,7 +27,7 @@ from retrieval_prompts.data.plain_texts import as_texts, one_or_many
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import inside, write_bytes
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable
-from retrieval_prompts.prompts.feedback import NEEDS_INDEX, fingerprint_of
+from retrieval_prompts.prompts.feedback import check_constant, fingerprint_of
 from retrieval_prompts.prompts.folder import DESCRIPTION, VECTORS, load_prompts, save_prompts
 from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.towers.fingerprint import digest
@@ -58,8 +58,8 @@ def as_sentence_transformer(biencoder: BiEncoder) -> SentenceTransformer:
 
     Prompt names of the model's own that mean neither queries nor documents keep their words, without a soft prompt.
     """
-    if biencoder.feedback is not None:
-        raise UserError(NEEDS_INDEX.format("a SentenceTransformer"))
+    feedback, mixture = biencoder.feedback is not None, biencoder.made_for_each is not biencoder.feedback
+    check_constant("a SentenceTransformer", feedback=feedback, mixture=mixture)
     tower = biencoder.tower
     model = LiveModel(
         modules=[PromptedTower(biencoder)],

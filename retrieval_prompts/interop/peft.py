@@ -25,7 +25,7 @@ from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import ADAPTER, check_all_listed, list_all, new_folder, read_json, write_bytes, write_json
 from retrieval_prompts.interop.sharing.hub import hub_name
 from retrieval_prompts.prompts.encoders import SIDES, PromptTable
-from retrieval_prompts.prompts.feedback import NEEDS_INDEX
+from retrieval_prompts.prompts.feedback import check_constant
 from retrieval_prompts.prompts.folder import PromptFolder
 from retrieval_prompts.towers.injection import prompt_shape
 from retrieval_prompts.towers.text import TextTower
@@ -119,8 +119,7 @@ def write_adapter(
     from safetensors.torch import save
 
     prompts = biencoder.collapsed()
-    if prompts.feedback is not None:
-        raise UserError(NEEDS_INDEX.format("a PEFT adapter"))
+    check_constant("a PEFT adapter", feedback=prompts.feedback is not None, mixture=prompts.mixture is not None)
     if side is None and len(prompts.vectors) == 1:
         (side,) = prompts.vectors
     if side not in prompts.vectors:

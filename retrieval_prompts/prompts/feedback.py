@@ -20,6 +20,7 @@ from tqdm import tqdm
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.encoders import PromptTable, fingerprint
 from retrieval_prompts.prompts.folder import PARTS, PromptFolder
+from retrieval_prompts.prompts.mixture import MixturePrompt
 from retrieval_prompts.prompts.settings import PromptSettings
 from retrieval_prompts.towers.fingerprint import digest
 from retrieval_prompts.towers.injection import record_prefix
@@ -33,6 +34,10 @@ TOKENS = 64  # of such a document
 NEEDS_INDEX = (
     "feedback prompts are made for each query from what an index returns, and {} has none: use BiEncoder with bind, or "
     "retrieval-prompts search; prompts of --encoder table need no index"
+)
+NEEDS_VECTOR = (
+    "a mixture is weighed anew for each query by its frozen vector, and {} holds one prompt for all: use BiEncoder, or "
+    "retrieval-prompts search; or merge with --method average"
 )
 UNBOUND = (
     "these prompts are made from the documents that a first search finds, and there is no index to search; give one "
@@ -137,12 +142,25 @@ def modules_of(folder: PromptFolder, tower: TextTower, source: str) -> dict[str,
                 "them again"
             )
         made["query"] = FeedbackPrompt.of(folder.vectors["query"], reads.parts, reads.bm25_weight)
+    if folder.mixture is not None:
+        if (came := folder.mixture.keys.shape[1]) != tower.dimension:
+            raise UserError(
+                f"{source} has keys of dimension {came}, expected {tower.dimension}; restore or merge again"
+            )
+        made["query"] = MixturePrompt.of(folder.vectors["query"], folder.mixture)
     return {side: module.to(tower.device) for side, module in made.items()}
+
+
+def check_constant(holder: str, *, feedback: bool, mixture: bool) -> None:
+    """Raises UserError where a query's prompt is made for it alone, and something, such as "a PEFT adapter", holds one
+    prompt for all."""
+    if feedback or mixture:
+        raise UserError((NEEDS_INDEX if feedback else NEEDS_VECTOR).format(holder))
 
 
 def shape_of(encoder: nn.Module) -> tuple[int, int, int]:
     """(layers, length, width) of what a prompt encoder makes."""
-    if isinstance(encoder, FeedbackPrompt):
+    if isinstance(encoder, FeedbackPrompt | MixturePrompt):
         return encoder.shape
     layers, length, width = encoder().shape
     return layers, length, width
@@ -153,6 +171,9 @@ def fingerprint_of(kind: str, encoder: nn.Module) -> str:
     if isinstance(encoder, FeedbackPrompt):
         tensors = {"vectors": encoder.vectors.detach(), **encoder.parts()}
         return digest(tensors, before=f"{kind} {encoder.bm25_weight}")
+    if isinstance(encoder, MixturePrompt):
+        about = {name: value for name, value in vars(encoder.about).items() if name != "keys"}
+        return digest({"vectors": encoder.vectors, "keys": encoder.keys}, before=f"{kind} {about}")
     return fingerprint(kind, encoder().detach())
 
 

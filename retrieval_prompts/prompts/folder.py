@@ -6,6 +6,7 @@ compares what is read here with the model at hand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from torch import Tensor
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import PROMPTS, check_seal, inside, new_folder, read_json, sealed, write_bytes, write_json
 from retrieval_prompts.prompts.encoders import KINDS, SIDES, fingerprint
+from retrieval_prompts.prompts.label import Label
+from retrieval_prompts.prompts.mixture import Mixture
 from retrieval_prompts.prompts.strength import checked
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.fingerprint import digest
@@ -26,6 +29,7 @@ FORMAT, OLD_TEXT, OLD_CLIP = "soft-prompts/2", "retrieval-prompts/1", "multimoda
 TARGETS = {"text": ("texts", "retrieval-prompts"), "clip": ("CLIP", "multimodal-prompts")}  # and who reads them
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
 FEEDBACK, PARTS = "query.", ("map", "bias", "gate")  # what a prompt that reads documents has beside its vectors
+KEYS = "query.keys"  # what a mixture has beside its prompts, which stand one behind the other
 MOST = 4096  # vectors of a prompt: more than any text that it stands before
 
 
@@ -55,6 +59,8 @@ class PromptFolder:
         training: settings, data and scores of the training; free-form JSON.
         bm25_weight: of BM25 in hybrid search with these prompts, from 0 to 1; None where nothing is known of it.
         feedback: of a query prompt that is made from documents; its static vectors are in `vectors`.
+        mixture: of query prompts that are weighed for each query; they are in `vectors` (see `MixturePrompt.flat`).
+        label: what people call it.
     """
 
     kind: str
@@ -64,6 +70,8 @@ class PromptFolder:
     training: dict[str, Any] = field(default_factory=dict)
     bm25_weight: float | None = None
     feedback: Feedback | None = None
+    mixture: Mixture | None = None
+    label: Label = field(default_factory=Label)
 
 
 def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool = False) -> None:
@@ -75,6 +83,10 @@ def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool =
     if prompts.feedback is not None:
         about["feedback"] = {"bm25_weight": prompts.feedback.bm25_weight}
         tensors |= {f"{FEEDBACK}{name}": value for name, value in prompts.feedback.parts.items()}
+    if prompts.mixture is not None:
+        about["mixture"] = {name: value for name, value in vars(prompts.mixture).items() if name != "keys"}
+        tensors[KEYS] = prompts.mixture.keys
+    about |= prompts.label.to_json()
     write(folder, "text", tensors, about, overwrite=overwrite)
 
 
@@ -92,7 +104,11 @@ def read_description(folder: Path | str) -> dict[str, Any]:
             raise UserError(f"{file}: expected a bm25_weight from 0 to 1, got {weight}")
         if (reads := about.get("feedback")) is not None and not 0 <= float(reads["bm25_weight"]) <= 1:
             raise UserError(f"{file}: expected a bm25_weight of feedback from 0 to 1, got {reads['bm25_weight']}")
+        Label.of(about, file)
+        if (mixed := about.get("mixture")) is not None:
+            _mixture(mixed, torch.empty(0))
     maps = {f"{FEEDBACK}{part}" for part in PARTS} if reads is not None else set()
+    maps |= {KEYS} if mixed is not None else set()
     sides = set(about["tensors"]) - maps
     if kind not in KINDS or not sides or not sides <= set(SIDES) or not maps <= set(about["tensors"]):
         raise UserError(f"{file}: expected a kind of {KINDS}, and sides of {SIDES}")
@@ -111,11 +127,28 @@ def load_prompts(folder: Path | str) -> PromptFolder:
         if [feedback.parts[part].ndim for part in PARTS] != [2, 1, 1] or len(feedback.parts["gate"]) > MOST:
             came = {part: tuple(value.shape) for part, value in feedback.parts.items()}
             raise UserError(f"{folder}: expected a map, a bias and a gate of at most {MOST:,}, got shapes {came}")
+    mixture = None
+    if (mixed := about.get("mixture")) is not None:
+        mixture = _mixture(mixed, tensors.pop(KEYS))
+        if mixture.keys.ndim != 2:
+            raise UserError(f"{folder}: expected a key a prompt, got shape {tuple(mixture.keys.shape)}")
     for side, value in tensors.items():
         if value.ndim != 3 or value.shape[1] > MOST:
             shape = f"(layers, length, width) with a length of at most {MOST:,}"
             raise UserError(f"{folder}: expected a {side} prompt of shape {shape}, got {tuple(value.shape)}")
-    return PromptFolder(about["kind"], tensors, *parts, feedback)
+    return PromptFolder(about["kind"], tensors, *parts, feedback, mixture, Label.of(about, Path(folder) / DESCRIPTION))
+
+
+def _mixture(about: Mapping[str, Any], keys: Tensor) -> Mixture:
+    """What a description says of a mixture. Raises ValueError for numbers that cannot be."""
+    floors, weights, strengths = (tuple(map(float, about[name])) for name in ("floors", "weights", "strengths"))
+    found = Mixture(keys, floors, weights, strengths, float(about["temperature"]))
+    numbers = [*floors, *weights, *strengths, found.temperature]
+    if not all(map(math.isfinite, numbers)) or min(weights) < 0 or found.temperature <= 0:
+        raise ValueError(f"mixture {dict(about)}")
+    for strength in strengths:
+        checked(strength)
+    return found
 
 
 def write(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.towers.text import Vectors, unit_length
+from retrieval_prompts.towers.text import Floats, Vectors, unit_length
 
 
 def checked(strength: float) -> float:
@@ -29,3 +31,12 @@ def between(frozen: Vectors, prompted: Vectors, strength: float, *, unit: bool =
     else:
         point = (1 - strength) * frozen + strength * prompted
     return unit_length(point) if unit else point
+
+
+def between_each(frozen: Floats, prompted: Floats, strengths: ArrayLike, *, unit: bool = True) -> Floats:
+    """`between`, with a strength a vector: at 0 and at 1 bit for bit the frozen vector and the prompted one."""
+    each = np.asarray(strengths, dtype=np.float64)[:, None]
+    point = (1 - each).astype(np.float32) * frozen + each.astype(np.float32) * prompted
+    point = unit_length(point) if unit else point
+    found: Floats = np.where(each == 0, frozen, np.where(each == 1, prompted, point))
+    return found

@@ -127,6 +127,8 @@ def _model_facts(biencoder: BiEncoder) -> list[str]:
         facts.append(f"{biencoder.kind} prompts on the {sides} side, strength {biencoder.strength:g}")
         if biencoder.feedback is not None:
             facts.append(f"they read the first {biencoder.feedback.documents} documents of a first search")
+        elif biencoder.made_for_each is not None:
+            facts.append("a mixture, weighed for each query by its frozen vector")
     return facts
 
 

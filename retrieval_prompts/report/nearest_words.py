@@ -23,12 +23,14 @@ def nearest_words(biencoder: BiEncoder, count: int = 5) -> Words:
     """
     if biencoder.kind != "input":
         return {}
+    from retrieval_prompts.prompts.mixture import MixturePrompt
+
     tower = biencoder.tower
     found: Words = {}
-    reads = biencoder.feedback
+    own = biencoder.made_for_each
     for side in biencoder.prompts:
-        # What is made from documents differs from query to query
-        vectors = biencoder.prompt(side) if reads is None else reads.vectors
+        # What is made for each query differs from query to query
+        vectors = own.flat() if isinstance(own, MixturePrompt) else own.vectors if own else biencoder.prompt(side)
         assert vectors is not None
         cosines, tokens = _nearest(tower, vectors.detach()[0].float(), count)
         found[side] = [

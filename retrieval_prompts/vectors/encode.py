@@ -20,6 +20,7 @@ from torch import Tensor
 from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.errors import UserError, first_line, out_of_memory
 from retrieval_prompts.towers.injection import embed, prompt_room
+from retrieval_prompts.towers.several import embed_each, together
 from retrieval_prompts.towers.text import Floats, TextTower
 
 BLOCK = 2048  # texts
@@ -137,17 +138,59 @@ def encode_texts(
 
         for batch, part in _passes(tower, order, lengths, token_budget(tower.device, precision), run):
             places = [start + index for index in batch]
-            result[places] = part.numpy()
-            if not torch.isfinite(part).all():
-                raise _not_finite(tower, places[int((~torch.isfinite(part).all(dim=1)).nonzero()[0])], vectors)
+            result[places] = _finite(tower, part, places, vectors is not None)
             if progress is not None:
                 progress(len(batch))
     return result
 
 
-def _not_finite(tower: TextTower, position: int, vectors: Tensor | None) -> UserError:
-    small = "load it in float32" if vectors is None else "lower the strength of its prompt, or train it again"
-    return UserError(f"model {tower.name} gives no finite numbers for the text at position {position}; {small}")
+@torch.no_grad()
+def encode_each(tower: TextTower, texts: Iterable[str], side: str, kind: str, prompts: Sequence[Tensor]) -> Floats:
+    """Texts, each with a prompt of its own -> vectors (texts, dimension) in float32, as `encode_texts` gives them for
+    each prompt alone. Prompts share passes where they may (see `towers.several`).
+
+    Args:
+        prompts: (layers, length, width) of each text, of one kind.
+
+    Raises UserError as `encode_texts` does.
+    """
+    texts = as_texts(texts)
+    result = np.empty((len(texts), tower.dimension), dtype=np.float32)
+    for group in together(tower, kind, prompts):
+        for start in range(0, len(group), BLOCK):
+            places = group[start : start + BLOCK]
+            own = [prompts[place] for place in places]
+            rooms = [prompt_room(kind, prompt) for prompt in own]
+            ids = _cut_to([texts[place] for place in places], tower, side, rooms)
+            lengths = [len(row) + room for row, room in zip(ids, rooms, strict=True)]
+            order = sorted(range(len(ids)), key=lengths.__getitem__, reverse=True)
+
+            def run(batch: list[int], ids: list[list[int]] = ids, own: list[Tensor] = own) -> Tensor:
+                chosen = [own[index] for index in batch]
+                return embed_each(tower, [ids[index] for index in batch], side, kind, chosen).float().cpu()
+
+            for batch, part in _passes(tower, order, lengths, token_budget(tower.device), run):
+                there = [places[index] for index in batch]
+                result[there] = _finite(tower, part, there, True)
+    return result
+
+
+def _cut_to(texts: Sequence[str], tower: TextTower, side: str, rooms: Sequence[int]) -> list[list[int]]:
+    """Token ids of each text, cut to the room that its prompt leaves."""
+    found: dict[int, list[int]] = {}
+    for room in dict.fromkeys(rooms):
+        there = [place for place, own in enumerate(rooms) if own == room]
+        found |= dict(zip(there, tower.tokenize([texts[place] for place in there], side, prompt=room), strict=True))
+    return [found[place] for place in range(len(texts))]
+
+
+def _finite(tower: TextTower, part: Tensor, positions: Sequence[int], prompted: bool) -> Floats:
+    """Vectors of texts at some positions. Raises UserError where they are not finite."""
+    if not torch.isfinite(part).all():
+        position = positions[int((~torch.isfinite(part).all(dim=1)).nonzero()[0])]
+        small = "lower the strength of its prompt, or train it again" if prompted else "load it in float32"
+        raise UserError(f"model {tower.name} gives no finite numbers for the text at position {position}; {small}")
+    return part.numpy()
 
 
 def _passes(

@@ -110,6 +110,10 @@ def _summary(prompts: PromptFolder) -> str:
         sentences.append(
             f"One more for each of {count} documents that a first search finds is made from their vectors."
         )
+    if prompts.mixture is not None:
+        sentences.append(
+            f"It is a mixture of {len(prompts.mixture.keys)} prompts, weighed for each query by its vector without any."
+        )
     if sides == ["query"]:
         sentences.append("Documents are encoded by the model as it is, so an index of them stays valid.")
     if prompts.strength == 0:

@@ -60,11 +60,11 @@ def convert(
         from retrieval_prompts.biencoder import BiEncoder
         from retrieval_prompts.interop.peft import write_adapter
         from retrieval_prompts.interop.sharing.hub import located
-        from retrieval_prompts.prompts.feedback import NEEDS_INDEX
+        from retrieval_prompts.prompts.feedback import check_constant
         from retrieval_prompts.prompts.folder import read_description
 
-        if "feedback" in read_description(located(source)):
-            raise UserError(NEEDS_INDEX.format("a PEFT adapter"))
+        about = read_description(located(source))
+        check_constant("a PEFT adapter", feedback="feedback" in about, mixture="mixture" in about)
         biencoder = BiEncoder.load(
             model, source, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
         )

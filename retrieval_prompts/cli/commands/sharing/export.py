@@ -34,7 +34,7 @@ def export(
 
     saved = read_description(located(prompts))
     whole = saved["strength"] if strength is None else strength
-    check_exportable(saved["kind"], whole, feedback="feedback" in saved)
+    check_exportable(saved["kind"], whole, feedback="feedback" in saved, mixture="mixture" in saved)
     from retrieval_prompts.biencoder import BiEncoder
 
     biencoder = BiEncoder.load(

@@ -44,7 +44,8 @@ def push(
         from retrieval_prompts.biencoder import BiEncoder
         from retrieval_prompts.interop.export import check_exportable
 
-        check_exportable(saved.kind, saved.strength, feedback=saved.feedback is not None)
+        feedback, mixture = saved.feedback is not None, saved.mixture is not None
+        check_exportable(saved.kind, saved.strength, feedback=feedback, mixture=mixture)
         export = BiEncoder.load(
             prompts=prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions)
         ).export

@@ -1,0 +1,1 @@
+"""What a server holds: one frozen model, and the prompts of many over it."""
