@@ -9,6 +9,7 @@ from retrieval_prompts.cli.commands.corpus import corpus
 from retrieval_prompts.cli.commands.searching.adopt import adopt
 from retrieval_prompts.cli.commands.searching.index import index
 from retrieval_prompts.cli.commands.searching.search import search
+from retrieval_prompts.cli.commands.searching.serve import serve
 from retrieval_prompts.cli.commands.sharing.convert import convert
 from retrieval_prompts.cli.commands.sharing.export import export
 from retrieval_prompts.cli.commands.sharing.pull import pull
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (corpus, tune, evaluate, beir, compare, index, adopt, search, export, convert, push, pull, verify):
+for command in (corpus, tune, evaluate, beir, compare, index, adopt, search, serve, export, convert, push, pull, verify):
     app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 

@@ -56,9 +56,7 @@ class Answering:
         hits = self._ranked(asked, tower.comparable(vectors))
         frozen = {at: hits[len(rows) + number] for number, at in enumerate(beside)}
         return [
-            Answer(hits[place], frozen.get(place))
-            if row.k
-            else Answer(vector=vectors[place], tokens=self._tokens(row))
+            Answer(hits[place], frozen.get(place)) if row.k else Answer(vector=vectors[place], tokens=self._tokens(row))
             for place, row in enumerate(rows)
         ]
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.interop.frameworks.searcher import Searcher
 from retrieval_prompts.prompts.folder import load_prompts
+from retrieval_prompts.vectors.index_manifest import read_manifest
 
 FROZEN = "frozen"  # the name of no prompt
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -42,6 +44,20 @@ class Loaded:
     def both_sides(self) -> bool:
         """Whether the documents of the index were encoded with these prompts too."""
         return "document" in self.biencoder.prompts
+
+
+def open_shelf(index: str | Path, prompts: Mapping[str, Path], root: Path | None = None, **options: Any) -> Shelf:
+    """Open an index with the frozen model, and load prompts; `options` are those of `Searcher.open`.
+
+    An index of documents with a prompt is opened with the first of the prompts, which has to be that one. Raises
+    UserError where there are none then, and where anything does not belong together.
+    """
+    first = None
+    if read_manifest(Path(index))["encoder"].get("document_prompt") is not None:
+        if not prompts:
+            raise UserError(f"{index} is of documents with a prompt; give that prompt: --prompts NAME=FOLDER")
+        first = next(iter(prompts.values()))
+    return Shelf(Searcher.open(index, first, **options), prompts, root)
 
 
 class Shelf:

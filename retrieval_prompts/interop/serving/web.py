@@ -29,7 +29,11 @@ from retrieval_prompts.interop.serving.guard import App, Guard, failure
 from retrieval_prompts.interop.serving.limits import Limits
 from retrieval_prompts.interop.serving.shelf import FROZEN, Loaded, Shelf, Taken, Unknown
 
-PAGE = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+PAGE = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
 AGAIN = "1"  # seconds, after which a request that found no room may come again
 
 
