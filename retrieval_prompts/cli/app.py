@@ -30,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (corpus, tune, evaluate, beir, compare, index, adopt, search, serve, export, convert, push, pull, verify):
+searching = (index, adopt, search, serve)
+for command in (corpus, tune, evaluate, beir, compare, *searching, export, convert, push, pull, verify):
     app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 
