@@ -38,7 +38,9 @@ WRAPPED = {
     "bm25s": ("retrieval_prompts.evaluation.bm25",),
     "typer": ("retrieval_prompts.cli.", "multimodal.cli."),
     "ray": ("retrieval_prompts.vectors.",),
-    "fastapi": ("retrieval_prompts.serving.", "multimodal.serving."),
+    "starlette": ("retrieval_prompts.interop.serving.",),
+    "uvicorn": ("retrieval_prompts.interop.serving.",),
+    "prometheus_client": ("retrieval_prompts.interop.serving.",),
 }
 ENTRIES, LINES, FUNCTION, PARAMETERS = 14, 400, 60, 8
 PACKAGES = ("retrieval_prompts", "multimodal")

@@ -13,6 +13,7 @@ from retrieval_prompts.cli.commands.prompts.merge import merge
 from retrieval_prompts.cli.commands.searching.adopt import adopt
 from retrieval_prompts.cli.commands.searching.index import index
 from retrieval_prompts.cli.commands.searching.search import search
+from retrieval_prompts.cli.commands.searching.serve import serve
 from retrieval_prompts.cli.commands.sharing.convert import convert
 from retrieval_prompts.cli.commands.sharing.export import export
 from retrieval_prompts.cli.commands.sharing.pull import pull
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (corpus, tune, evaluate, beir, compare, index, adopt, search):
+for command in (corpus, tune, evaluate, beir, compare, index, adopt, search, serve):
     app.command(cls=Grouped)(command)
 for command in (inspect, merge, diff):
     app.command(cls=Grouped)(command)

@@ -95,7 +95,6 @@ class PromptSet:
         self._of(name)
         self._prompts = {each: made for each, made in self._prompts.items() if each != name}
 
-    @torch.no_grad()
     def encode_query(
         self,
         texts: Iterable[str],
@@ -110,8 +109,19 @@ class PromptSet:
 
         Raises UserError for what is no text, no name and no strength.
         """
-        texts, tower = as_texts(texts), self.tower
-        chosen = self._chosen(len(texts), prompts)
+        texts = as_texts(texts)
+        return self.encode_chosen(texts, self._chosen(len(texts), prompts), strengths)
+
+    @torch.no_grad()
+    def encode_chosen(
+        self,
+        texts: list[str],
+        chosen: Sequence[BiEncoder | None],
+        strengths: float | Sequence[float | None] | None = None,
+    ) -> Floats:
+        """The same with the prompts themselves, over this tower and bound to an index where they need one; with a name
+        or without."""
+        tower = self.tower
         share = _strengths(chosen, strengths)
         made = [each is not None and each.made_for_each is not None for each in chosen]
         found = np.zeros((len(texts), tower.dimension), dtype=np.float32)

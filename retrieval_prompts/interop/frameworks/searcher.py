@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError
@@ -15,6 +15,7 @@ from retrieval_prompts.files import unreplaced
 from retrieval_prompts.interop.stores.address import is_address
 from retrieval_prompts.interop.stores.opening import check_found, open_index, over_all
 from retrieval_prompts.towers.conventions import Conventions
+from retrieval_prompts.towers.text import Floats
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.store import StoreIndex
 
@@ -54,7 +55,7 @@ class Searcher:
         self.biencoder, self.index, self.hybrid, self.place = biencoder, index, hybrid, place
         self.weight = weight if hybrid is not None else 0.0
         self._unchecked = unchecked
-        self._lock = Lock()  # clients of stores are not made for several threads
+        self._lock = RLock()  # clients of stores are not made for several threads
 
     @classmethod
     def open(
@@ -119,11 +120,18 @@ class Searcher:
         """The k best documents of each query, best first; `parameters` are those of `Index.search`."""
         with self._lock:
             vectors = self.biencoder.query_vectors(queries)
-            if self.hybrid is None or self.weight == 0:
+            return self.ranked(queries, vectors, k, self.weight, **parameters)
+
+    def ranked(
+        self, queries: Sequence[str], vectors: Floats, k: int, weight: float, **parameters: int | None
+    ) -> list[list[Hit]]:
+        """As `search`, by vectors (queries, dimension) that are there already, and a weight of BM25."""
+        with self._lock:
+            if self.hybrid is None or weight == 0:
                 found, ids = self.index.search(vectors, k, **parameters)
                 scores = [row[: len(own)] for row, own in zip(found.tolist(), ids, strict=True)]
             else:
-                scores, ids = self.hybrid.search(queries, vectors, k, weight=self.weight, **parameters)
+                scores, ids = self.hybrid.search(queries, vectors, k, weight=weight, **parameters)
             if self._unchecked and isinstance(self.index, StoreIndex) and ids:
                 check_found(self.biencoder.tower, self.index, ids[0], self.place)
                 self._unchecked = False

@@ -1,0 +1,114 @@
+"""The process of a server: its address, its signals, and an end that loses nothing.
+
+At SIGTERM or Ctrl-C it takes no new connections, answers what has come and what still comes over open ones, each answer
+being the last of its connection, and closes those over which nothing comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.interop.serving.limits import Limits
+from retrieval_prompts.interop.serving.web import Web
+
+LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
+IDLE = 0.5  # seconds, at the end, in which an open connection may still bring a request
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket at an address. Raises UserError where it cannot be had."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"cannot listen at {host}, port {port} ({error}); choose another --host or --port") from None
+    return opened
+
+
+def allowed_hosts(host: str, more: tuple[str, ...] = ()) -> frozenset[str] | None:
+    """The names by which a server may be called: local ones where it is local, and those that are given; else any."""
+    if not more and not is_local(host):
+        return None
+    return frozenset(name.lower() for name in more) | (LOCAL if is_local(host) else frozenset())
+
+
+def serve(
+    web: Web,
+    at: socket.socket,
+    *,
+    hosts: frozenset[str] | None = None,
+    token: str | None = None,
+    started: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; a second Ctrl-C ends it at once."""
+    asyncio.run(Server(web, web.app(hosts=hosts, token=token), started).serve(sockets=[at]))
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which ends as the first lines of this file say."""
+
+    def __init__(self, web: Web, app: Any, started: Callable[[], object] = lambda: None) -> None:
+        self._web, self._started = web, started
+        super().__init__(_config(app, web.limits))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._started()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self._web.ending = True
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._web.ending = True
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(IDLE)
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but that a signal is not raised again at the end: it was obeyed."""
+        try:
+            before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread
+            yield
+            return
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def _config(app: Any, limits: Limits) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        ws="none",
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=round(limits.timeout) + 5,
+    )
