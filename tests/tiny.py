@@ -99,3 +99,16 @@ def write_data(folder: Path, *, dev: bool = False, titles: bool = True, seed: in
 
 def write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def cut_in_two(folder: Path) -> Path:
+    """Make each document of a data folder two chunks, of its first four words and of the rest: d0#1 and d0#2 of d0."""
+    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    with (folder / "corpus.jsonl").open("w") as file:
+        for row in rows:
+            words = f"{row.get('title', '')} {row['text']}".split()
+            for number, part in enumerate((words[:4], words[4:]), 1):
+                about = {"document": row["_id"], "source": f"{row['_id']}.md", "place": f"Part {number}"}
+                chunk = {"_id": f"{row['_id']}#{number}", "text": " ".join(part), "metadata": about}
+                file.write(json.dumps(chunk) + "\n")
+    return folder

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from retrieval_prompts.experiments.provenance import Provenance
+
 if TYPE_CHECKING:
     from multimodal.evaluation.rankings import Rankings
     from retrieval_prompts.evaluation.significance import Comparison
@@ -25,6 +27,7 @@ class Result:
         rankings: what the systems ranked, one entry a part or direction; empty unless it was asked for.
         steps: a record for each training step of this run.
         facts: what people want to know besides, a line each.
+        provenance: when, with which version and by which command it was made.
     """
 
     dataset: str
@@ -38,9 +41,11 @@ class Result:
     rankings: Sequence[Rankings] = ()
     steps: Sequence[Step] = ()
     facts: Sequence[str] = ()
+    provenance: Provenance = field(default_factory=Provenance.now)
 
     def to_json(self) -> dict[str, Any]:
-        """{"dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings"}"""
+        """{"dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings",
+        "provenance"}"""
         return {
             "dataset": self.dataset,
             "model": self.model,
@@ -51,6 +56,7 @@ class Result:
             "images_encoded": self.images_encoded,
             "seconds": self.seconds,
             "settings": self.settings,
+            "provenance": self.provenance.to_json(),
         }
 
     def _compared(self) -> dict[str, Any]:

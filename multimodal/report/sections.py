@@ -19,6 +19,7 @@ from multimodal.experiments.results import CaptionResult, ClassResult, Result
 from multimodal.report.gallery import thumbnail
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import compare
+from retrieval_prompts.report.about import origin
 from retrieval_prompts.report.content import Curve, Item, Query, Report, Section
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def report(result: Result, sections: Sequence[Section]) -> Report:
     """The sections of a result as a page of their own."""
     facts = [f"model {result.model}", f"{result.images_encoded:,} images encoded now"]
     notes = [CAPTIONS if isinstance(result, CaptionResult) else CLASSES]
-    return Report(f"{result.dataset}, {result.protocol}", sections, facts, notes)
+    return Report(f"{result.dataset}, {result.protocol}", sections, facts, notes, about=origin(result.provenance))
 
 
 def first_is_right(ranks: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from retrieval_prompts.errors import UNSHOWN, UserError, first_line, out_of_memory, shown
+from retrieval_prompts.experiments.provenance import COMMAND, typed
 
 if TYPE_CHECKING:
     from retrieval_prompts.files import Kind
@@ -29,6 +30,7 @@ def run(app: Callable[[], Any]) -> None:
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, _terminate)
     _held.append(ExitStack())
+    command = COMMAND.set(typed([Path(sys.argv[0]).name, *sys.argv[1:]]))
     try:
         _quiet()
         app()
@@ -48,6 +50,7 @@ def run(app: Callable[[], Any]) -> None:
         raise
     finally:
         _held.pop().close()
+        COMMAND.reset(command)
         if before is not None:
             signal.signal(signal.SIGTERM, before)
 

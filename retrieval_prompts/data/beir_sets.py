@@ -50,13 +50,17 @@ FORUMS = (
 CQADUPSTACK = "cqadupstack"
 
 
-def expand(names: Iterable[str]) -> list[str]:
+def expand(names: Iterable[str], data_dir: Path | None = None) -> list[str]:
     """Data sets to run: "cqadupstack" is its twelve forums, "cqadupstack/android" and so on; "all" is what is public.
+    A folder in `data_dir` that is called so and holds a corpus is itself.
 
     Raises UserError for a name that comes twice, and when there is none.
     """
     expanded: list[str] = []
     for name in names:
+        if data_dir is not None and any((data_dir / name / f"corpus.jsonl{end}").is_file() for end in ("", ".gz")):
+            expanded.append(name)
+            continue
         for each in PUBLIC if name == "all" else (name,):
             expanded += [f"{CQADUPSTACK}/{forum}" for forum in FORUMS] if each == CQADUPSTACK else [each]
     if not expanded:

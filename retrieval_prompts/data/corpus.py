@@ -8,7 +8,7 @@ import warnings
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,29 @@ from retrieval_prompts.data.groups import Groups
 from retrieval_prompts.data.lines import characters, json_object, read_at, string
 from retrieval_prompts.errors import DataWarning, UserError, few
 
+ABOUT = (
+    "document",
+    "source",
+    "place",
+)  # of a line's "metadata", as `data.sources` writes it; other things may be there
 LINE = 1 << 13  # bytes that are read at once where a line begins
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
+    """A text to be found, whole or a chunk of one; equal to another whose id, title and text are the same.
+
+    Args:
+        document: the id of that of which it is a chunk; "" where it is all of it.
+        source, place: the file that it is from, and where in it: headings, or a page; "" where that is not known.
+    """
+
     id: str
     title: str
     text: str
+    document: str = field(default="", compare=False)
+    source: str = field(default="", compare=False)
+    place: str = field(default="", compare=False)
 
     @property
     def content(self) -> str:
@@ -102,7 +117,7 @@ class Corpus:
                 empty.append(document.id)
             if "text" not in row:
                 untexted.append(document.id)
-            groups.add(document.id, _whole(row), positions)
+            groups.add(document.id, document.document or None, positions)
             numbers.append(number)
             if in_memory:
                 documents.append(document)
@@ -209,14 +224,12 @@ def _document_at(path: Path, offset: int) -> Document:
 
 
 def _document(row: dict[str, Any], where: str) -> Document:
-    return Document(id_of(row, where), text_of(row, "title", where), text_of(row, "text", where))
-
-
-def _whole(row: dict[str, Any]) -> str | None:
-    """The document that a line is a chunk of, where it says so and is not all of it."""
+    id, title, text = id_of(row, where), text_of(row, "title", where), text_of(row, "text", where)
     about = row.get("metadata")
-    whole = about.get("document") if isinstance(about, dict) else None
-    return whole if isinstance(whole, str) and whole != row.get("_id") else None
+    if not isinstance(about, dict) or not about:
+        return Document(id, title, text)
+    whole, source, place = (each if isinstance(each := about.get(name), str) else "" for name in ABOUT)
+    return Document(id, title, text, whole if whole != id else "", source, place)
 
 
 def id_of(row: dict[str, Any], where: str) -> str:

@@ -34,7 +34,7 @@ SYSTEMS = {  # a system's name in results -> in a sentence, and as the heading o
 }
 METRICS = {"ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "r": "R"}
 PARTS = {  # of the queries of a test, as its name in results ends
-    "unseen documents": "none of whose relevant documents was relevant in training",
+    "unseen documents": "about documents that training had not seen",
 }
 
 

@@ -32,6 +32,7 @@ from retrieval_prompts.experiments.benchmark_dataset import (
     DatasetRecord,
     run_file,
 )
+from retrieval_prompts.experiments.provenance import Provenance
 from retrieval_prompts.experiments.result_file import made_on, resume
 from retrieval_prompts.files import list_digest, locked, sweep, write_bytes
 from retrieval_prompts.vectors import faiss_index
@@ -51,6 +52,7 @@ class BenchmarkResult:
         average: {"datasets": how many, "systems": system -> metric -> mean over them}.
         tests: "<system>_vs_frozen" -> data set -> p, adjusted for the number of data sets (Holm).
         made_on: see `result_file.made_on`.
+        provenance: of what was run last.
     """
 
     model: str
@@ -60,19 +62,21 @@ class BenchmarkResult:
     average: dict[str, Any] = field(default_factory=dict)
     tests: dict[str, dict[str, float]] = field(default_factory=dict)
     made_on: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
 
     def to_json(self) -> dict[str, Any]:
         """Every field by its name, and what `made_on` holds beside them."""
         plain = {name: value for name, value in vars(self).items() if name != "made_on"}
-        return plain | {"datasets": {name: found.to_json() for name, found in self.datasets.items()}} | self.made_on
+        datasets = {name: found.to_json() for name, found in self.datasets.items()}
+        return plain | {"datasets": datasets, "provenance": self.provenance.to_json()} | self.made_on
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any], place: Path) -> BenchmarkResult:
         """What `to_json` gave. Raises UserError that names `place` for anything else."""
-        own = {each.name for each in fields(cls)} - {"made_on"}
-        rest = {name: value for name, value in found.items() if name not in own}
+        own = {each.name for each in fields(cls)} - {"made_on", "provenance"}
+        rest = {name: value for name, value in found.items() if name not in (*own, "provenance")}
         try:
-            made = cls(**{name: found[name] for name in own}, made_on=rest)
+            made = cls(**{name: found[name] for name in own}, made_on=rest, provenance=Provenance.recorded(found))
             made.datasets = {name: DatasetRecord.from_json(each) for name, each in found["datasets"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{place} is not a benchmark's result ({error}); choose another --out") from None
@@ -120,7 +124,7 @@ def _run(
     overwrite: bool,
     on_system: Callable[[str, str, dict[str, float]], object] | None,
 ) -> BenchmarkResult:
-    expanded = beir_sets.expand(names)
+    expanded = beir_sets.expand(names, data_dir)
     faiss_index.check(settings.factory, biencoder.tower.dimension, nprobe=settings.nprobe, ef_search=settings.ef_search)
     file = out / "results.json"
     sweep(out)
@@ -143,6 +147,7 @@ def _run(
             done = system in found.left_out or (system in found.systems and data.intact(system))
             if done or not data.try_system(system):
                 continue
+            result.provenance = Provenance.now()
             result_file.write(file, result.to_json())
             if on_system is not None:
                 on_system(name, system, found.systems[system])

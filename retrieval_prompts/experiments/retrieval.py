@@ -17,6 +17,7 @@ from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.recommendation import Recommendation
 from retrieval_prompts.evaluation.significance import Comparison
 from retrieval_prompts.experiments.pairs.prepare import prepare, settled
+from retrieval_prompts.experiments.provenance import Provenance
 from retrieval_prompts.experiments.run import FINISHED, IDENTITY, PromptOutput
 from retrieval_prompts.experiments.selection.advice import by_dev, by_evaluation, frozen_bm25_weight, tuned_bm25_weight
 from retrieval_prompts.experiments.selection.choice import Choice
@@ -51,6 +52,9 @@ class RetrievalResult:
         runs: system -> run.
         steps: a record for each training step, empty after an evaluation.
         failed: why the evaluation after a training came to no end; the prompts were saved before.
+        fingerprint: of the model.
+        documents, queries: how many the data have, and how many of them the split asks.
+        provenance: when, with which version and by which command it was made.
     """
 
     dataset: str
@@ -68,12 +72,17 @@ class RetrievalResult:
     runs: dict[str, Run] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     failed: str | None = None
+    fingerprint: str = ""
+    documents: int = 0
+    queries: int = 0
+    provenance: Provenance = field(default_factory=Provenance.now)
 
     def to_json(self) -> dict[str, Any]:
         """Every field but `runs`, `steps` and `failed`; a test as `Comparison.as_dict` has it."""
         plain = {name: value for name, value in vars(self).items() if name not in ("runs", "steps", "failed")}
         typed = {name: part.to_json() if (part := plain[name]) else None for name in ("recommendation", "choice")}
-        return plain | typed | {"tests": {name: test.as_dict() for name, test in self.tests.items()}}
+        tests = {name: test.as_dict() for name, test in self.tests.items()}
+        return plain | typed | {"tests": tests, "provenance": self.provenance.to_json()}
 
 
 def tune(
@@ -131,7 +140,8 @@ def tune(
             if split not in bench.dataset.qrels:
                 _finish(record, by_dev(trained.choice))
             output.save(biencoder.save)
-        result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name, documents_encoded=vectors.encoded)
+        result = _empty(bench, split)
+        result.documents_encoded = vectors.encoded
         result.recommendation = by_dev(trained.choice)
         if split is not None and split in bench.dataset.qrels:
             try:
@@ -165,6 +175,20 @@ def tune(
         "bm25_weight": biencoder.bm25_weight,
     }
     return result
+
+
+def _empty(bench: Workbench, split: str | None) -> RetrievalResult:
+    """A result that has found nothing yet."""
+    tower, dataset = bench.tower, bench.dataset
+    asked = len(dataset.split(split)[1]) if split is not None and split in dataset.qrels else 0
+    return RetrievalResult(
+        dataset.name,
+        split,
+        tower.name,
+        fingerprint=tower.fingerprint,
+        documents=len(dataset.corpus),
+        queries=asked,
+    )
 
 
 def _record(
@@ -227,7 +251,7 @@ def _evaluate(
     queries, qrels = bench.dataset.split(split)
     if choice is None and (recorded := Choice.recorded(biencoder.training_record, bench.dataset.corpus.fingerprint)):
         choice = recorded if recorded.strength == biencoder.strength else None
-    result = RetrievalResult(bench.dataset.name, split, biencoder.tower.name)
+    result = _empty(bench, split)
     result.documents_encoded = bench.documents.encoded  # before the search, whose time is its own
     indexes = {"frozen": bench.index}
     encoders = {"frozen": bench.frozen} | ({"tuned": biencoder} if biencoder.prompts else {})

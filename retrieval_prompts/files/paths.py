@@ -52,6 +52,7 @@ _INDEX = (
     "documents.jsonl",
     "offsets.npy",
     "lines.npy",
+    "chunks.npy",
     "bm25/*.index.json",
     "bm25/*.index.npy",
     "bm25/words.json",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.experiments.inspection.nearest import PromptWords, Word, prompt_words, without_words
 from retrieval_prompts.prompts.folder import load_prompts
+from retrieval_prompts.report import about
 from retrieval_prompts.report.build import section_of, strength_curve
 from retrieval_prompts.report.content import Curve, Report, Section
 
@@ -48,15 +49,16 @@ def experiment_report(
     )
     section = replace(section, advice=advice.sentence if advice is not None else "")
     if biencoder.prompts:
-        section = _with_prompts(section, biencoder, bench, [_reencoded(result.documents_reencoded)])
+        section = _with_prompts(section, biencoder, bench, [])
     if swept is not None:
         lines = [Curve(line.name, [*zip(swept.strengths, line.gains, strict=True)]) for line in swept.lines]
         section = replace(section, trade=lines, facts=[*section.facts, swept.sentences()[0]])
     return Report(
         title=f"{result.dataset}: {'soft prompts' if biencoder.prompts else 'frozen model'}",
         sections=[section],
-        facts=_model_facts(biencoder),
         notes=_notes(biencoder),
+        verdict=[advice.verdict, *advice.sure] if advice is not None and advice.verdict else (),
+        about=about.experiment(result, biencoder),
     )
 
 
@@ -87,7 +89,7 @@ def benchmark_report(
         )
         facts = [f"{system_title(system)} left out: {why}" for system, why in found.left_out.items()]
         if "tuned" in systems:
-            facts.append(_reencoded(found.documents_reencoded))
+            facts.append(f"documents: {about.reencoded(found.documents_reencoded)}")
             folder = tuned_folder(out, name, settings["prompts"])
             biencoder = BiEncoder.with_prompts(frozen.tower, load_prompts(folder), source=str(folder))
             section = _with_prompts(section, biencoder, bench, facts)
@@ -95,18 +97,13 @@ def benchmark_report(
         else:
             section = replace(section, facts=[*section.facts, *facts])
         sections.append(section)
-    searched = f"FAISS index {settings['factory']}, documents in {settings['precision']}"
     return Report(
         title="Benchmark" if len(sections) > 1 else sections[0].name,
         sections=sections,
-        facts=[*_model_facts(frozen), searched],
         notes=notes,
+        about=about.benchmark(result),
         averages=result.average["systems"] if len(sections) > 1 else {},
     )
-
-
-def _reencoded(count: int) -> str:
-    return f"{count:,} documents encoded again for the prompts"
 
 
 def _with_prompts(section: Section, biencoder: BiEncoder, bench: Workbench, facts: Sequence[str]) -> Section:
@@ -138,18 +135,6 @@ def with_words(section: Section, found: Mapping[str, PromptWords]) -> Section:
         random_words={side: [pairs(row) for row in words.random] for side, words in found.items()},
         words_said={side: words.sentence() for side, words in found.items()},
     )
-
-
-def _model_facts(biencoder: BiEncoder) -> list[str]:
-    facts = [f"model {biencoder.tower.name}"]
-    if biencoder.prompts:
-        sides = " and ".join(sorted(biencoder.prompts))
-        facts.append(f"{biencoder.kind} prompts on the {sides} side, strength {biencoder.strength:g}")
-        if biencoder.feedback is not None:
-            facts.append(f"they read the first {biencoder.feedback.documents} documents of a first search")
-        elif biencoder.made_for_each is not None:
-            facts.append("a mixture, weighed for each query by its frozen vector")
-    return facts
 
 
 def _notes(biencoder: BiEncoder) -> list[str]:

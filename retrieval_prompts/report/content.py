@@ -139,10 +139,18 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole page. `averages`: over several data sets, system -> metric -> mean."""
+    """The whole page.
+
+    Args:
+        averages: over several data sets, system -> metric -> mean.
+        verdict: whether to use it, in a plain sentence, and how sure that is, in more of them: the page's first screen.
+        about: how all came about, in rows of a name and a text.
+    """
 
     title: str
     sections: Sequence[Section]
     facts: Sequence[str] = ()
     notes: Sequence[str] = ()
     averages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    verdict: Sequence[str] = ()
+    about: Sequence[tuple[str, str]] = ()

@@ -21,7 +21,7 @@ from retrieval_prompts.evaluation.words import PairedTest, metric_name, p_cell, 
 from retrieval_prompts.files import check_output, write_bytes
 from retrieval_prompts.report import charts, embed
 from retrieval_prompts.report.content import Block, Figures, Heat, Report, Section, Span
-from retrieval_prompts.report.summary import overview, summarize
+from retrieval_prompts.report.summary import glossary, overview, summarize
 
 __all__ = ["fill", "render", "summarize", "write_page", "write_report"]
 
@@ -37,6 +37,9 @@ def render(report: Report) -> str:
         title=report.title,
         facts=report.facts,
         notes=report.notes,
+        verdict=report.verdict,
+        about=report.about,
+        glossary=glossary(report),
         overview=_overview(report) if len(report.sections) > 1 else None,
         sections=[_section(f"s{number}", section) for number, section in enumerate(report.sections, 1)],
     )

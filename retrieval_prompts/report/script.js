@@ -13,6 +13,7 @@
       theme(dark ? "light" : "dark");
       try { localStorage.setItem("retrieval-prompts-theme", root.dataset.theme); } catch { /* the choice is not kept */ }
     });
+    for (const hint of document.querySelectorAll(".aside")) watchWidth(hint, hint.nextElementSibling);
     const viewer = makeViewer(document.querySelector("dialog"));
     const lists = {};
     for (const element of document.querySelectorAll(".queries")) {
@@ -30,6 +31,16 @@
 
   function remembered() {
     try { return localStorage.getItem("retrieval-prompts-theme"); } catch { return null; }
+  }
+
+  // Says that a table has columns which are not in sight, as long as there are some
+  function watchWidth(hint, table) {
+    const look = () => {
+      hint.classList.toggle("on", table.scrollWidth > table.clientWidth + 1);
+      table.classList.toggle("more", table.scrollLeft + table.clientWidth < table.scrollWidth - 1);
+    };
+    new ResizeObserver(look).observe(table);
+    table.addEventListener("scroll", look, { passive: true });
   }
 
   function make(tag, className, ...children) {
@@ -112,7 +123,7 @@
       find(".helped").textContent = number(helped);
       find(".hurt").textContent = number(hurt);
       find(".same").textContent = number(same);
-      find(".names").textContent = `${label.get(system)} − ${label.get(baseline)}`;
+      find(".names").textContent = `${label.get(system)} against ${label.get(baseline)}`;
       find(".drawing svg").setAttribute("aria-label", `${helped} queries helped, ${same} unchanged, ${hurt} hurt`);
     }
 
@@ -319,7 +330,7 @@
       find(".asked img")?.remove();
       if (picture) find(".asked").prepend(image(picture, 160, 120, "The query"));
       find(".asked .under").replaceChildren(
-        ...(paired ? [make("b", direction(change), points(change, true)), ` points of ${data.metric}, ${list.label.get(system)} − ${list.label.get(baseline)} · `] : []),
+        ...(paired ? [make("b", direction(change), points(change, true)), ` points of ${data.metric}, ${list.label.get(system)} against ${list.label.get(baseline)} · `] : []),
         `id ${id}`,
       );
       const names = data.systems.map(([name]) => name);

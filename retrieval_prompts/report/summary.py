@@ -22,6 +22,31 @@ from retrieval_prompts.evaluation.words import (
 )
 from retrieval_prompts.report.content import Report, Section
 
+SYSTEM_WORDS = {
+    "frozen": ("frozen", "the model as it is"),
+    "tuned": ("tuned", "the model with the trained prompts; its own weights are unchanged"),
+    "bm25": ("BM25", "search by words alone, as search engines without a model do it"),
+    "frozen+bm25": ("+ BM25", "one ranking by both: the model's scores and those of BM25, in a weighted sum"),
+}
+METRIC_WORDS = {
+    "ndcg": (
+        "nDCG@10",
+        "how near the top the relevant documents are among the first 10: 100 is perfect, 0 is none there",
+    ),
+    "mrr": ("MRR@10", "100 where the first relevant document is first, 50 where it is second, 33 where it is third"),
+    "map": ("MAP@100", "as nDCG, of the share of relevant documents down to each of them, among the first 100"),
+    "recall": ("recall@10", "the share of the relevant documents that is among the first 10"),
+}
+TEST_WORDS = [
+    ("points", "differences of these figures, all of which are shown times 100"),
+    (
+        "95 % interval",
+        "what the difference may be if other queries like these were asked; one on both sides of 0 may be chance",
+    ),
+    ("p", "how often chance alone would show so large a difference if there were none; below 0.05 it counts as real"),
+    ("unseen documents", "queries for documents that were relevant to no training query: a gain there is no memory"),
+]
+
 
 def summarize(section: Section) -> list[str]:
     """The section in sentences, the most important first."""
@@ -29,7 +54,23 @@ def summarize(section: Section) -> list[str]:
         return list(section.sentences)
     chosen = pair(section)
     found = list(_alone(section) if chosen is None else _sentences(section, *chosen))
-    return [section.advice, *found] if section.advice else found
+    return [*found, section.advice] if section.advice else found
+
+
+def glossary(report: Report) -> list[tuple[str, str]]:
+    """The words of a page about texts, of those that occur in it; none where all systems are of other names."""
+    systems = {name for section in report.sections for name in section.systems}
+    metrics = {
+        metric.partition("@")[0]
+        for section in report.sections
+        for values in section.systems.values()
+        for metric in values
+    }
+    words = [(word, meaning) for name, (word, meaning) in SYSTEM_WORDS.items() if name in systems]
+    words += [(word, meaning) for name, (word, meaning) in METRIC_WORDS.items() if name in metrics]
+    if words and any(section.tests for section in report.sections):
+        words += TEST_WORDS
+    return words
 
 
 def overview(report: Report) -> list[str]:
@@ -95,8 +136,8 @@ def _sentences(section: Section, baseline: str, system: str) -> Iterator[str]:
     plain = [each for each in paired_tests(section.tests, section.systems) if each.p_adjusted is None]
     if len(plain) > 1:
         yield (
-            f"The p-values are not adjusted for the {len(plain)} tests made here: of twenty tests between equals, "
-            "one looks significant by chance."
+            f"{len(plain)} tests were made here, and p is not adjusted for their number: where nothing differs, one "
+            "test in twenty still looks real."
         )
     if 0 < len(section.queries) < FEW:
         asked = count(len(section.queries), "query", "queries")
@@ -141,10 +182,14 @@ def _queries(section: Section, baseline: str, system: str, test: PairedTest | No
     if len(pairs) == total and (lost or found) and (lost, found) != (hurt, helped):
         name = system_name(baseline)
         text = (
-            f"For {count(found, 'query', 'queries')} it finds something relevant{_where(section.metric)} "
-            f"where {name} found nothing"
+            f"{count(found, 'query has', 'queries have')} something relevant{_where(section.metric)} that had nothing "
+            f"with {name}"
         )
-        yield f"{text}; for {lost:,} it lost all that {name} had found." if lost else f"{text}; no query lost all."
+        yield (
+            f"{text}; {lost:,} lost all that {'it' if lost == 1 else 'they'} had."
+            if lost
+            else f"{text}; none lost all."
+        )
 
 
 def _unseen(section: Section, baseline: str, system: str, whole: PairedTest | None) -> Iterator[str]:

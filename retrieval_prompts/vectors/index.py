@@ -8,6 +8,7 @@ The folder holds
     bm25/            the words of the documents, for hybrid search (where they were wanted; see `evaluation.hybrid`)
     pictures/        digests of the pictures, in an index of pictures
     lines.npy        uint64, a checksum of each of these lines
+    chunks.npy       int64, of each the first chunk of the same document (where documents are in chunks)
     manifest.json    what the index is, what encoded it, sizes and checksums of the files above (see `index_files`)
 """
 
@@ -47,8 +48,8 @@ from retrieval_prompts.vectors.index_manifest import damage, described, read_man
 class Index:
     """Vectors to search, the ids and texts they stand for, and a manifest. Made by `build` or `open`.
 
-    Where vectors are those of chunks, `first_of` may say which chunk stands for its document: `rank` is then of
-    documents, each with the score of its best chunk. `search` is of what was indexed.
+    Where vectors are those of chunks, `first_of` says which chunk stands for its document, if that is known: `rank` is
+    then of documents, each with the score of its best chunk. `search` is of what was indexed.
     """
 
     first_of: Mapping[str, str] = MappingProxyType({})
@@ -68,6 +69,8 @@ class Index:
         self.ids = ids
         self.documents = documents
         self.manifest = manifest
+        if isinstance(documents, Corpus):
+            self.first_of = documents.first_of
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -181,8 +184,11 @@ class Index:
             came_shape, expected = (vectors.ntotal, vectors.d), (manifest["count"], manifest["dimension"])
             if came_shape != expected or len(ids) != vectors.ntotal:
                 raise ValueError(f"{came_shape} vectors and {len(ids)} ids where the manifest says {expected}")
+            first_of = index_texts.read_chunks(folder, manifest, ids)
         placed = faiss_index.to_gpu(vectors, manifest["factory"]) if gpu else vectors
-        return cls(placed, ids, documents, manifest, placed is not vectors)
+        opened = cls(placed, ids, documents, manifest, placed is not vectors)
+        opened.first_of = first_of
+        return opened
 
     def has_beside(self, folder: Path | str, name: str) -> bool:
         """Whether `save` wrote a folder of this name in the index folder.

@@ -1,4 +1,7 @@
-"""The documents of an index folder: ids.json, and title and text in documents.jsonl. Knows no vectors."""
+"""The documents of an index folder: ids.json, and title and text in documents.jsonl. Knows no vectors.
+
+Where they are chunks, chunks.npy has for each the position of the first chunk of its document.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.data.corpus import Corpus, Document, frame, line_check
+from retrieval_prompts.data.corpus import ABOUT, Corpus, Document, frame, line_check
+from retrieval_prompts.data.groups import Groups
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import read_array
 from retrieval_prompts.vectors import index_files
+
+CHUNKS = "chunks.npy"
 
 
 def check_order(ids: list[str], documents: Corpus | Sequence[Document]) -> None:
@@ -27,19 +33,35 @@ def check_order(ids: list[str], documents: Corpus | Sequence[Document]) -> None:
 
 def write(folder: Path, documents: Iterable[Document]) -> str:
     """Write them into a folder; returns their fingerprint, the same as that of the corpus they came from."""
-    digest = hashlib.sha256()
+    digest, groups, positions = hashlib.sha256(), Groups(), dict[str, int]()
     offsets, checks = [], []
     with (folder / "documents.jsonl").open("wb") as file:
         for document in documents:
             offsets.append(file.tell())
-            row = {"_id": document.id, "title": document.title, "text": document.text}
+            groups.add(document.id, document.document or None, positions)
+            positions[document.id] = len(positions)
+            row: dict[str, Any] = {"_id": document.id, "title": document.title, "text": document.text}
+            if about := {name: value for name in ABOUT if (value := getattr(document, name))}:
+                row["metadata"] = about
             line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
             file.write(line)
             checks.append(line_check(line))
             digest.update(frame(document))
     np.save(folder / "offsets.npy", np.array(offsets, dtype=np.int64), allow_pickle=False)
     np.save(folder / "lines.npy", np.array(checks, dtype=np.uint64), allow_pickle=False)
+    if groups:
+        np.save(folder / CHUNKS, groups.firsts, allow_pickle=False)
     return digest.hexdigest()
+
+
+def read_chunks(folder: Path, manifest: Mapping[str, Any], ids: Sequence[str]) -> dict[str, str]:
+    """Chunk -> the id that stands for its document, of those that do not stand for themselves. Raises ValueError."""
+    if CHUNKS not in manifest["files"]:
+        return {}
+    firsts = read_array(folder / CHUNKS, np.int64, 1)
+    if len(firsts) != len(ids) or not ((firsts >= 0) & (firsts <= np.arange(len(ids)))).all():
+        raise ValueError(f"{CHUNKS} is not of {len(ids)} documents")
+    return {ids[at]: ids[first] for at, first in enumerate(firsts.tolist()) if at != first}
 
 
 def read(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> tuple[list[str], Corpus | None]:

@@ -150,7 +150,10 @@ class StoreIndex(Index):
         manifest = read_manifest(folder)
         with damage(folder):
             ids, documents = index_texts.read(folder, manifest, mmap)
-        return cls(store, ids, documents, manifest)
+            first_of = index_texts.read_chunks(folder, manifest, ids)
+        opened = cls(store, ids, documents, manifest)
+        opened.first_of = first_of
+        return opened
 
     def __len__(self) -> int:
         return len(self.vectors) if self._grows else len(self.ids)

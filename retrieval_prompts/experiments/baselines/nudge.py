@@ -2,14 +2,15 @@
 
 Zeighami et al. 2024, "NUDGE: Lightweight Non-Parametric Fine-Tuning of Embeddings for Retrieval". A document that
 answers no training query stays where it is, so NUDGE can only help queries whose documents training has seen, and
-may hurt the others, whose documents the moved ones overtake.
+may hurt the others, whose documents the moved ones overtake. Of a document in chunks the one moves that is nearest to
+the query, and its best chunk is its score.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -81,8 +82,6 @@ def fit(
     """
     if form not in FORMS:
         raise UserError(f"the form of NUDGE must be m or n, got {form!r}")
-    if task.data.corpus.groups is not None:
-        raise UserError("NUDGE moves the vectors of documents, and these are in chunks; leave it out: --baselines")
     steps = STEPS[form] if steps is None else steps
     if odd := [gamma for gamma in steps if not 0 <= gamma <= 2]:
         raise UserError(f"the steps of NUDGE must be from 0 to 2, got {odd[0]}")
@@ -100,12 +99,13 @@ def fit(
     scores = {}
     for gamma in sorted({0.0, *steps}):
         moved = _dev_run(task, queries, move(documents, pulls, gamma), moving, "Flat")
-        scores[gamma] = dev_mean(task, {query: rest[query] | moved[query] for query in task.data.dev})
+        scores[gamma] = dev_mean(task, {query: _best(rest[query], moved[query]) for query in task.data.dev})
     best = max(scores, key=lambda gamma: scores[gamma])
     index = task.index
     if best > 0:
         blocks = _replaced(task.documents, moving, move(documents, pulls, best))
         index = Index.build(blocks, None, task.data.corpus.ids, encoder={}, factory=task.index.manifest["factory"])
+        index.first_of = task.data.corpus.first_of
     record = {
         "settings": {"form": form, "gamma": best, "memory": memory},
         "train_queries": len(training.texts),
@@ -122,12 +122,18 @@ def fit(
 def _dev_run(
     task: Task, queries: Floats, vectors: Floats | Iterable[Floats], positions: Positions, factory: str
 ) -> Run:
-    """The ten best of some documents for each dev query."""
+    """The ten best of some documents, or of documents some of whose chunks these are, for each dev query."""
     if not len(positions):
         return {query: {} for query in task.data.dev}
     ids = [task.data.corpus.ids[position] for position in positions]
     index = Index.build(vectors, None, ids, encoder={}, factory=factory)
+    index.first_of = task.data.corpus.first_of
     return index.rank(list(task.data.dev), queries, 10)
+
+
+def _best(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """Two rankings in one: a document that has chunks in both has the better of its scores."""
+    return {id: max(one.get(id, -math.inf), other.get(id, -math.inf)) for id in (*one, *other)}
 
 
 def _left(documents: VectorBlocks, moving: Positions) -> Iterator[Floats]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.hybrid import CHUNKS
 from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical, per_query
 from retrieval_prompts.vectors import faiss_index
 from retrieval_prompts.vectors.faiss_index import Rows
@@ -34,12 +35,15 @@ class Measured:
         repeats: a search of all queries in one batch is timed so often (and for 0.2 s at least), after a warm-up. Fewer
             than BATCH queries are repeated to make as many: FAISS treats small batches in another, slower way.
         train_size, gpu: see `faiss_index.build`.
+        firsts: of each vector the position of its document's first chunk (see `data.groups`), where vectors are those
+            of chunks: documents are then found, each by its best chunk.
     """
 
     k: int = 10
     repeats: int = 3
     train_size: int | None = None
     gpu: bool = True
+    firsts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -120,20 +124,20 @@ def compare_factories(
     if qrels is not None and (query_ids is None or any(len(each) != len(query_ids) for each in named.values())):
         raise UserError("nDCG needs the id of each query: pass query_ids, one for each query vector")
     names = list(query_ids or [])
-    depth = min(count, max(k, DEPTH) + bool(set(names) & set(ids)) if qrels is not None else k)
+    depth = max(k, DEPTH) + bool(set(names) & set(ids)) if qrels is not None else k
+    depth = min(count, depth if measured.firsts is None else CHUNKS * depth)
 
     if progress is not None:
         progress("exact search")
     flat, record = faiss_index.build(vectors, "Flat", gpu=gpu)
+    given: dict[str, Any] = {"factory": "Flat", "gpu": record["gpu"]}
     exact = {
-        name: faiss_index.search(flat, each, depth, factory="Flat", gpu=record["gpu"]) for name, each in named.items()
+        name: _documents(*faiss_index.search(flat, each, depth, **given), measured) for name, each in named.items()
     }
     del flat
 
-    def ndcg(scores: np.ndarray, positions: np.ndarray) -> dict[str, float] | None:
-        return _ndcg(qrels, names, ids, scores, positions) if qrels is not None else None
-
-    exact_ndcg = {name: ndcg(*found) for name, found in exact.items()}
+    ndcg = functools.partial(_ndcg, qrels, names, ids)
+    exact_ndcg = {name: ndcg(found) for name, found in exact.items()}
     rows: list[Measurement] = []
     for factory in factories:
         if progress is not None:
@@ -150,9 +154,9 @@ def compare_factories(
         for setting in settings(faiss_index.accepted(index, record["gpu"]), record["lists"]):
             options: dict[str, Any] = {"factory": factory, "gpu": record["gpu"], **setting}
             for name, each in named.items():
-                scores, positions = faiss_index.search(index, each, depth, **options)
-                recall = _recall(vectors, each, positions[:, :k], exact[name][1][:, :k], exact[name][0][:, :k])
-                kept = EachQuery(recall.tolist(), ndcg(scores, positions), exact_ndcg[name])
+                found = _documents(*faiss_index.search(index, each, depth, **options), measured)
+                recall = _recall(vectors, each, found.best(k), exact[name].best(k))
+                kept = EachQuery(recall.tolist(), ndcg(found), exact_ndcg[name])
                 rows.append(
                     Measurement(
                         **built,
@@ -233,31 +237,61 @@ def _by_commas(parts: list[str], text: str, dimension: int) -> list[str]:
     return found[0]
 
 
-def _recall(
-    vectors: np.ndarray | Rows, queries: np.ndarray, found: np.ndarray, exact: np.ndarray, scores: np.ndarray
-) -> np.ndarray:
-    """(q,) the share of the exact best that was found. found, exact: positions (q, k); scores: of the exact ones."""
-    hits = (found[:, :, None] == exact[:, None, :]).any(axis=2)
+@dataclass(frozen=True)
+class _Documents:
+    """What a search found, best first, each (q, n): scores; the positions of the vectors that have them, -1 where there
+    is none; and of the documents, which are the same where documents are not in chunks."""
+
+    scores: np.ndarray
+    vectors: np.ndarray
+    documents: np.ndarray
+
+    def best(self, k: int) -> _Documents:
+        return _Documents(self.scores[:, :k], self.vectors[:, :k], self.documents[:, :k])
+
+
+def _documents(scores: np.ndarray, positions: np.ndarray, measured: Measured) -> _Documents:
+    """The documents of a search that has found chunks, each with the best of them."""
+    if measured.firsts is None:
+        return _Documents(scores, positions, positions)
+    documents = np.where(positions >= 0, measured.firsts[positions], -1)
+    kept = [np.sort(np.unique(row, return_index=True)[1]) for row in documents]
+    kept = [places[row[places] >= 0] for row, places in zip(documents, kept, strict=True)]
+    width = max(map(len, kept))
+
+    def taken(of: np.ndarray, nothing: float) -> np.ndarray:
+        rows = [
+            np.pad(row[at], (0, width - len(at)), constant_values=nothing) for row, at in zip(of, kept, strict=True)
+        ]
+        return np.stack(rows)
+
+    return _Documents(taken(scores, -np.inf), taken(positions, -1), taken(documents, -1))
+
+
+def _recall(vectors: np.ndarray | Rows, queries: np.ndarray, came: _Documents, exact: _Documents) -> np.ndarray:
+    """(q,) the share of the exact best that was found."""
+    hits = ((came.documents[:, :, None] == exact.documents[:, None, :]) & (came.documents >= 0)[:, :, None]).any(axis=2)
+    found, there = came.vectors, exact.documents >= 0
     query, place = np.nonzero(~hits & (found >= 0))
     if len(query):
-        last = scores[query, -1]
+        last = np.where(there, exact.scores, np.inf).min(axis=1)[query]
         for start in range(0, len(query), faiss_index.BLOCK):  # others that tie with the last exact one, up to rounding
             part = slice(start, start + faiss_index.BLOCK)
             positions = found[query[part], place[part]]
             rows = vectors[positions] if isinstance(vectors, np.ndarray) else vectors.rows(positions)
             true = np.einsum("nd,nd->n", queries[query[part]], rows)
             hits[query[part], place[part]] = true >= last[part] - 1e-6 * np.abs(last[part])
-    share: np.ndarray = hits.sum(axis=1) / exact.shape[1]
+    share: np.ndarray = hits.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
     return share
 
 
-def _ndcg(
-    qrels: Qrels, names: Sequence[str], ids: Sequence[str], scores: np.ndarray, positions: np.ndarray
-) -> dict[str, float]:
-    """Query -> nDCG@10 of what a search found, without the document of the query's own id."""
+def _ndcg(qrels: Qrels | None, names: Sequence[str], ids: Sequence[str], found: _Documents) -> dict[str, float] | None:
+    """Query -> nDCG@10 of what a search found, without the document of the query's own id; None without judgements."""
+    if qrels is None:
+        return None
     run: Run = {
         query: {ids[at]: float(score) for at, score in zip(row, row_scores, strict=True) if at >= 0}
-        for query, row, row_scores in zip(names, positions, scores, strict=True)
+        for query, row, row_scores in zip(names, found.documents, found.scores, strict=True)
     }
     return per_query(qrels, drop_identical(run), [HEADLINE])[HEADLINE]
 

@@ -87,6 +87,7 @@ def by_evaluation(
         gain=gain,
         milliseconds=_milliseconds(biencoder, bench, split, system, weights),
         prompts=Evidence(prompts, _why(choice) if choice is not None else split if prompts is not None else ""),
+        tried=bool(biencoder.prompts),
     )
 
 

@@ -22,11 +22,18 @@ class PromptRetriever:
         prompts: a prompt folder.
         top_k: how many documents a query.
         options: those of `Searcher.open`, by name.
+        passages: without, a document that is in chunks is found once, by its best chunk.
     """
 
     def __init__(
-        self, index: str, prompts: str | None = None, top_k: int = 10, options: dict[str, Any] | None = None
+        self,
+        index: str,
+        prompts: str | None = None,
+        top_k: int = 10,
+        options: dict[str, Any] | None = None,
+        passages: bool = True,
     ) -> None:
+        self.passages = passages
         self.index, self.prompts, self.top_k, self.options = str(index), prompts, top_k, options or {}
         self.searcher: Searcher | None = None
 
@@ -40,16 +47,19 @@ class PromptRetriever:
         """The best documents of a query, best first."""
         self.warm_up()
         assert self.searcher is not None
-        (hits,) = self.searcher.search([query], top_k or self.top_k)
+        (hits,) = self.searcher.search([query], top_k or self.top_k, passages=self.passages)
         found = [
-            Document(id=hit.id, content=hit.text or hit.title, meta={"title": hit.title}, score=hit.score)
+            Document(
+                id=hit.id, content=hit.text or hit.title, meta={"title": hit.title, **hit.about()}, score=hit.score
+            )
             for hit in hits
         ]
         return {"documents": found}
 
     def to_dict(self) -> dict[str, Any]:
         prompts = None if self.prompts is None else str(self.prompts)
-        return default_to_dict(self, index=self.index, prompts=prompts, top_k=self.top_k, options=self.options)
+        values = {"index": self.index, "prompts": prompts, "top_k": self.top_k, "options": self.options}
+        return default_to_dict(self, **values, passages=self.passages)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PromptRetriever:

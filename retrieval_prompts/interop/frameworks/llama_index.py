@@ -16,25 +16,33 @@ from retrieval_prompts.interop.frameworks.searcher import Searcher
 
 
 class PromptRetriever(BaseRetriever):
-    """Finds documents with a `Searcher`; a node has the document's id, and its title in the metadata."""
+    """Finds documents with a `Searcher`; a node has the document's id, and its title in the metadata, of chunks also
+    document, source and place. Without `passages` a document that is in chunks is found once, by its best chunk."""
 
-    def __init__(self, searcher: Searcher, k: int = 10, **options: Any) -> None:
+    def __init__(self, searcher: Searcher, k: int = 10, *, passages: bool = True, **options: Any) -> None:
         """`options`: of LlamaIndex's own retrievers."""
-        self.searcher, self.k = searcher, k
+        self.searcher, self.k, self.passages = searcher, k, passages
         super().__init__(**options)
 
     @classmethod
     def over(
-        cls, place: str | Path, prompts: str | Path | None = None, *, k: int = 10, **options: Any
+        cls,
+        place: str | Path,
+        prompts: str | Path | None = None,
+        *,
+        k: int = 10,
+        passages: bool = True,
+        **options: Any,
     ) -> PromptRetriever:
         """An index folder or the address of a store; `options` are those of `Searcher.open`."""
-        return cls(Searcher.open(place, prompts, **options), k)
+        return cls(Searcher.open(place, prompts, **options), k, passages=passages)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        (hits,) = self.searcher.search([query_bundle.query_str], self.k)
+        (hits,) = self.searcher.search([query_bundle.query_str], self.k, passages=self.passages)
         return [
             NodeWithScore(
-                node=TextNode(id_=hit.id, text=hit.text or hit.title, metadata={"title": hit.title}), score=hit.score
+                node=TextNode(id_=hit.id, text=hit.text or hit.title, metadata={"title": hit.title, **hit.about()}),
+                score=hit.score,
             )
             for hit in hits
         ]

@@ -9,8 +9,9 @@ from pathlib import Path
 from threading import RLock
 
 from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.data.corpus import ABOUT
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex, check_weight
+from retrieval_prompts.evaluation.hybrid import CHUNKS, UNLABELLED, HybridIndex, check_weight
 from retrieval_prompts.files import unreplaced
 from retrieval_prompts.interop.stores.address import is_address
 from retrieval_prompts.interop.stores.opening import check_found, open_index, over_all
@@ -22,12 +23,24 @@ from retrieval_prompts.vectors.store import StoreIndex
 
 @dataclass(frozen=True)
 class Hit:
-    """A document that was found."""
+    """A document that was found, or a passage of one.
+
+    Args:
+        document: the id of the document that it is a passage of; "" where it is all of it.
+        source, place: the file that it is from, and where in it; "" where that is not known.
+    """
 
     id: str
     score: float
     title: str
     text: str
+    document: str = ""
+    source: str = ""
+    place: str = ""
+
+    def about(self) -> dict[str, str]:
+        """What is known of `document`, `source` and `place`."""
+        return {name: value for name in ABOUT if (value := getattr(self, name))}
 
 
 class Searcher:
@@ -116,35 +129,74 @@ class Searcher:
         weight = next(each for each in (bm25_weight, biencoder.bm25_weight, UNLABELLED) if each is not None)
         return cls(biencoder, opened, hybrid, weight, place=str(place), unchecked=whole)
 
-    def search(self, queries: Sequence[str], k: int, **parameters: int | None) -> list[list[Hit]]:
-        """The k best documents of each query, best first; `parameters` are those of `Index.search`."""
+    def search(
+        self, queries: Sequence[str], k: int, *, passages: bool = False, **parameters: int | None
+    ) -> list[list[Hit]]:
+        """The k best documents of each query, best first; of one that is in chunks its best.
+
+        Args:
+            passages: chunks are hits of their own, several of a document perhaps.
+            parameters: those of `Index.search`.
+        """
         with self._lock:
             vectors = self.biencoder.query_vectors(queries)
-            return self.ranked(queries, vectors, k, self.weight, **parameters)
+            return self.ranked(queries, vectors, k, self.weight, passages=passages, **parameters)
 
     def ranked(
-        self, queries: Sequence[str], vectors: Floats, k: int, weight: float, **parameters: int | None
+        self,
+        queries: Sequence[str],
+        vectors: Floats,
+        k: int,
+        weight: float,
+        *,
+        passages: bool = False,
+        **parameters: int | None,
     ) -> list[list[Hit]]:
         """As `search`, by vectors (queries, dimension) that are there already, and a weight of BM25."""
         with self._lock:
-            if self.hybrid is None or weight == 0:
-                found, ids = self.index.search(vectors, k, **parameters)
-                scores = [row[: len(own)] for row, own in zip(found.tolist(), ids, strict=True)]
+            if passages or not self.index.first_of:
+                found = self._ranked(queries, vectors, k, weight, parameters)
             else:
-                scores, ids = self.hybrid.search(queries, vectors, k, weight=weight, **parameters)
-            if self._unchecked and isinstance(self.index, StoreIndex) and ids:
-                check_found(self.biencoder.tower, self.index, ids[0], self.place)
+                found = self._documents(queries, vectors, k, weight, parameters)
+            if self._unchecked and isinstance(self.index, StoreIndex) and found:
+                check_found(self.biencoder.tower, self.index, [id for id, _ in found[0]], self.place)
                 self._unchecked = False
-            return [
-                [self._hit(id, score) for id, score in zip(row, own, strict=True)]
-                for row, own in zip(ids, scores, strict=True)
-            ]
+            return [[self._hit(id, score) for id, score in row] for row in found]
+
+    def _ranked(
+        self, queries: Sequence[str], vectors: Floats, k: int, weight: float, parameters: dict[str, int | None]
+    ) -> list[list[tuple[str, float]]]:
+        """(id, score) of the k best of what was indexed."""
+        if self.hybrid is None or weight == 0:
+            scores, ids = self.index.search(vectors, k, **parameters)
+            return [list(zip(row, own, strict=False)) for row, own in zip(ids, scores.tolist(), strict=True)]
+        found, ids = self.hybrid.search(queries, vectors, k, weight=weight, **parameters)
+        return [list(zip(row, own, strict=True)) for row, own in zip(ids, found, strict=True)]
+
+    def _documents(
+        self, queries: Sequence[str], vectors: Floats, k: int, weight: float, parameters: dict[str, int | None]
+    ) -> list[list[tuple[str, float]]]:
+        """The best chunk of each of the k best documents: as deep a search as it takes."""
+        first_of, depth = self.index.first_of, k
+        while True:
+            depth = min(CHUNKS * depth, len(self.index))
+            rows = self._ranked(queries, vectors, depth, weight, parameters)
+            found = []
+            for row in rows:
+                best: dict[str, tuple[str, float]] = {}
+                for id, score in row:
+                    best.setdefault(first_of.get(id, id), (id, score))
+                found.append(list(best.values())[:k])
+            if depth >= len(self.index) or all(
+                len(own) >= k or len(row) < depth for own, row in zip(found, rows, strict=True)
+            ):
+                return found
 
     def _hit(self, id: str, score: float) -> Hit:
         if self.index.documents is None and not isinstance(self.index, StoreIndex):
             return Hit(id, score, "", "")
         document = self.index.document(id)
-        return Hit(id, score, document.title, document.text)
+        return Hit(id, score, document.title, document.text, document.document, document.source, document.place)
 
 
 def _opened(folder: str | Path, *, words: bool) -> tuple[Index, HybridIndex | None]:

@@ -31,7 +31,10 @@ from multimodal.vectors.texts import text_vectors
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.training.loop import Step
 
-KEYS = {"dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings"}
+KEYS = {
+    *("dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings"),
+    "provenance",
+}
 RECALLS = {"r@1", "r@5", "r@10"}
 
 

@@ -115,3 +115,46 @@ def test_a_recommendation_as_json() -> None:
     assert found["gain"] == {**SURE.as_dict(), "ci95": [0.031, 0.074]}
     assert set(found) == set(vars(advice("tuned+bm25")))
     assert advice("frozen", gain=Evidence()).to_json()["gain"] is None
+
+
+@pytest.mark.parametrize(
+    ("system", "tried", "verdict"),
+    [
+        ("tuned", True, "Use the prompts: yes, without BM25."),
+        ("tuned+bm25", True, "Use the prompts: yes, but only with BM25."),
+        ("frozen", True, "Use the prompts: no. Use the model as it is."),
+        ("frozen+bm25", True, "Use the prompts: no. Use the model without them, with BM25."),
+        ("bm25", True, "Use the prompts: no. Use BM25 alone."),
+        ("frozen", False, "Use the model: yes, as it is."),
+        ("frozen+bm25", False, "Use the model: yes, but only with BM25."),
+        ("bm25", False, "Use the model: no. Use BM25 alone."),
+    ],
+)
+def test_a_plain_yes_or_no(system: str, tried: bool, verdict: str) -> None:
+    gain = Evidence() if system == "frozen" else Evidence(SURE, "test")
+    assert advice(system, gain=gain, tried=tried).verdict == verdict
+
+
+def test_how_sure_it_is_in_plain_words() -> None:
+    sure = (
+        "Sure: on 100 queries (test), results with the prompts are 5.2 points of nDCG@10 better than those of the "
+        "model alone; +3.1 to +7.4 would fit. Where nothing differs, "
+        "chance shows so large a difference once in 2,500 tries."
+    )
+    assert advice("tuned").sure == (sure,)
+    unsure = advice("tuned", gain=Evidence(NOISE, "test, unseen documents"))
+    assert unsure.sure == (
+        "Not sure: on 100 queries (test) about documents that training had not seen, results with the prompts are +0.4 "
+        "points of nDCG@10 from those of the model alone, and anything from -1.1 to +1.9 would fit. "
+        "That may be chance.",
+    )
+    loss = advice("tuned", gain=Evidence(LOSS, "test", "frozen+bm25"))
+    assert loss.verdict == "Use the prompts: no. They make the results worse."
+    assert "5.2 points of nDCG@10 worse than those of the model with BM25" in loss.sure[0]
+    assert advice("frozen+bm25", gain=Evidence(LOSS, "test")).verdict == (
+        "Use the prompts: no, and no BM25 either: it makes the results worse."
+    )
+    without = advice("frozen+bm25", prompts=Evidence(NOISE, "dev split"))
+    assert [each.partition(":")[0] for each in without.sure] == ["Prompts were not shown to help", "Sure"]
+    memory = advice("frozen", gain=Evidence(), prompts=Evidence(SURE, "dev split"))
+    assert memory.sure[0].endswith("But not on those whose documents training had not seen.")

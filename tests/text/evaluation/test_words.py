@@ -67,7 +67,7 @@ def test_tests_of_a_result() -> None:
     assert (unseen.p, unseen.significant, unseen.part) == (0.01, True, "unseen documents")
     assert adjusted.sentence().startswith("50 queries are too few to tell RRF-tuned from frozen")
     assert unseen.sentence().startswith(
-        "On the 50 queries none of whose relevant documents was relevant in training, tuned is 10.0 points of nDCG@10"
+        "On the 50 queries about documents that training had not seen, tuned is 10.0 points of nDCG@10"
     )
     back = adjusted.turned()
     assert (back.system, back.baseline, back.effect_size, back.test.hurt) == ("frozen", "rrf-tuned", 0.5, 6)

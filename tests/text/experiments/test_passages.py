@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def chunked(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The tiny data, each document in two chunks, of four words and of the rest."""
-    folder = tiny.write_data(tmp_path_factory.mktemp("data") / "chunked", dev=True)
-    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
-    with (folder / "corpus.jsonl").open("w") as file:
-        for row in rows:
-            words = f"{row.get('title', '')} {row['text']}".split()
-            for number, part in enumerate((words[:4], words[4:]), 1):
-                chunk = {"_id": f"{row['_id']}#{number}", "text": " ".join(part), "metadata": {"document": row["_id"]}}
-                file.write(json.dumps(chunk) + "\n")
-    return load(folder)
+    return load(tiny.cut_in_two(tiny.write_data(tmp_path_factory.mktemp("data") / "chunked", dev=True)))
 
 
 def test_a_ranking_of_documents_has_each_with_its_best_chunk() -> None:

@@ -75,7 +75,8 @@ def haystack(place: Path, prompts: Path | None, k: int, **options: Any) -> list[
 
     pipeline = Pipeline()
     name = None if prompts is None else str(prompts)
-    pipeline.add_component("retriever", PromptRetriever(str(place), name, top_k=k, options=options))
+    passages = options.pop("passages", True)
+    pipeline.add_component("retriever", PromptRetriever(str(place), name, k, options, passages))
     modules = ["retrieval_prompts.interop.frameworks.*"]
     again = Pipeline.from_dict(pipeline.to_dict(), allowed_modules=modules)
     found = again.run({"retriever": {"query": QUESTION}})["retriever"]["documents"]
@@ -100,6 +101,18 @@ def ours(folder: Path, prompts: Path | None) -> list[tuple[str, float, str, str]
 @pytest.mark.parametrize("prompts", ["prompts", "feedback"])
 def test_a_retriever_finds_what_our_search_finds(asked: Asked, folder: Path, prompts: str) -> None:
     assert asked(folder / "index", folder / prompts, 4, device="cpu") == ours(folder, folder / prompts)
+
+
+def test_a_document_in_chunks_is_found_by_all_of_them_or_once(asked: Asked, folder: Path, model: Path) -> None:
+    corpus = load_corpus(tiny.cut_in_two(tiny.write_data(folder / asked.__name__ / "data")))
+    biencoder = BiEncoder.load(model, device="cpu")
+    index = Index.build(biencoder.encode_corpus(corpus), corpus, corpus.ids, encoder=biencoder.identity())
+    index.save(folder / asked.__name__ / "index")
+    place = folder / asked.__name__ / "index"
+    passages = [id for id, *_ in asked(place, None, 80, device="cpu")]
+    documents = [id for id, *_ in asked(place, None, 80, device="cpu", passages=False)]
+    assert (len(passages), len(documents)) == (80, 40)
+    assert documents == [id for at, id in enumerate(passages) if id[:-2] not in {each[:-2] for each in passages[:at]}]
 
 
 def test_over_a_store_it_is_the_same(asked: Asked, folder: Path, stored: Path) -> None:

@@ -173,7 +173,7 @@ def test_another_pair_can_be_compared(page: webdriver.Chrome) -> None:
     Select(find(page, "#s1 select.baseline")).select_by_value("tuned")
     assert texts(page, "#s1 .helped") == ["11"] and texts(page, "#s1 .hurt") == ["10"]
     assert texts(page, "#s1-queries .delta")[:1] == ["−50.0"]
-    assert texts(page, "#s1 .names") == ["frozen − tuned"]
+    assert texts(page, "#s1 .names") == ["frozen against tuned"]
     Select(find(page, "#s1 select.system")).select_by_value("tuned")
     Select(find(page, "#s1 select.baseline")).select_by_value("frozen")
     drawn = find(page, "#s1 .above").get_attribute("d")
@@ -267,6 +267,22 @@ def test_nothing_scrolls_sideways(page: webdriver.Chrome, width: int) -> None:
     assert page.execute_script(overflow) <= 0
     inside = "const box = document.querySelector('dialog .inside'); return box.scrollWidth - box.clientWidth"
     assert page.execute_script(inside) <= 0
+
+
+def test_a_table_that_goes_on_to_the_right_says_so(page: webdriver.Chrome) -> None:
+    hint, table = "#s1 .aside", "#s1 [aria-label^='Paired tests']"
+    hidden = f"return getComputedStyle(document.querySelectorAll('{hint}')[1]).display === 'none'"
+    show(page, 1280, 800)
+    assert page.execute_script(hidden)
+    show(page, 390, 800, mobile=True)
+    assert not page.execute_script(hidden)
+    assert "more" in find(page, table).get_attribute("class")
+    page.execute_async_script(
+        "const table = document.querySelector(arguments[0]); table.scrollLeft = table.scrollWidth;"
+        "requestAnimationFrame(() => requestAnimationFrame(arguments[1]))",
+        table,
+    )
+    assert "more" not in find(page, table).get_attribute("class")
 
 
 def test_light_and_dark_by_preference_and_by_hand(page: webdriver.Chrome) -> None:

@@ -41,7 +41,7 @@ def test_the_words_tables_and_plots_are_in_the_html_itself() -> None:
     page = Parsed(render(toy_reports.report()))
     for words in (
         "Tuned is 6.2 points of nDCG@10 better than frozen",
-        "tuned − frozen",
+        "tuned against frozen",
         "10 helped",
         "20 unchanged",
         "question number 0",
@@ -56,6 +56,16 @@ def test_the_words_tables_and_plots_are_in_the_html_itself() -> None:
     labels = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg" and "role" in attributes]
     assert labels[0] == "10 queries helped, 20 unchanged, 10 hurt"
     assert labels[1] == "Training loss. loss: from 2 at step 1 to 1.25 at 3, highest 2 at 1"
+
+
+def test_the_first_screen_says_what_to_do_and_how_it_came_about() -> None:
+    verdict = ["Use the prompts: no.", "Not sure: that may be chance."]
+    about = [("Made", "2026-12-01, 05:49 (UTC)"), ("Command", "retrieval-prompts tune 'my data' --out P")]
+    page = Parsed(render(toy_reports.report(verdict=verdict, about=about)))
+    assert page.text.index(verdict[0]) < page.text.index(verdict[1]) < page.text.index("Made 2026-12-01")
+    assert page.text.index("Command retrieval-prompts tune 'my data' --out P") < page.text.index("toy test")
+    assert "frozen the model as it is" in page.text
+    assert "BM25" not in page.text  # no word is explained that does not occur
 
 
 def test_what_a_text_says_stays_text() -> None:

@@ -206,6 +206,7 @@ def _compare(
     if picture is not None:
         tradeoffs.check_picture(picture, overwrite=overwrite)
     from retrieval_prompts.data.beir_folder import load
+    from retrieval_prompts.data.groups import counted
     from retrieval_prompts.experiments.indexes.index_types import Measured, compare_factories, parse_factories
     from retrieval_prompts.experiments.workbench import Workbench
 
@@ -213,10 +214,6 @@ def _compare(
     say = console.printer(json_file)
     dataset = load(data_folder(data, documents, reading, loaded, say, cache))
     queries, qrels = dataset.split(split)
-    if dataset.corpus.groups is not None:
-        raise UserError(
-            f"--compare ranks vectors, and those of {dataset.name} are of chunks; compare on whole documents"
-        )
     biencoder = loaded()
     bench = Workbench(biencoder.tower, dataset, cache)
     frozen = bench.frozen
@@ -224,7 +221,9 @@ def _compare(
     if biencoder.identity() != frozen.identity():
         raise UserError(f"{prompts} has a document prompt; --compare searches an index of frozen documents")
     factories = parse_factories(texts, biencoder.tower.dimension)
-    say(f"{dataset.name}: {len(dataset.corpus):,} documents, {len(queries):,} {split} queries")
+    groups = dataset.corpus.groups
+    made = counted(len(dataset.corpus), groups)
+    say(f"{dataset.name}: {made}, {len(queries):,} {split} queries")
     encoders = {"frozen": frozen, "tuned": biencoder} if biencoder.prompts else {"frozen": frozen}
     vectors = {name: encoder.query_vectors(list(queries.values())) for name, encoder in encoders.items()}
     rows = compare_factories(
@@ -234,14 +233,15 @@ def _compare(
         factories,
         query_ids=list(queries),
         qrels=qrels,
-        measured=Measured(k=k, train_size=train_size, gpu=device != "cpu"),
+        measured=Measured(k=k, train_size=train_size, gpu=device != "cpu", firsts=groups.firsts if groups else None),
     )
     if json_file is not None:
         result = {
             "dataset": dataset.name,
             "split": split,
             "model": biencoder.tower.name,
-            "documents": len(dataset.corpus),
+            "documents": len(set(groups.firsts.tolist())) if groups else len(dataset.corpus),
+            "vectors": len(dataset.corpus),
         }
         result |= {"query_count": len(queries), "prompts": str(prompts) if prompts else None}
         result["rows"] = [row.to_json() for row in rows]
@@ -249,7 +249,5 @@ def _compare(
     say(tradeoffs.table(rows))
     say("* best trade-offs: no other is as good in recall, speed and size, and better in one")
     if picture is not None:
-        tradeoffs.picture(
-            rows, picture, title=f"{dataset.name}, {len(dataset.corpus):,} documents", overwrite=overwrite
-        )
+        tradeoffs.picture(rows, picture, title=f"{dataset.name}, {made}", overwrite=overwrite)
         say(f"picture: {picture}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +33,10 @@ def search(
     model: Annotated[str | None, typer.Option(help="the model, when it has moved  [default: the index's own]")] = None,
     conventions: Conventions = AS_SAID,
     top_k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")] = 10,
+    passages: Annotated[
+        bool,
+        typer.Option("--passages", help="chunks of documents are hits of their own, not the best of each document"),
+    ] = False,
     strength: Strength = None,
     bm25_weight: Annotated[
         float | None,
@@ -47,7 +50,8 @@ def search(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Search an index with a question: by its vectors and, where the index holds them, by its words (BM25).
+    """Search an index with a question: by its vectors and, where the index holds them, by its words (BM25). Of a
+    document that is in chunks the best one is shown.
 
     retrieval-prompts search "a question" --in qdrant:PATH#collection --prompts PROMPTS
     """
@@ -66,15 +70,16 @@ def search(
         device=device,
         trust_remote_code=trust_remote_code,
     )
-    (found,) = searcher.search([query], top_k, nprobe=nprobe, ef_search=ef_search, k_factor=k_factor)
-    hits = [asdict(hit) for hit in found]
+    parameters = {"nprobe": nprobe, "ef_search": ef_search, "k_factor": k_factor}
+    (found,) = searcher.search([query], top_k, passages=passages, **parameters)
+    hits = [{"id": hit.id, "score": hit.score, "title": hit.title, "text": hit.text, **hit.about()} for hit in found]
     if json_file is not None:
         console.write_result(json_file, hits)
     if str(json_file) != "-":
-        _print(hits, searcher.weight)
+        _print(hits, searcher.weight, passages)
 
 
-def _print(hits: list[dict[str, Any]], weight: float) -> None:
+def _print(hits: list[dict[str, Any]], weight: float, passages: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -82,9 +87,12 @@ def _print(hits: list[dict[str, Any]], weight: float) -> None:
     people.print(f"dense + BM25, weight {weight:g}" if weight else "dense", style="dim")
     for rank, hit in enumerate(hits, start=1):
         line = Text(f"{rank:3}. {hit['score']:.4f}  ")
-        line.append(shown(hit["title"] or hit["id"]), style="bold")
+        id = hit["id"] if passages else hit.get("document", hit["id"])
+        line.append(shown(hit["title"] or id), style="bold")
         people.print(line, soft_wrap=True)
-        people.print(Text(shown(f"     [{hit['id']}] {_snippet(hit['text'])}")), style="dim", soft_wrap=True)
+        if where := ", ".join(hit[name] for name in ("source", "place") if name in hit):
+            people.print(Text(shown(f"     {where}")), soft_wrap=True)
+        people.print(Text(shown(f"     [{id}] {_snippet(hit['text'])}")), style="dim", soft_wrap=True)
 
 
 def _asked(index: str, query: str | None, store: str | None) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import (
     AS_SAID,
     Cache,
+    DataFolder,
     Device,
     JsonFile,
     Model,
@@ -21,6 +22,7 @@ from retrieval_prompts.cli.options import (
     with_conventions,
     with_settings,
 )
+from retrieval_prompts.cli.sources import AS_IT_IS, Documents, Reading, data_folder, loader, with_sources
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.training.settings import TuneSettings
@@ -32,12 +34,18 @@ BASELINES = "bm25, linear, lora, nudge, rrf; or none"
 
 
 @with_settings(TuneSettings, "kind", "encoder", "pairs", "seed")
+@with_sources
 @with_conventions
 def beir(
-    datasets: Annotated[str, typer.Option(help="names of BEIR, or of folders in --data-dir, with commas; or all")],
     out: Annotated[Path, typer.Option(help="the folder of results; what it holds already is not run again")],
     given: dict[str, Any],
+    datasets: Annotated[
+        str | None, typer.Option(help="names of BEIR, or of folders in --data-dir, with commas; or all")
+    ] = None,
     data_dir: Annotated[Path, typer.Option(help="where data sets lie, and are fetched to")] = Path("datasets"),
+    data: DataFolder = None,
+    documents: Documents = None,
+    reading: Reading = AS_IT_IS,
     model: Model = None,
     conventions: Conventions = AS_SAID,
     prompts: Annotated[str | None, typer.Option(help="a prompt folder; {} stands for the data set's name")] = None,
@@ -57,7 +65,8 @@ def beir(
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Evaluate on BEIR data sets: frozen model, prompts and baselines; results.json, TREC runs, tables, a page."""
+    """Evaluate on BEIR data sets, or on one of your own: frozen model, prompts and baselines; results.json, TREC runs,
+    tables, a page."""
     from retrieval_prompts.data.beir_sets import expand, folder_of
     from retrieval_prompts.experiments.benchmark import run
     from retrieval_prompts.experiments.benchmark_dataset import BenchmarkSettings
@@ -81,15 +90,24 @@ def beir(
         precision=precision,
         seed=learned.seed,
     )
-    names = [name.strip() for name in datasets.split(",") if name.strip()]
-    for name in expand(names):  # what is missing is said, or fetched, before anything is run
+    if datasets is None:
+        conventions = conventions.or_else(_recorded(prompts, ["{}"]))
+        frozen = loader(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+        folder = data_folder(data, documents, reading, frozen, say, cache).resolve()
+        names, data_dir = [folder.name], folder.parent
+    elif data is not None or documents or reading != AS_IT_IS:
+        raise UserError("--datasets names data sets of BEIR; leave it out for data of your own")
+    else:
+        names = [name.strip() for name in datasets.split(",") if name.strip()]
+    names = expand(names, data_dir)
+    for name in names:  # what is missing is said, or fetched, before anything is run
         folder_of(name, data_dir)
     from retrieval_prompts.biencoder import BiEncoder
 
     def on_system(name: str, system: str, found: dict[str, float]) -> None:
         say(f"{name}, {system}: nDCG@10 {found['ndcg@10']:.4f}, recall@100 {found['recall@100']:.4f}")
 
-    conventions = conventions.or_else(_recorded(prompts, expand(names)))
+    conventions = conventions.or_else(_recorded(prompts, names))
     biencoder = BiEncoder.load(model, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
     result = run(biencoder, names, data_dir, out, settings, cache=cache, overwrite=overwrite, on_system=on_system)
     with console.together(json_file, report):

@@ -215,6 +215,8 @@ def _write_report(
     notes: list[str],
     overwrite: bool,
 ) -> None:
+    from retrieval_prompts.experiments.provenance import Provenance
+    from retrieval_prompts.report import about
     from retrieval_prompts.report.content import Report
     from retrieval_prompts.report.page import write_report
 
@@ -231,7 +233,9 @@ def _write_report(
         for side, system in enumerate(systems)
     }
     title = f"{systems[1]} against {systems[0]}"
-    write_report(path, Report(title, sections, notes=notes, averages=means if averages else {}), overwrite=overwrite)
+    rows = about.origin(Provenance.now())
+    page = Report(title, sections, notes=notes, averages=means if averages else {}, about=rows)
+    write_report(path, page, overwrite=overwrite)
 
 
 def _section(name: str, split: str, compared: Compared, systems: tuple[str, str], folder: Path | None) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,32 @@ def test_a_corpus_of_which_all_documents_move_or_one(task: Task) -> None:
     # A document of the query's own id is no answer
     own = with_data(task, train={"d3": {"d3": 1, "d4": 1}}, queries={**task.data.queries, "d3": "copper"})
     assert nudge.fit(own).record["parameters"] == task.documents.dimension
+
+
+def test_of_a_document_in_chunks_the_nearest_moves_and_its_best_is_its_score(tmp_path: Path) -> None:
+    data = load(tiny.cut_in_two(tiny.write_data(tmp_path / "data", dev=True)))
+    biencoder = BiEncoder.load(tiny.write_model(tmp_path / "model"), device="cpu")
+    documents = biencoder.encode_corpus(data.corpus)
+    index = Index.build(documents, data.corpus, data.corpus.ids, encoder={})
+    task = Task(biencoder, TrainingData.of(data), documents, index)
+    fitted = nudge.fit(task, steps=[0.4])
+    if not fitted.record["used"]:
+        pytest.fail("this data let it move")
+    before, after = documents.array(), vectors(fitted)
+    moved = {data.corpus.ids[at] for at in np.flatnonzero(np.abs(before - after).max(axis=1) > 1e-6)}
+    asked = {query: task.frozen([data.queries[query]])[0] for query in task.data.train}
+    nearest = set()
+    for query, grades in task.data.train.items():
+        for first in (id for id, grade in grades.items() if grade > 0):
+            both = [data.corpus.position(first), data.corpus.position(f"{first[:-1]}2")]
+            nearest.add(data.corpus.ids[both[int(np.argmax(before[both] @ asked[query]))]])
+    assert moved == nearest
+    run = fitted.run({query: data.queries[query] for query in task.data.dev}, 10)
+    scores = task.frozen(task.dev_texts) @ after.T
+    best = np.maximum(scores[:, ::2], scores[:, 1::2])
+    for row, hits in zip(best, run.values(), strict=True):
+        assert list(hits) == [f"d{at}#1" for at in np.argsort(-row, kind="stable")[:10]]
+    assert fitted.record["dev"]["tuned"] == dev_mean(task, run)
 
 
 def test_mistakes_are_one_line(task: Task) -> None:

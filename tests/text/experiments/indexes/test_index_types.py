@@ -75,6 +75,21 @@ def test_a_document_that_ties_with_the_last_exact_one_counts() -> None:
     assert {row["recall"] for row in rows} == {1.0}
 
 
+def test_documents_in_chunks_are_found_by_their_best() -> None:
+    # Documents 0 and 3, of three chunks and of two, and 5. The best chunks of a query along x are 1, 2, 3, 5
+    vectors = np.array([[0, 1], [1, 0], [0.9, 0], [0.8, 0], [0, 0.5], [0.7, 0]], dtype=np.float32)
+    measured = Measured(k=2, repeats=1, firsts=np.array([0, 0, 0, 3, 3, 5]))
+    query, qrels = np.array([[1, 0]], np.float32), {"q": {"d3": 1}}
+    (row,) = factories.compare_factories(
+        vectors, names(6), query, ["Flat"], query_ids=["q"], qrels=qrels, measured=measured
+    )
+    assert row.recall == 1 and row.ndcg == row.exact_ndcg == pytest.approx(1 / np.log2(3))
+    found = factories._documents(np.array([[1.0, 0.8]]), np.array([[1, 3]]), measured)
+    lost = factories._documents(np.array([[1.0, 0.9, -np.inf]]), np.array([[1, 2, -1]]), measured)
+    assert lost.documents.tolist() == [[0]] and found.documents.tolist() == [[0, 3]]
+    assert factories._recall(vectors, query, lost, found).tolist() == [0.5]
+
+
 def test_more_effort_finds_more_and_all_lists_find_all() -> None:
     vectors, queries = unit(800), unit(40, seed=1)
     rows = compare_factories(vectors, names(800), queries, ["IVF16,Flat"], k=10, repeats=1)
@@ -343,6 +358,19 @@ def test_the_exact_numbers_are_those_of_evaluate(data: Path, model: Path, comman
     (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
     expected = evaluate(BiEncoder.load(str(model)), load(data), bm25=False)
     assert row["ndcg@10"] == pytest.approx(expected.systems["frozen"]["ndcg@10"], abs=1e-12)
+
+
+def test_of_documents_in_chunks_too(model: Path, command: Any, tmp_path: Path) -> None:
+    from retrieval_prompts import BiEncoder, load
+    from retrieval_prompts.experiments.retrieval import evaluate
+
+    data = tiny.cut_in_two(tiny.write_data(tmp_path / "data"))
+    command(data, "--compare", "Flat", "--model", model, "--json", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    expected = evaluate(BiEncoder.load(str(model)), load(data), bm25=False)
+    assert (found["documents"], found["vectors"]) == (40, 80)
+    assert found["rows"][0]["ndcg@10"] == pytest.approx(expected.systems["frozen"]["ndcg@10"], abs=1e-12)
+    assert found["rows"][0]["recall"] == 1
 
 
 def test_build_options_reach_the_index(command: Callable[..., str], model: Path, data: Path, tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ def test_the_text_of_a_card() -> None:
     ]
     assert "3 queries are too few to tell tuned from frozen: +30.0 points of nDCG@10, but anything from " in text
     assert f"p = {TEST['p_value']:.4f}); better on 2 of 3 queries, worse on 0, the same on 1." in text
-    assert "The 3 queries none of whose relevant documents was relevant in training are too few to tell tuned" in text
+    assert "The 3 queries about documents that training had not seen are too few to tell tuned" in text
     assert "The interval is that of a paired bootstrap, p of a permutation test." in text
     assert "BM25 is the best here." in text and "the queries of the table were only reported on" in text
     assert ["learning rate", "0.01"] in rows and ["common", "no"] in rows and ["training queries", "30"] in rows

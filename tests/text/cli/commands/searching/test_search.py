@@ -13,6 +13,8 @@ import tiny
 from command_line import Command, Done
 
 from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.data.beir_folder import load_corpus
+from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, HybridIndex
 from retrieval_prompts.files import sealed
 from retrieval_prompts.vectors.index import Index
@@ -226,3 +228,45 @@ def test_what_an_option_does_to_a_terminal_is_shown_not_done(command: Command) -
     for given in (["search", "--\x1b[2J", "x"], ["search", "a", "b", "\u202e"], ["\x1b[2J"]):
         done = command(*given)
         assert done.code == 2 and not set("\x1b\u202e") & set(done.err) and "\\" in done.err
+
+
+# --- documents in chunks ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chunked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.cut_in_two(tiny.write_data(tmp_path_factory.mktemp("chunks") / "data"))
+
+
+@pytest.mark.parametrize("weight", ["0", "0.75"])
+def test_a_document_in_chunks_is_found_once_by_its_best(
+    command: Command, chunked: Path, model: Path, tmp_path: Path, weight: str
+) -> None:
+    place = tmp_path / "index"
+    assert command("index", chunked, "--out", place, "--model", model, "--device", "cpu").code == 0
+    asked = ["search", place, QUESTION, "--device", "cpu", "--bm25-weight", weight]
+    passages = command(*asked, "--passages", "-k", "80", "--json", "-").json
+    documents = command(*asked, "-k", "40", "--json", "-").json
+    best: dict[str, Any] = {}
+    for hit in passages:
+        best.setdefault(hit["document"], hit)
+    assert len(passages) == 80 and len(documents) == 40
+    assert documents == list(best.values())
+    first = documents[0]
+    assert first["id"] == f"{first['document']}#{first['place'].removeprefix('Part ')}"
+    assert first["source"] == f"{first['document']}.md"
+    shown = command(*asked, "-k", "1").out
+    assert f"     {first['source']}, {first['place']}\n     [{first['document']}] {first['text']}" in shown
+    assert f"[{first['id']}]" in command(*asked, "-k", "1", "--passages").out
+
+
+def test_an_index_of_before_chunks_were_known_shows_what_it_holds(
+    command: Command, chunked: Path, model: Path, tmp_path: Path
+) -> None:
+    corpus = load_corpus(chunked)
+    biencoder = BiEncoder.load(model, device="cpu")
+    plain = [Document(each.id, each.title, each.text) for each in corpus]
+    Index.build(biencoder.encode_corpus(corpus), plain, corpus.ids, encoder=biencoder.identity()).save(tmp_path / "old")
+    assert not (tmp_path / "old" / "chunks.npy").exists()
+    found = command("search", tmp_path / "old", QUESTION, "--device", "cpu", "--json", "-", "-k", "80").json
+    assert len(found) == 80 and set(found[0]) == {"id", "score", "title", "text"}

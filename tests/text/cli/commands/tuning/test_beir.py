@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import tiny
 from command_line import Command, command_line
+from parsed_page import Parsed
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli import app as cli
 from retrieval_prompts.evaluation.words import paired_tests
+from retrieval_prompts.report.page import typeset
 
 
 @pytest.fixture
@@ -86,11 +88,14 @@ def test_beir_prints_a_table_writes_everything_and_goes_on(
     }
     page = (out / "r.html").read_text()
     assert "one" in page
-    assert "0 documents encoded again for the prompts" in page
+    assert "documents: none encoded again for the prompts" in page
+    assert "<dt>Command</dt><dd><code>retrieval-prompts beir --datasets one,two" in page
+    assert result["provenance"]["command"].startswith("retrieval-prompts beir --datasets one,two --data-dir ")
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.trec")}
     done = command(*given, "--prompts", prompts, "--baselines", "bm25,rrf")
     assert done.code == 0
     assert "one, frozen: nDCG@10" not in done.out  # nothing was run again
+    assert json.loads((out / "results.json").read_text())["provenance"] == result["provenance"]
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.trec")} == before
     (out / "two.bm25.trec").unlink()
     done = command("beir", "--datasets", "one", *given[3:], "--prompts", prompts, "--baselines", "bm25,rrf")
@@ -175,9 +180,27 @@ def test_json_goes_to_standard_output_alone(command: Command, model: Path, data_
 def test_tune_and_evaluate_write_a_page(command: Command, model: Path, data_dir: Path, tmp_path: Path) -> None:
     quick = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--device", "cpu", "--folds", "1"]
     out, first, second = tmp_path / "prompts", tmp_path / "tune.html", tmp_path / "evaluate.html"
-    done = command("tune", data_dir / "one", "--out", out, "--model", model, "--report", first, *quick)
+    written = tmp_path / "tune.json"
+    given = ("tune", data_dir / "one", "--out", out, "--model", model, "--report", first, "--json", written, *quick)
+    done = command(*given)
     assert done.code == 0, done.err
     assert f"report: {first}" in done.out
+    result = json.loads(written.read_text())
+    assert (result["documents"], result["queries"], len(result["fingerprint"])) == (40, 10, 64)
+    assert result["provenance"]["command"] == " ".join(map(str, ("retrieval-prompts", *given)))
+    shown = Parsed(first.read_text()).text
+    for said in (
+        f"{result['recommendation']['verdict']} {typeset(result['recommendation']['sure'][0])}",
+        f"Made {result['provenance']['date'][:10]}, ",
+        f"Version retrieval-prompts {result['provenance']['version']}",
+        f"Command {result['provenance']['command']}",
+        "Queries 30 train, 8 dev, 10 test",
+        "Documents 40, none encoded again for the prompts",
+        "with choosing by dev, encoder table, length 3, batch 8, learning rate 0.05, seed 0",
+        f"Time of a query {result['recommendation']['milliseconds']['frozen']:.1f} ms frozen",
+        f", fingerprint {result['fingerprint'][:12]}",
+    ):
+        assert said in shown, said
     done = command("evaluate", data_dir / "one", "--prompts", out, "--model", model, "--report", second)
     assert done.code == 0, done.err
     for page in (first.read_text(), second.read_text()):
@@ -199,3 +222,32 @@ def test_the_script_is_the_command(model: Path, data_dir: Path, tmp_path: Path) 
     )
     assert "one, frozen: nDCG@10" in done.stdout
     assert (tmp_path / "out" / "one.frozen.trec").is_file()
+
+
+def test_data_of_ones_own_are_read_as_by_the_other_commands(
+    command: Command, model: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    """Documents in a table, queries and judgements beside them; chunks are ranked as documents, by each baseline."""
+    folder, table = data_dir / "one", tmp_path / "all.csv"  # a word that means something among names
+    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    table.write_text("id,text\n" + "".join(f"{row['_id']},{row['title']} {row['text']}\n" for row in rows))
+    given = ["--queries", folder / "queries.jsonl", "--model", model, "--device", "cpu", "--cache", tmp_path / "cache"]
+    for split in ("train", "dev", "test"):
+        given += ["--judgements", folder / "qrels" / f"{split}.tsv"]
+    out = tmp_path / "out"
+    done = command("beir", "--documents", table, *given, "--out", out, "--report", tmp_path / "r.html")
+    assert done.code == 0, done.err
+    assert f"{table}: id 'id', text 'text'" in done.out.replace(", no title", "")
+    result = json.loads((out / "results.json").read_text())["datasets"]
+    assert list(result) == ["all"]
+    again = command("evaluate", "--documents", table, *given, "--json", "-").json
+    assert result["all"]["systems"]["frozen"]["ndcg@10"] == again["systems"]["frozen"]["ndcg@10"]
+    chunked = tiny.cut_in_two(tiny.write_data(tmp_path / "chunked", dev=True))
+    done = command(
+        "beir", chunked, "--model", model, "--device", "cpu", "--baselines", "nudge", "--out", tmp_path / "c"
+    )
+    assert done.code == 0, done.err
+    runs = (tmp_path / "c" / "chunked.nudge.trec").read_text().split()[2::6]
+    assert {id.rpartition("#")[2] for id in runs} == {"1"}
+    both = command("beir", chunked, "--datasets", "one", "--out", tmp_path / "both")
+    assert both.err == "error: --datasets names data sets of BEIR; leave it out for data of your own\n"
