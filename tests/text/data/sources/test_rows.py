@@ -14,7 +14,7 @@ import zstandard
 
 from retrieval_prompts.data import packed
 from retrieval_prompts.data.sources import opened, rows
-from retrieval_prompts.data.sources.columns import known
+from retrieval_prompts.data.sources.columns import as_text, known
 from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.rows import open_table
 from retrieval_prompts.errors import UserError
@@ -107,3 +107,7 @@ def test_a_header_may_have_line_breaks_and_blank_lines_before_it(tmp_path: Path)
 def test_one_object_in_one_line_is_id_and_text_unless_it_names_columns(tmp_path: Path) -> None:
     assert read(tmp_path / "a.json", '{"d1": "a text", "d2": "another"}') == [("d1", "a text"), ("d2", "another")]
     assert read(tmp_path / "a.json", '{"id": "d1", "text": "a text"}\n') == [("d1", "a text")]
+
+
+def test_bytes_are_text() -> None:
+    assert as_text("é".encode()) == "é" and as_text([b"a", b"b\0"]) == "a\nb"
