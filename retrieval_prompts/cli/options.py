@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
@@ -90,6 +91,13 @@ def with_conventions(command: Callable[..., None]) -> Callable[..., None]:
         command(*arguments, **values, conventions=given)
 
     return replaced(command, run, "conventions", [parameter_of(name, kind) for name, kind in added.items()])
+
+
+def repeated(model: str | None, conventions: Conventions, trust_remote_code: bool) -> str:
+    """The options on a model that were given, for a command that is to follow."""
+    given = {"--model": model} | {f"--{name.replace('_', '-')}": value for name, value in vars(conventions).items()}
+    words = [f" {name} {shlex.quote(value)}" for name, value in given.items() if value is not None]
+    return "".join(words) + (" --trust-remote-code" if trust_remote_code else "")
 
 
 def check_strength(strength: float | None, prompts: object) -> None:

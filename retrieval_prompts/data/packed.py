@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import MissingPackage, UserError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -75,7 +75,7 @@ class _Zstandard(io.RawIOBase):
         try:
             import zstandard
         except ImportError:
-            raise UserError(f'{path} needs zstandard: pip install "retrieval-prompts[files]"') from None
+            raise MissingPackage(f'{path} needs zstandard: pip install "retrieval-prompts[files]"') from None
         self._new: Callable[[], Any] = zstandard.ZstdDecompressor().decompressobj
         self._file = path.open("rb")
         self._frame: Any = None  # the part that is being unpacked; a file may have several

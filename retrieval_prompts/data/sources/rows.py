@@ -17,7 +17,7 @@ from typing import Any
 from retrieval_prompts.data.lines import LINE, WHOLE, fields, json_rows
 from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.opened import kind, open_text, text_lines
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.errors import MissingPackage, UserError, first_line
 from retrieval_prompts.files import read_json
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -322,4 +322,4 @@ def _library(name: str, path: Path) -> Any:
         return importlib.import_module(name)
     except ImportError:
         package = name.split(".")[0]
-        raise UserError(f'{path} needs {package}: pip install "retrieval-prompts[files]"') from None
+        raise MissingPackage(f'{path} needs {package}: pip install "retrieval-prompts[files]"') from None
