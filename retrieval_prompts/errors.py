@@ -21,6 +21,10 @@ class UserError(ValueError):
         super().__init__(clipped(str(message), LONGEST))
 
 
+class MissingPackage(UserError):
+    """What was asked for needs a package that is not installed; the message says how to install it."""
+
+
 class Diverged(UserError):
     """Training that went out of the finite numbers; what was trained holds its best weights so far."""
 

@@ -89,18 +89,27 @@ def _file(path: Path, more: tuple[tuple[str, str, Check], ...]) -> Verdict | Non
 
 def _verdict(path: Path, kind: str, check: Check) -> Verdict:
     try:
+        _check_regular(path)
         return Verdict(path, kind, True if check(path) else None)
     except (UserError, OSError) as error:
         return Verdict(path, kind, False, first_line(error))
 
 
+def _check_regular(artifact: Path) -> None:
+    """Raises UserError for a pipe, a socket or a device in place of a file of an artifact."""
+    from retrieval_prompts.files import check_regular
+
+    for path in (artifact, *sorted(artifact.rglob("*"))):
+        check_regular(path)
+
+
 def _prompts(folder: Path) -> bool:
-    from retrieval_prompts.files import check_seal, read_json
+    from retrieval_prompts.files import check_seal, inside, read_json
     from retrieval_prompts.prompts.folder import DESCRIPTION, OLD_CLIP, describe, load_prompts, read
     from retrieval_prompts.prompts.label_folder import load_labels
     from retrieval_prompts.prompts.writing_folder import load_writing
 
-    about = read_json(folder / DESCRIPTION)
+    about = read_json(inside(folder, DESCRIPTION))
     if isinstance(about, dict) and (about.get("for") == "clip" or about.get("format") == OLD_CLIP):
         read(folder, describe(folder, "clip"))
     elif isinstance(about, dict) and about.get("for") == "labels":

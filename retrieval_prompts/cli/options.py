@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
@@ -121,6 +122,13 @@ def strengths_of(given: str | None) -> list[float]:
     except (ValueError, IndexError, ZeroDivisionError, OverflowError):
         raise UserError(f"--strength: expected a number, or several as in 0,0.25,...,1, got {given!r}") from None
     return sorted(dict.fromkeys(found)) if len(found) > 1 else found
+
+
+def repeated(model: str | None, conventions: Conventions, trust_remote_code: bool) -> str:
+    """The options on a model that were given, for a command that is to follow."""
+    given = {"--model": model} | {f"--{name.replace('_', '-')}": value for name, value in vars(conventions).items()}
+    words = [f" {name} {shlex.quote(value)}" for name, value in given.items() if value is not None]
+    return "".join(words) + (" --trust-remote-code" if trust_remote_code else "")
 
 
 def check_strength(strength: object, prompts: object) -> None:

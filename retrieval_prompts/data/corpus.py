@@ -178,10 +178,12 @@ class Corpus:
 
     @cached_property
     def first_of(self) -> dict[str, str]:
-        """Chunk -> the id that stands for its document, of those that do not stand for themselves."""
+        """Chunk, or document -> the id that stands for it, of those that do not stand for themselves."""
         if self.groups is None:
             return {}
-        return {self.ids[at]: self.ids[first] for at, first in enumerate(self.groups.firsts.tolist()) if first != at}
+        chunks = {self.ids[at]: self.ids[first] for at, first in enumerate(self.groups.firsts.tolist()) if first != at}
+        named = {document: self.ids[first] for document, first in self.groups.documents.items()}
+        return {document: id for document, id in named.items() if id != document} | chunks
 
     @cached_property
     def _positions(self) -> dict[str, int]:

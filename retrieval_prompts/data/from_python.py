@@ -11,13 +11,14 @@ from typing import Any
 
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.corpus import Corpus, Document, frame
+from retrieval_prompts.data.ids import by_id, id_texts
 from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.data.sources.division import Shares, divide
 from retrieval_prompts.data.sources.duplicates import digest, folded
 from retrieval_prompts.errors import UserError
 
-Documents = Mapping[str, Any] | Iterable[Any]
+Documents = Mapping[Any, Any] | Iterable[Any]
 IN_MEMORY = Path("<documents in memory>")
 
 
@@ -25,8 +26,8 @@ def from_texts(
     documents: Documents,
     pairs: Iterable[Sequence[str]] = (),
     *,
-    queries: Mapping[str, str] | None = None,
-    judgements: Mapping[str, Any] | None = None,
+    queries: Mapping[Any, str] | None = None,
+    judgements: Mapping[Any, Any] | None = None,
     name: str = "texts",
     shares: Shares = Shares(),  # noqa: B008 - frozen
 ) -> Dataset:
@@ -45,14 +46,16 @@ def from_texts(
             "train", "dev", "test".
         shares: how judgements without splits are divided (see `division.divide`); fewer than 50 queries are all train.
 
-    Raises UserError for ids that are not there, and for what is no text.
+    Ids may be numbers or what else can be written as text. Raises UserError for ids that are missing, not there, or the
+    same as text (1 and "1"), and for what is no text.
     """
     held = _documents(documents)
     by_text: dict[int, str] = {}
     for id, document in held.items():
         for text in (document.text, document.content):
             by_text.setdefault(digest(text), id)
-    texts = dict(zip(queries or {}, as_texts((queries or {}).values()), strict=True))
+    asked = by_id(queries or {}, "queries")
+    texts = dict(zip(asked, as_texts(asked.values()), strict=True))
     known = {folded(text): id for id, text in texts.items()}
     own: Qrels = {}
     for query, wanted in map(_pair, pairs):
@@ -89,7 +92,7 @@ def _corpus(held: Mapping[str, Document]) -> Corpus:
 
 def _documents(given: Documents) -> dict[str, Document]:
     if isinstance(given, Mapping):
-        pairs = [(str(id), text) for id, text in given.items()]
+        pairs = list(by_id(given, "documents").items())
     else:
         several = given if isinstance(given, list | tuple) else as_texts(given)
         pairs = [(str(number), text) for number, text in enumerate(several)]
@@ -110,20 +113,23 @@ def _pair(pair: Any) -> tuple[str, str]:
 
 
 def _splits(
-    judgements: Mapping[str, Any], queries: Mapping[str, str], held: Mapping[str, Document]
+    judgements: Mapping[Any, Any], queries: Mapping[str, str], held: Mapping[str, Document]
 ) -> dict[str, Qrels]:
     """Split -> judgements, checked; "" where there are none."""
+    judgements = by_id(judgements, "judgements")
     if judgements and set(judgements) <= {"train", "dev", "test"} and not set(judgements) <= queries.keys():
         each = {name: _splits(own, queries, held) for name, own in judgements.items()}
         return {name: found[""] for name, found in each.items() if found}
     found: Qrels = {}
     for query, own in judgements.items():
-        grades = own if isinstance(own, Mapping) else dict.fromkeys([own] if isinstance(own, str | int) else own, 1)
+        what = f"judgements of query {query!r}"
+        several = [own] if isinstance(own, str) or not isinstance(own, Iterable) else own
+        grades = by_id(own, what) if isinstance(own, Mapping) else dict.fromkeys(id_texts(several, what), 1)
         if query not in queries:
             raise UserError(f"judgements name the query {query!r}, which is not among the {len(queries)} queries")
         if unknown := [id for id in grades if id not in held]:
-            raise UserError(f"judgements of query {query!r} name the document {unknown[0]!r}, which is not there")
+            raise UserError(f"{what} name the document {unknown[0]!r}, which is not there")
         if odd := [grade for grade in grades.values() if not isinstance(grade, Real)]:
-            raise UserError(f"judgements of query {query!r} have the grade {odd[0]!r}; expected a number")
-        found[query] = dict(grades)
+            raise UserError(f"{what} have the grade {odd[0]!r}; expected a number")
+        found[query] = grades
     return {"": found} if found else {}

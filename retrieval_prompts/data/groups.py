@@ -39,6 +39,11 @@ class Groups:
         """Of each entry (n,), the position of its document's first chunk."""
         return np.frombuffer(self._of, dtype=np.int64)
 
+    @property
+    def documents(self) -> Mapping[str, int]:
+        """Document -> the position of its first chunk."""
+        return self._first
+
     def first(self, document: str) -> int | None:
         """Where the chunks of a document begin; None for a document without."""
         return self._first.get(document)
@@ -94,3 +99,11 @@ def rank_documents(search: Callable[[int], Run], k: int, count: int, first_of: M
         found = {query: best_passages(hits, first_of, k) for query, hits in run.items()}
         if depth >= count or all(len(found[query]) >= k or len(hits) < depth for query, hits in run.items()):
             return found
+
+
+def drop_own(run: Run, first_of: Mapping[str, str]) -> Run:
+    """The run without the document of each query's own id, which BEIR leaves out; `first_of`: see `best_passages`."""
+    return {
+        query: {id: score for id, score in scores.items() if id != first_of.get(query, query)}
+        for query, scores in run.items()
+    }

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
-import io
 import json
 import re
-import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from retrieval_prompts.data.packed import cut_short, damage, opened
 from retrieval_prompts.errors import UserError
 
 LINE, WHOLE = 1 << 26, 1 << 30  # bytes of a line, and of one that is a whole file of JSON
 PART = 1 << 22  # bytes that are read at once
-PLAIN, RATIO = 1 << 28, 200  # a packed file may unpack to so many bytes, or to so many times its size
 WORDS = re.compile(r'(?<!\S)"((?:[^"]|"")*)"(?!\S)|(\S+)')  # quoted, or not
 
 
@@ -26,7 +22,7 @@ def read_lines(path: Path, *, longest: int = LINE) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of a UTF-8 file, gzipped if it ends in .gz; blank lines are left out.
 
     Raises UserError for bytes that are not UTF-8, for a line of more than `longest` bytes, and for a file that cannot
-    be read, is cut short, or unpacks to what no text is packed from (`RATIO`).
+    be read, is cut short, or unpacks to what no text is packed from (`packed.RATIO`).
     """
     return ((number, line) for number, _, line in read_at(path, longest=longest))
 
@@ -58,15 +54,10 @@ def read_text(path: Path) -> str:
 
 
 def _lines(file: IO[bytes], path: Path, longest: int) -> Iterator[bytes]:
-    """Lines with their ends, in bounded memory whatever a packed file unpacks to."""
-    most = max(PLAIN, RATIO * path.stat().st_size) if path.suffix.lower() in (".gz", ".zst") else None
-    number, total, size = 1, 0, 0
+    """Lines with their ends, in bounded memory."""
+    number, size = 1, 0
     line: list[bytes] = []  # its parts
     while part := file.readline(PART):
-        total += len(part)
-        if most is not None and total > most:
-            unpacked = f"over {most >> 20:,} MB, more than {RATIO} times its size"
-            raise UserError(f"{path} unpacks to {unpacked}, which no text does; unpack it yourself if it is right")
         size += len(part)
         if size > longest:
             raise UserError(f"{path}:{number}: the line has more than {longest >> 20} MB; expected a text a line")
@@ -140,25 +131,3 @@ def characters(text: str, name: str, where: str) -> str:
     except UnicodeEncodeError:
         raise UserError(f"{where}: {name} holds half of a surrogate pair, which is no character") from None
     return text
-
-
-def damage() -> tuple[type[Exception], ...]:
-    """What is raised by a file that ends too early, or was packed otherwise than its name says."""
-    packed = [sys.modules["zstandard"].ZstdError] if "zstandard" in sys.modules else []
-    return (OSError, EOFError, zlib.error, *packed)
-
-
-def cut_short(path: Path, error: Exception) -> UserError:
-    """What is said of such a file."""
-    return UserError(f"{path} cannot be read to its end ({error}); fetch or compress it again")
-
-
-def opened(path: Path) -> IO[bytes]:
-    """The bytes of a file, decompressed if its name ends in .gz or .zst. Raises UserError without zstandard."""
-    if path.suffix.lower() == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise UserError(f'{path} needs zstandard: pip install "retrieval-prompts[files]"') from None
-        return io.BufferedReader(zstandard.open(path, "rb"))  # which reads lines
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")  # type: ignore[return-value]

@@ -145,7 +145,8 @@ class HybridIndex:
                 positions, scores = candidates.best(weight, depth)
                 found = dict(zip((self.index.ids[position] for position in positions), scores.tolist(), strict=True))
                 hits = best_passages(found, first_of, k + 1) if first_of else found
-                run[query] = dict([hit for hit in hits.items() if hit[0] != query][:k])
+                own = first_of.get(query, query)
+                run[query] = dict([hit for hit in hits.items() if hit[0] != own][:k])
         return runs
 
     def _candidates(

@@ -15,12 +15,12 @@ import torch
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset
-from retrieval_prompts.data.groups import rank_documents
+from retrieval_prompts.data.groups import drop_own, rank_documents
 from retrieval_prompts.data.judgements import Qrels, Run
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.bm25 import BM25Index, NoWords
 from retrieval_prompts.evaluation.hybrid import HybridIndex
-from retrieval_prompts.evaluation.metrics import HEADLINE, drop_identical
+from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import Comparison, compare
 from retrieval_prompts.experiments.pairs.made import Made
 from retrieval_prompts.experiments.stopwatch import Stopwatch
@@ -169,7 +169,7 @@ class Workbench:
                 return {query: {} for query in queries}
             corpus = self.dataset.corpus
             found = rank_documents(lambda depth: words.run(queries, depth), k + 1, len(corpus), corpus.first_of)
-            found = drop_identical(found)
+            found = drop_own(found, corpus.first_of)
             return {query: dict(islice(hits.items(), k)) for query, hits in found.items()}
 
     def hybrid_of(self, index: Index) -> HybridIndex | None:

@@ -27,6 +27,7 @@ from retrieval_prompts.files.paths import (
     check_output,
     check_place,
     check_readable,
+    check_regular,
     default_cache,
     inside,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "check_output",
     "check_place",
     "check_readable",
+    "check_regular",
     "check_seal",
     "default_cache",
     "digest",

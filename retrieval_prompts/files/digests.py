@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.files.paths import inside
+from retrieval_prompts.files.paths import check_regular, inside
 
 SEAL = "sha256"  # the field of a JSON object that holds the digest of all others
 SUMS = "SHA256SUMS"  # a folder's list; `sha256sum --check SHA256SUMS` reads it too
@@ -118,6 +118,7 @@ def listed(folder: Path) -> dict[str, str]:
 
 
 def _lines(folder: Path) -> list[str]:
+    check_regular(folder / SUMS)
     try:
         return (folder / SUMS).read_bytes().decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
     except (FileNotFoundError, NotADirectoryError):

@@ -115,8 +115,11 @@ def _check_kind(path: Path, holds: Kind) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a file that is named in a folder's description. Raises UserError where it leads out of the folder,
-    by its name or by a link; the files of a hub's cache are links to their place in it, and may be."""
+    """The path of a file that is named in a folder's description.
+
+    Raises UserError where it is no regular file, and where it leads out of the folder, by its name or by a link; the
+    files of a hub's cache are links to their place in it, and may be.
+    """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not path.parts:
         raise UserError(f"{folder} names the file {name!r}, which lies outside it; it is not read")
@@ -124,7 +127,14 @@ def inside(folder: Path, name: str) -> Path:
     cached = home.parent.name == "snapshots" and real.is_relative_to(home.parent.parent / "blobs")
     if not (real.is_relative_to(home) or cached):
         raise UserError(f"{folder / path} is a link to {real}, outside its folder; it is not read")
+    check_regular(folder / path)
     return folder / path
+
+
+def check_regular(path: Path) -> None:
+    """Raises UserError for a pipe, a socket or a device, which may never end; not for what is not there."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is no regular file but a pipe, a socket or a device; it is not read")
 
 
 def default_cache() -> Path:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files.locks import locked
-from retrieval_prompts.files.paths import Kind, check_output, check_place
+from retrieval_prompts.files.paths import Kind, check_output, check_place, check_regular
 
 fcntl: Any = None  # Windows has none: leftovers in caches are not swept there
 with contextlib.suppress(ImportError):
@@ -56,7 +56,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises UserError that names the file when it is missing or malformed."""
+    """Read a JSON file. Raises UserError that names the file when it is missing, malformed or no regular file."""
+    check_regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -17,6 +17,7 @@ import numpy as np
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.corpus import Corpus
+from retrieval_prompts.data.ids import id_texts
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.interop.stores.address import Fields, is_address, parse
 from retrieval_prompts.interop.stores.opening import open_store
@@ -136,7 +137,7 @@ def _ids(source: Source, given: Sequence[str] | None, corpus: Corpus, what: str)
     """The id of each vector, and what was assumed for them."""
     count = len(source.vectors)
     if given is not None:
-        given = [str(each) for each in given]
+        given = id_texts(given, "the ids")
         if source.numbers and source.ids is not None and _are_rows(source.ids, len(given)):
             return [given[int(number)] for number in source.ids], []
         if len(given) != count:

@@ -24,9 +24,16 @@ def positives(
     Of documents in chunks these are the first ones: see `best_chunks`.
     """
     found = [np.array(sorted(corpus.position(doc) for doc in relevant[query]), dtype=np.int64) for query in queries]
-    shared = set(queries).intersection(corpus.ids)
-    own = [np.array([corpus.position(query)] if query in shared else [], dtype=np.int64) for query in queries]
-    return found, own
+    return found, [_own(corpus, query) for query in queries]
+
+
+def _own(corpus: Corpus, query: str) -> Positions:
+    """The positions of the document of a query's own id, all of its chunks."""
+    first = corpus.stands_for(query)
+    if first is None:
+        return np.empty(0, dtype=np.int64)
+    position = corpus.position(first)
+    return np.array([position], dtype=np.int64) if corpus.groups is None else corpus.groups.members(position)
 
 
 def best_chunks(

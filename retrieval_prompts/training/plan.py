@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from retrieval_prompts.data.judgements import Qrels
@@ -37,10 +37,12 @@ class Plan:
     loop: LoopSettings
 
 
-def learnable(train: Qrels) -> dict[str, list[str]]:
+def learnable(train: Qrels, first_of: Mapping[str, str]) -> dict[str, list[str]]:
     """Query -> its relevant documents, of those that have any: a document of the query's own id is none, for BEIR
-    leaves it out of every ranking."""
-    found = {query: [doc for doc in relevant(judged) if doc != query] for query, judged in train.items()}
+    leaves it out of every ranking. `first_of`: see `Corpus`."""
+    found = {
+        query: [doc for doc in relevant(judged) if doc != first_of.get(query, query)] for query, judged in train.items()
+    }
     return {query: documents for query, documents in found.items() if documents}
 
 
@@ -57,7 +59,7 @@ def length(settings: TuneSettings, queries: int, fresh: bool) -> tuple[int, int]
     return most // steps, steps
 
 
-def query_steps(settings: TuneSettings, train: Qrels) -> int:
+def query_steps(settings: TuneSettings, train: Qrels, first_of: Mapping[str, str]) -> int:
     """The steps of a whole training of the query side alone."""
-    rounds, steps = length(settings, len(learnable(train)), False)
+    rounds, steps = length(settings, len(learnable(train, first_of)), False)
     return rounds * steps

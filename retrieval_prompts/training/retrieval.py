@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.data.groups import drop_own
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.first_pass import FirstPass
 from retrieval_prompts.evaluation.hybrid import HybridIndex
-from retrieval_prompts.evaluation.metrics import HEADLINE, balanced, drop_identical, per_query
+from retrieval_prompts.evaluation.metrics import HEADLINE, balanced, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
 from retrieval_prompts.training import passages
@@ -174,7 +175,7 @@ class Task(BaseTask):
     ) -> None:
         """`index`: over `documents`, where there is one already."""
         super().__init__(biencoder.tower.device, settings.precision, settings.seed)
-        relevant = learnable(data.train)
+        relevant = learnable(data.train, data.corpus.first_of)
         ids = list(relevant)
         if not ids:
             raise UserError("tuning needs at least one training query with a relevant document")
@@ -323,7 +324,7 @@ class Task(BaseTask):
             run = passages.of_documents(run, self.corpus)
         else:
             run = self.index.rank(names, queries.float().cpu().numpy(), 10)
-        return per_query(self.data.dev, drop_identical(run), [HEADLINE])[HEADLINE]
+        return per_query(self.data.dev, drop_own(run, self.corpus.first_of), [HEADLINE])[HEADLINE]
 
     @cached_property
     def unseen(self) -> list[str]:

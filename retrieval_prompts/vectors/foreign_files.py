@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_prompts.data.ids import id_text, id_texts
 from retrieval_prompts.data.lines import json_rows
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.errors import UserError, few, first_line
 from retrieval_prompts.files import read_json
 from retrieval_prompts.vectors import faiss_foreign, faiss_index
 
@@ -143,15 +144,15 @@ def read_ids(path: Path | str) -> list[str]:
             array = np.load(path, allow_pickle=False)
             if array.ndim != 1:
                 raise UserError(f"{path}: expected one id a vector, got an array of shape {array.shape}")
-            return [str(each) for each in array.tolist()]
+            return id_texts(array.tolist(), path)
         if path.suffix == ".json":
             found = read_json(path)
             if not isinstance(found, list) or not all(isinstance(each, str | int) for each in found):
                 raise UserError(f"{path}: expected a list of ids, got {type(found).__name__}")
-            return [str(each) for each in found]
+            return id_texts(found, path)
         if path.suffix == ".jsonl":
             return [_id_of(row, f"{path}:{number}") for number, row in json_rows(path)]
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
     except UserError:
         raise
     except Exception as error:  # numpy evaluates headers, and raises whatever comes of that
@@ -169,7 +170,9 @@ def _id_of(row: dict[str, Any], where: str) -> str:
     name = named(list(row), None, ID_NAMES)
     if name is None:
         raise UserError(f"{where}: expected an id under one of {', '.join(ID_NAMES)}")
-    return str(row[name])
+    if (id := id_text(row[name])) is None or isinstance(row[name], list | dict | bool):
+        raise UserError(f"{where}: expected an id under {name}, got {row[name]!r:.40}")
+    return id
 
 
 def _numpy(path: Path, id_field: str | None, vector_field: str | None) -> Source:
@@ -178,19 +181,24 @@ def _numpy(path: Path, id_field: str | None, vector_field: str | None) -> Source
         if isinstance(found, np.ndarray):
             return Source(Chosen(matrix(found, path)), None)
         with found:
-            flat = [name for name in found.files if found[name].ndim == 2]
-            name = named(flat, vector_field, (*VECTOR_NAMES, *flat[:1]))
-            if name is None:
-                raise UserError(f"{path}: expected an array of vectors, got {', '.join(found.files) or 'none'}")
             own = named(found.files, id_field, ID_NAMES)
             if own is None and id_field is not None:
                 raise UserError(f"{path} has no array {id_field}; it has {', '.join(found.files)}")
-            ids = None if own is None else [str(each) for each in found[own].tolist()]
-            return Source(Chosen(matrix(found[name], path)), ids)
+            vectors = _vectors_of(found, path, vector_field, own)
+            return Source(Chosen(vectors), None if own is None else id_texts(found[own].ravel().tolist(), path))
     except UserError:
         raise
     except Exception as error:  # numpy evaluates headers, and raises whatever comes of that
         raise UserError(f"{path} cannot be read as vectors: {first_line(error)}") from None
+
+
+def _vectors_of(arrays: Any, path: Path, wanted: str | None, ids: str | None) -> np.ndarray:
+    """The array of vectors of .npz: by its name, else the first of two dimensions. Each access unpacks one anew."""
+    names = dict.fromkeys([wanted] if wanted is not None else [*VECTOR_NAMES, *arrays.files])
+    for name in names:
+        if name in arrays.files and name != ids and (array := arrays[name]).ndim == 2:
+            return matrix(array, path)
+    raise UserError(f"{path}: expected an array of vectors, got {', '.join(arrays.files) or 'none'}")
 
 
 def matrix(array: np.ndarray, where: Path | str) -> np.ndarray:
@@ -206,6 +214,7 @@ def matrix(array: np.ndarray, where: Path | str) -> np.ndarray:
 def _parquet(path: Path, id_field: str | None, vector_field: str | None) -> Source:
     try:
         import pyarrow as pa
+        import pyarrow.compute as pc
         import pyarrow.dataset as ds
     except ImportError:
         raise UserError('Parquet files need a package: pip install "retrieval-prompts[parquet]"') from None
@@ -222,16 +231,21 @@ def _parquet(path: Path, id_field: str | None, vector_field: str | None) -> Sour
         if own is None and id_field is not None:
             raise UserError(f"{path} has no column {id_field}; it has {', '.join(table.schema.names)}")
         parts: list[np.ndarray] = []
-        ids: list[str] = []
+        ids: list[Any] = []
+        lengths: set[int] = set()
         for batch in table.to_batches(columns=[each for each in (own, name) if each]):
             column = batch.column(name)
             if column.null_count:
                 raise UserError(f"{path}: {column.null_count} rows have no vector; leave them out")
             if len(batch):
+                lengths |= set(pc.list_value_length(column).unique().to_pylist())
+                if len(lengths) > 1:
+                    raise UserError(f"{path}: expected vectors of one length, got lists of {few(map(str, lengths))}")
                 flat = column.flatten().to_numpy(zero_copy_only=False)
                 parts.append(np.asarray(flat, dtype=np.float32).reshape(len(batch), -1))
-            ids += [str(each) for each in batch.column(own).to_pylist()] if own else []
-        return Source(Chosen(matrix(np.concatenate(parts or [np.empty((0, 0))]), path)), ids if own else None)
+            ids += batch.column(own).to_pylist() if own else []
+        vectors = matrix(np.concatenate(parts or [np.empty((0, 0))]), path)
+        return Source(Chosen(vectors), id_texts(ids, f"{path}, column {own}") if own else None)
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, UserError):
             raise

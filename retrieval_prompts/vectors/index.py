@@ -26,7 +26,7 @@ from typing import Any, Self
 import numpy as np
 
 from retrieval_prompts.data.corpus import Corpus, Document
-from retrieval_prompts.data.groups import rank_documents
+from retrieval_prompts.data.groups import drop_own, rank_documents
 from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.files import (
@@ -317,9 +317,8 @@ class Index:
             return self.run(query_ids, vectors, depth, **parameters)  # type: ignore[arg-type]
 
         found = rank_documents(search, k + 1, len(self), self.first_of)
-        return {
-            query: dict(islice((hit for hit in hits.items() if hit[0] != query), k)) for query, hits in found.items()
-        }
+        others = drop_own(found, self.first_of)
+        return {query: dict(islice(hits.items(), k)) for query, hits in others.items()}
 
     def document(self, id: str) -> Document:
         """Title and text of a document. Raises UserError for an unknown id, and if the index has no texts."""

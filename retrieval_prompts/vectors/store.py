@@ -23,6 +23,7 @@ A store of one's own is a class with these methods (see `Store`); twenty lines a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from retrieval_prompts.data.corpus import Corpus, Document
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.data.ids import id_text
+from retrieval_prompts.errors import DataWarning, UserError, first_line
 from retrieval_prompts.files import STORED
 from retrieval_prompts.vectors import index_texts
 from retrieval_prompts.vectors.index import Index
@@ -46,8 +48,9 @@ MORE = 100  # documents beyond the k asked for, where the store holds some that 
 class Store(Protocol):
     """A collection of vectors under ids."""
 
-    def search(self, vectors: np.ndarray, k: int) -> tuple[Any, Sequence[Sequence[str]]]:
-        """For each of the vectors (n, dimension) the k nearest: their inner products, best first, and their ids."""
+    def search(self, vectors: np.ndarray, k: int) -> tuple[Any, Sequence[Sequence[str | None]]]:
+        """For each of the vectors (n, dimension) the k nearest: their inner products, best first, and their ids; None
+        for one without, which is left out."""
         ...
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
@@ -108,6 +111,7 @@ class StoreIndex(Index):
     ) -> None:
         super().__init__(store, ids, documents, manifest)
         self._grows = documents is None  # ids are those that searches have found so far
+        self._warned = False  # of entries without an id
 
     @classmethod
     def over(
@@ -138,7 +142,9 @@ class StoreIndex(Index):
         manifest["store"] = dict(named or {})
         index = cls(store, list(ids), documents, manifest)
         if not ids:
-            index.nearest(np.eye(1, dimension, dtype=np.float32), 1)
+            index.nearest(np.eye(1, dimension, dtype=np.float32), MORE)
+        if not index.ids:
+            raise UserError("the store's entries have no ids; say which field holds them with --id-field (id_field=)")
         if (came := index.vectors_at(np.zeros(1, np.int64)).shape[1]) != dimension:
             raise UserError(f"the store's vectors have {came} dimensions, and the model's {dimension}")
         return index
@@ -170,7 +176,9 @@ class StoreIndex(Index):
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         positions = np.full((len(queries), k), -1, dtype=np.int64)
         for row, (own, ids) in enumerate(zip(found, names, strict=True)):
-            places = [self._place(str(id)) for id in ids]
+            names_of = [id_text(id) for id in ids]
+            self._warn_of_missing(names_of.count(None))
+            places = [-1 if id is None else self._place(id) for id in names_of]
             kept = [(place, score) for place, score in zip(places, own, strict=False) if place >= 0][:k]
             positions[row, : len(kept)] = [place for place, _ in kept]
             scores[row, : len(kept)] = [score for _, score in kept]
@@ -223,6 +231,16 @@ class StoreIndex(Index):
 
     def _write_vectors(self, folder: Path) -> None:
         """They stay where they are."""
+
+    def _warn_of_missing(self, count: int) -> None:
+        if count and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the store has entries without an id ({count} among the first that were found), which are left out; "
+                "fill in the field, or name another with --id-field (id_field=)",
+                DataWarning,
+                stacklevel=4,
+            )
 
     def _place(self, id: str) -> int:
         place = self._positions.get(id, -1)

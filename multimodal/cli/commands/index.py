@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -52,4 +53,4 @@ def index(
     )
     built.save(out, overwrite=overwrite)
     console.say(f"{out}: {len(built):,} images, {factory}")
-    console.say(f'next: multimodal-prompts search {out} "a red boat" --html boats.html')
+    console.say(f'next: multimodal-prompts search {shlex.quote(str(out))} "a red boat" --html boats.html')

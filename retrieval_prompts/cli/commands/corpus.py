@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import AS_SAID, JsonFile, Model, Overwrite, Trust, with_conventions
+from retrieval_prompts.cli.options import AS_SAID, JsonFile, Model, Overwrite, Trust, repeated, with_conventions
 from retrieval_prompts.cli.sources import Reading, tell, with_sources
 from retrieval_prompts.towers.conventions import Conventions
 
@@ -64,6 +64,8 @@ def corpus(
         console.write_result(json_file, asdict(made))
     tell(made, say)
     splits = "".join(f", {count:,} judged {name}" for name, count in made.splits.items())
-    say(f"{out}: {made.documents:,} documents, {made.queries:,} queries{splits}")
+    cut = f"{made.chunks:,} chunks of " if made.chunks else ""
+    say(f"{out}: {cut}{made.documents:,} documents, {made.queries:,} queries{splits}")
     used = "tune {} --out PROMPTS" if made.splits else "index {} --out INDEX"
-    say(f"next: retrieval-prompts {used.format(shlex.quote(str(out)))}")
+    asked = repeated(model, conventions, trust_remote_code)
+    say(f"next: retrieval-prompts {used.format(shlex.quote(str(out)))}{asked}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from retrieval_prompts.data.sources.chunks import Chunking
 from retrieval_prompts.data.sources.making import MADE, Made, Sources, make
 from retrieval_prompts.data.sources.opened import expand, files_in
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import read_json
 
 VERSION = 1  # goes up when the same sources give another folder
@@ -24,11 +25,23 @@ def at_hand(sources: Sources, chunking: Chunking | None, cache: Path) -> tuple[P
     key = json.dumps([VERSION, asdict(sources), how, list(map(_state, _files(paths)))], sort_keys=True)
     name = re.sub(r"\W+", "-", paths[0].resolve().name.split(".")[0]).strip("-") or "data"
     folder = cache / "data" / hashlib.sha256(key.encode()).hexdigest()[:32] / name
-    if not (folder / MADE).is_file():
+    made = _read(folder / MADE)
+    if made is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return folder, make(folder, sources, chunking, overwrite=True)
-    found = read_json(folder / MADE)
-    return folder, Made(**{each: found[each] for each in Made.__dataclass_fields__})
+        made = make(folder, sources, chunking, overwrite=True)
+    return folder, made
+
+
+def _read(path: Path) -> Made | None:
+    """What a folder holds; None where its description is not there, damaged, or of another version."""
+    kinds = {"documents": int, "chunks": int, "queries": int, "splits": dict, "said": list, "left_out": list}
+    try:
+        found = read_json(path)
+    except (UserError, OSError):
+        return None
+    if not isinstance(found, dict) or any(not isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        return None
+    return Made(**{name: found[name] for name in kinds})
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:

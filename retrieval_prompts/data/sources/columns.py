@@ -97,6 +97,8 @@ def as_text(value: Any) -> str:
         return value if value.isprintable() else characters_of(value)
     if value is None or value != value:  # NaN
         return ""
+    if isinstance(value, bytes):  # of Parquet that does not say which of its columns are text
+        return characters_of(value.decode("utf-8", "replace"))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, list | tuple):

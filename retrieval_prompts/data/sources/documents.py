@@ -15,7 +15,7 @@ from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.opened import expand, files_in, kind
 from retrieval_prompts.data.sources.prose import PROSE, Part, read_prose
 from retrieval_prompts.data.sources.rows import TABLES, Table, hugging_face_splits, is_hugging_face, open_table
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import MissingPackage, UserError
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ def _prose(files: list[tuple[Path, Path]], chunking: Chunking | None, left: Left
         taken.add(id)
         try:
             prose = read_prose(path)
+        except MissingPackage:
+            raise
         except UserError as error:
-            if "pip install" in str(error):
-                raise
             reason = str(error).removeprefix(f"{path} ")
             left.note(f"files that could not be read: {reason}", str(path))
             continue

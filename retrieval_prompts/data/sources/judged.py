@@ -15,7 +15,7 @@ from retrieval_prompts.data.judgements import Qrels, parse_qrels
 from retrieval_prompts.data.sources import columns as named
 from retrieval_prompts.data.sources.duplicates import folded
 from retrieval_prompts.data.sources.left_out import LeftOut
-from retrieval_prompts.data.sources.opened import kind, open_text
+from retrieval_prompts.data.sources.opened import kind, open_text, text_lines
 from retrieval_prompts.data.sources.rows import TABLES, Table, open_table
 from retrieval_prompts.errors import UserError
 
@@ -96,7 +96,7 @@ def read_queries(paths: Sequence[Path], given: Mapping[str, str], left: LeftOut)
             continue
         if kind(path) in (".txt", ""):
             with open_text(path) as file:
-                for line in filter(str.strip, file):
+                for line in filter(str.strip, text_lines(file, path)):
                     queries.of_text(line)
             said.append(f"{path}: a query a line")
             continue
@@ -338,10 +338,9 @@ def _topics(path: Path) -> list[tuple[str, str]] | None:
     if path.is_dir() or kind(path) not in (".txt", ".xml", ".topics", ".sgml", ".trec", ""):
         return None
     with open_text(path) as file:
-        if not re.search(r"<top(ic)?\b", file.read(4000)):
+        if not re.search(r"<top(ic)?\b", start := file.read(4000)):
             return None
-        file.seek(0)
-        whole = file.read()
+        whole = start + file.read()
     found = []
     for topic in re.split(r"<top(?:ic)?(?=[\s>])", whole)[1:]:
         number = re.search(r"number=[\"']([^\"']+)|<num>\s*(?:Number:)?\s*([^\s<]+)", topic)

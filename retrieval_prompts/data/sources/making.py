@@ -7,6 +7,7 @@ duplicates are left out, 64 bits of each.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,12 +83,14 @@ class Made:
     """What a data folder holds.
 
     Args:
+        chunks: of documents, where any were cut; each is a line of corpus.jsonl. 0: each document is one.
         splits: name -> judged queries.
         said: how the sources were understood, a sentence each.
         left_out: what was left out or changed and why, a sentence each.
     """
 
     documents: int
+    chunks: int
     queries: int
     splits: dict[str, int]
     said: list[str]
@@ -127,7 +130,8 @@ def make(out: Path, sources: Sources, chunking: Chunking | None = None, *, overw
             write_qrels(new / "qrels" / f"{name}.tsv", qrels)
         counts = {name: len(qrels) for name, qrels in splits.items()}
         said = [*read.said, *corpus.said(), *said, *judged.said, *([rule] if rule else [])]
-        made = Made(corpus.count, len(queries.texts), counts, said, left.lines())
+        chunks = corpus.count if corpus.count > corpus.documents else 0
+        made = Made(corpus.documents, chunks, len(queries.texts), counts, said, left.lines())
         write_json(new / MADE, {"sources": _named(sources), **vars(made)})
     return made
 
@@ -137,7 +141,8 @@ class _Corpus:
 
     def __init__(self, path: Path, duplicates: str, left: LeftOut, *, texts: bool) -> None:
         """texts: whether documents are to be found by their text."""
-        self.duplicates, self.left, self.count = duplicates, left, 0
+        self.duplicates, self.left = duplicates, left
+        self.count = self.documents = 0  # lines, and the documents that they are all of, or chunks of
         self.near: Near | None = None
         self._file = path.open("w", encoding="utf-8")
         self._ids: set[str] = set()
@@ -145,7 +150,10 @@ class _Corpus:
         self._last = ("", "")  # of these the last one, and its place
         self._same: dict[str, str] = {}  # one that was left out -> the one that says the same
         self._by_text: dict[int, str] | None = {} if texts or duplicates != "keep" else None
-        self._again = self._nearly = self._added = 0
+        self._refused = ("", "")  # of documents with the id of another the last one, and its place
+        self._again: Counter[str] = Counter()
+        self._nearly: Counter[str] = Counter()
+        self._added = 0
         self._seen: set[int] = set()
 
     def write(self, entry: Entry) -> None:
@@ -156,16 +164,20 @@ class _Corpus:
             return
         another = entry.document in self._cut and (entry.document, entry.place) != self._last  # with the same id
         if another or entry.id in self._ids or entry.id in self._same:
-            self.left.note("documents whose id an earlier one has", f"{entry.id} in {entry.place}")
+            if (id := entry.document or entry.id, entry.place) != self._refused:
+                self.left.note("documents whose id an earlier one has", f"{id} in {entry.place}")
+            self._refused = (id, entry.place)
             return
-        if (same := self._earlier(entry.id, content)) is not None:
+        what = "chunks" if entry.document not in ("", entry.id) else "documents"
+        if (same := self._earlier(entry.id, content, what)) is not None:
             self._same[entry.id] = same
             if entry.document:
                 self._same.setdefault(entry.document, same)
-            self.left.note("documents that say the same as an earlier one", f"{entry.id} as {same}")
+            self.left.note(f"{what} that say the same as an earlier one", f"{entry.id} as {same}")
             return
         self._ids.add(entry.id)
         self.count += 1
+        self.documents += not entry.document or entry.document not in self._cut
         if entry.document:
             self._cut.add(entry.document)
             self._last = (entry.document, entry.place)
@@ -201,15 +213,13 @@ class _Corpus:
         found = []
         if self._added:
             found.append(f"texts of judgements that no source has, added as documents: {self._added:,}")
-        if self._again:
-            found.append(
-                f"documents that say the same as an earlier one: {self._again:,} (--duplicates exact leaves them out)"
-            )
-        if self._nearly:
-            found.append(f"documents that nearly say the same: {self._nearly:,} (--duplicates near leaves them out)")
+        for what, count in self._again.items():
+            found.append(f"{what} that say the same as an earlier one: {count:,} (--duplicates exact leaves them out)")
+        for what, count in self._nearly.items():
+            found.append(f"{what} that nearly say the same: {count:,} (--duplicates near leaves them out)")
         return found
 
-    def _earlier(self, id: str, content: str) -> str | None:
+    def _earlier(self, id: str, content: str, what: str) -> str | None:
         """The document in whose place one is left out; those that are kept are counted."""
         key = digest(content)
         if self.duplicates != "keep":
@@ -217,9 +227,9 @@ class _Corpus:
             same = self._by_text.get(key)
             return same if same is not None or self.near is None else self.near.first(id, content)
         if key in (self._seen if self._by_text is None else self._by_text):
-            self._again += 1
+            self._again[what] += 1
         elif self.near is not None and self.count < COUNTED and self.near.first(id, content) is not None:
-            self._nearly += 1
+            self._nearly[what] += 1
         if self._by_text is None:
             self._seen.add(key)
         return None

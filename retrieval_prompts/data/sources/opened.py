@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from retrieval_prompts.data.lines import cut_short, damage, opened
+from retrieval_prompts.data.lines import LINE, PART
+from retrieval_prompts.data.packed import COMPRESSED, cut_short, damage, opened
 from retrieval_prompts.errors import UserError
-
-COMPRESSED = (".gz", ".zst")
 
 
 def expand(sources: Iterable[str]) -> list[Path]:
@@ -47,9 +46,10 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
-    """A file of UTF-8, a byte order mark taken off, line ends as they are; decompressed by its name.
+    """A file of UTF-8, a byte order mark taken off, line ends as they are; decompressed by its name. Read once.
 
-    Raises UserError, also while it is read, for other bytes and for a file that cannot be read to its end.
+    Raises UserError, also while it is read, for other bytes, for a file that cannot be read to its end, and for one
+    that unpacks to what no text is packed from. Its lines are those of `text_lines`.
     """
     try:
         with io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="") as file:
@@ -59,3 +59,20 @@ def open_text(path: Path) -> Iterator[IO[str]]:
         raise UserError(f"{path}: expected UTF-8, got byte 0x{byte:02x}; convert the file") from None
     except damage() as error:
         raise cut_short(path, error) from None
+
+
+def text_lines(file: IO[str], path: Path) -> Iterator[str]:
+    """The lines of an open file, with their ends. Raises UserError for one of more than `LINE` characters."""
+    number, size = 1, 0
+    line: list[str] = []  # its parts
+    while part := file.readline(PART):
+        size += len(part)
+        if size > LINE:
+            raise UserError(f"{path}:{number}: the line has more than {LINE >> 20} MB; expected a text or a row a line")
+        line.append(part)
+        if part.endswith(("\n", "\r")) or len(part) < PART:
+            yield "".join(line)
+            number, size = number + 1, 0
+            line.clear()
+    if line:
+        yield "".join(line)

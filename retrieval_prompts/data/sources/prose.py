@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.errors import MissingPackage, UserError, first_line
 
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 TITLE_LINE = re.compile(r"^title\s*:\s*[\"']?(.*?)[\"']?\s*$", re.MULTILINE)
@@ -199,7 +199,7 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         packages = {"markdown_it": "markdown-it-py", "docx": "python-docx", "charset_normalizer": "charset-normalizer"}
-        raise UserError(f'{packages.get(name, name)} is missing: pip install "retrieval-prompts[files]"') from None
+        raise MissingPackage(f'{packages.get(name, name)} is missing: pip install "retrieval-prompts[files]"') from None
 
 
 PROSE: dict[str, Callable[[Path], Prose]] = {

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,16 +14,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts.data.lines import fields, json_rows
+from retrieval_prompts.data.lines import LINE, WHOLE, fields, json_rows
 from retrieval_prompts.data.sources.left_out import LeftOut
-from retrieval_prompts.data.sources.opened import kind, open_text
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.data.sources.opened import kind, open_text, text_lines
+from retrieval_prompts.errors import MissingPackage, UserError, first_line
 from retrieval_prompts.files import read_json
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 TABLES = (*DELIMITERS, ".json", ".jsonl", ".ndjson", ".parquet", ".pq")
 PIECE = 1 << 20  # characters of a JSON array that are read at once
 BETWEEN = tuple(", \t\r\n")  # the objects of an array
+CUT = 16  # characters before its end in which a piece of JSON is wrong where it is only cut
 Rows = Iterator[tuple[int, Sequence[Any]]]
 
 
@@ -68,25 +68,27 @@ def open_table(path: Path, known: Callable[[str], bool], left: LeftOut) -> Table
     if ending in DELIMITERS:
         return _separated(path, DELIMITERS[ending], known, left)
     if ending in (".json", ".jsonl", ".ndjson"):
-        return _json(path)
+        return _json(path, known)
     raise UserError(f"{path}: expected a table, by its name one of {', '.join(TABLES)} (also with .gz or .zst)")
 
 
 def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: LeftOut) -> Table:
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(LINE)
     with open_text(path) as file:
-        first = next((line for line in _lines(path, file) if line.strip("\r\n")), "")
-    if not first.strip():
+        first = _header(_lines(path, file))
+    if not first:
         raise UserError(f"{path} is empty; expected a table with a header")
     delimiter = max([delimiter, *",;\t|"], key=lambda each: (first.count(each) > 0) * (1 + (each == delimiter)))
-    cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter))]
+    with open_text(path) as file:
+        _, row = next(_records(path, _lines(path, file), delimiter, first.count(delimiter) + 1))
+    cells = [cell.strip() for cell in row]
     header = any(map(known, cells)) or not any(_is_value(cell) for cell in cells)
     columns = cells if header else [str(number) for number in range(1, len(cells) + 1)]
 
     def read(left: LeftOut, wanted: Sequence[str]) -> Rows:
         places = [columns.index(name) for name in wanted]
         with open_text(path) as file:
-            rows = _records(_lines(path, file), delimiter, len(columns))
+            rows = _records(path, _lines(path, file), delimiter, len(columns))
             if header:
                 next(rows)
             for number, row in rows:
@@ -98,15 +100,24 @@ def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: L
     return Table(path, columns, partial(read, left), header, partial(read, LeftOut()))
 
 
-def _records(lines: Iterator[str], delimiter: str, count: int) -> Iterator[tuple[int, list[str]]]:
+def _header(lines: Iterator[str]) -> str:
+    """The first line that is not blank, with those that a quoted name of a column goes on for; "" without any."""
+    header = first = next(filter(str.strip, lines), "")
+    for line in islice(lines, 20):
+        if header.count('"') % 2 == 0:
+            return header
+        header += line
+    return first
+
+
+def _records(path: Path, lines: Iterator[str], delimiter: str, count: int) -> Iterator[tuple[int, list[str]]]:
     """(number of the last line, values) of each row, as Python's csv module reads it.
 
     Between tabs, where few quote, a quote that is not closed is a character like any other; its row goes on for the
-    lines that have not all of the `count` columns.
+    lines that have not all of the `count` columns. Elsewhere it is an error: all rows behind it would be its value.
     """
     if delimiter != "\t":
-        reader = csv.reader(lines, delimiter=delimiter)
-        yield from ((reader.line_num, row) for row in reader if row)
+        yield from _quoted(path, lines, delimiter)
         return
     numbered = enumerate(lines, 1)
     number, line = next(numbered, (0, ""))
@@ -117,15 +128,38 @@ def _records(lines: Iterator[str], delimiter: str, count: int) -> Iterator[tuple
             line, last = line + after, number
             row = fields(line, "\t") if '"' in after else row
             number, after = next(numbered, (0, ""))
-        if line.strip("\r\n"):
+        if line.strip():
             yield last, row
         line = after
+
+
+def _quoted(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    held: list[str] = []  # the lines of a row
+
+    def kept() -> Iterator[str]:
+        for line in lines:
+            held.append(line)
+            yield line
+
+    reader = csv.reader(kept(), delimiter=delimiter)
+    try:
+        for row in reader:
+            if len(held) > 1:
+                next(csv.reader(held, delimiter=delimiter, strict="".join(held).count('"') % 2 == 1), None)
+            if row and (len(row) > 1 or row[0].strip()):
+                yield reader.line_num, row
+            held.clear()
+    except csv.Error:
+        raise UserError(
+            f"{path}:{reader.line_num - len(held) + 1}: a quoted value of this row has no end, and takes all rows "
+            'behind it; close the quote, or double it ("") where it is part of the value'
+        ) from None
 
 
 def _lines(path: Path, file: Any) -> Iterator[str]:
     number = 0
     try:
-        for line in file:
+        for line in text_lines(file, path):
             number += 1
             yield line.replace("\0", "")
     except UnicodeDecodeError as error:
@@ -139,14 +173,14 @@ def _is_value(cell: str) -> bool:
     return not cell or cell.replace(".", "", 1).isdigit() or len(cell) > 40 or len(cell.split()) > 3
 
 
-def _json(path: Path) -> Table:
+def _json(path: Path, known: Callable[[str], bool]) -> Table:
     with open_text(path) as file:
         start = ""
         while not start.strip():
             if not (start := file.read(64)):
                 raise UserError(f"{path} is empty; expected JSON lines or an array of objects")
     rows = _array if start.lstrip().startswith("[") else json_rows
-    if kind(path) == ".json" and rows is json_rows and (whole := _one_object(path)) is not None:
+    if kind(path) == ".json" and rows is json_rows and (whole := _one_object(path, known)) is not None:
         return whole
     columns = dict.fromkeys(name for _, row in islice(rows(path), 50) for name in row)
 
@@ -156,20 +190,27 @@ def _json(path: Path) -> Table:
     return Table(path, list(columns), read)
 
 
-def _one_object(path: Path) -> Table | None:
-    """A file that is one object over several lines: id -> text, or id -> object; None where it is JSON lines."""
+def _one_object(path: Path, known: Callable[[str], bool]) -> Table | None:
+    """A file that is one object: id -> text, or id -> object; None where it is JSON lines."""
     with open_text(path) as file:
+        whole = file.readline(WHOLE + 1)
         try:
-            json.loads(file.readline())
-            return None
-        except ValueError:
-            file.seek(0)
+            found = json.loads(whole)
+            more = next(filter(str.strip, text_lines(file, path)), None)
+            if more is not None or not isinstance(found, dict) or any(map(known, found)):
+                return None
         except RecursionError:
             return None
-        try:
-            found = json.load(file)
-        except (ValueError, RecursionError):
-            return None
+        except json.JSONDecodeError:
+            whole, found = whole + file.read(WHOLE), None
+    if len(whole) > WHOLE:
+        raise UserError(
+            f"{path} is one value of more than {WHOLE >> 20:,} MB; expected JSON lines or an array of objects"
+        )
+    try:
+        found = json.loads(whole) if found is None else found
+    except (ValueError, RecursionError):
+        return None
     if not isinstance(found, dict):
         return None
     if list(found.values())[:1] and isinstance(next(iter(found.values())), list):
@@ -188,6 +229,8 @@ def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     decode, number = json.JSONDecoder().raw_decode, 0
     with open_text(path) as file:
         text = file.read(PIECE)
+        while "[" not in text:
+            text = file.read(PIECE)
         at = text.index("[") + 1
         while True:
             while text[at : at + 1] in BETWEEN:
@@ -199,7 +242,12 @@ def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except RecursionError:
                 raise UserError(f"{path}, object {number + 1}: malformed JSON (too deep)") from None
             except ValueError as error:
-                if not (more := file.read(max(PIECE, len(text) - at))):
+                if len(text) - at > LINE:
+                    raise UserError(
+                        f"{path}, object {number + 1}: it has more than {LINE >> 20} MB, or a quote without an end"
+                    ) from None
+                cut = getattr(error, "pos", 0) > len(text) - CUT or str(error).startswith("Unterminated string")
+                if not (cut and (more := file.read(max(PIECE, len(text) - at)))):
                     message = first_line(error).split(":")[0]
                     raise UserError(f"{path}, object {number + 1}: malformed JSON ({message})") from None
                 text, at = text[at:] + more, 0
@@ -274,4 +322,4 @@ def _library(name: str, path: Path) -> Any:
         return importlib.import_module(name)
     except ImportError:
         package = name.split(".")[0]
-        raise UserError(f'{path} needs {package}: pip install "retrieval-prompts[files]"') from None
+        raise MissingPackage(f'{path} needs {package}: pip install "retrieval-prompts[files]"') from None

@@ -82,7 +82,9 @@ class _Training:
         self.qrels = self.data.judged if self.folded else self.data.dev
         self.queries = {query: self.data.queries[query] for query in self.qrels}
         trainings = [*self.data.folds(settings.folds), self.data.whole()] if self.folded else []
-        self.total = sum(query_steps(settings, each.train) for each in trainings)  # without folds: the training knows
+        self.total = sum(
+            query_steps(settings, each.train, each.corpus.first_of) for each in trainings
+        )  # without folds: the training knows
 
     def run(self) -> Trained:
         index = self._searched(self.bench.index)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval_prompts.data.corpus import Document
+from retrieval_prompts.data.ids import id_text
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.interop.stores.address import Address, Fields
 from retrieval_prompts.interop.stores.common import (
@@ -34,13 +35,13 @@ class Lance:
         found = table.index_stats(indexed[0].name) if indexed else None
         self.measure = str(found.distance_type if found and found.distance_type else "dot").lower()
 
-    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str]]]:
+    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str | None]]]:
         scores, names = [], []
         for vector in vectors:
             query = self.table.search(vector, vector_column_name=self.vector, query_type="vector")
             found = query.distance_type(self.measure).select([self.field, "_distance"]).limit(k).to_arrow()
             scores.append([from_distance(each, self.measure) for each in found["_distance"].to_pylist()])
-            names.append([str(each) for each in found[self.field].to_pylist()])
+            names.append([id_text(each) for each in found[self.field].to_pylist()])
         return scores, names
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from pymilvus import DataType, MilvusClient
 
 from retrieval_prompts.data.corpus import Document
+from retrieval_prompts.data.ids import id_text
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.interop.stores.address import Address, Fields
 from retrieval_prompts.interop.stores.common import (
@@ -39,11 +40,11 @@ class Milvus:
         self.numbers = about[field]["type"] == DataType.INT64
         self.texts = [each for each in ("title", "text") if each in about]
 
-    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str]]]:
+    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str | None]]]:
         options = {"limit": k, "anns_field": self.vector, "output_fields": [self.field]}
         found = self.client.search(self.name, data=vectors.tolist(), consistency_level="Strong", **options)
         scores = [[self._inner(hit["distance"]) for hit in hits] for hits in found]
-        return scores, [[str(hit["entity"][self.field]) for hit in hits] for hits in found]
+        return scores, [[id_text(hit["entity"].get(self.field)) for hit in hits] for hits in found]
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
         found = self._rows(ids, [self.field, self.vector])

@@ -38,7 +38,7 @@ class Pgvector:
             "list": sql.SQL("int8[]" if self.numbers else "text[]"),
         }
 
-    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str]]]:
+    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str | None]]]:
         text = "SELECT {id}::text, -({vector} <#> %s::{type}) FROM {table} ORDER BY {vector} <#> %s::{type} LIMIT %s"
         found = [self._all(text, each, each, k) for each in map(_written, vectors)]
         return [[float(score) for _, score in rows] for rows in found], [[id for id, _ in rows] for rows in found]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from qdrant_client import QdrantClient, models
 
 from retrieval_prompts.data.corpus import Document
+from retrieval_prompts.data.ids import id_text
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.interop.stores.address import Address, Fields
 from retrieval_prompts.interop.stores.common import (
@@ -27,20 +28,24 @@ from retrieval_prompts.interop.stores.trust import key_of
 
 OWN = uuid.UUID("6f1b7c1e-0d43-5a55-9d4c-3e0a4f5b2a10")  # points that are written here are named by it and their id
 
+SOME = 32  # points that are looked at for the fields of their payload
+
 
 class Qdrant:
     """A collection. The id of a document is a field of the payload, or the point's own where there is none."""
 
-    def __init__(self, client: QdrantClient, address: Address, field: str | None, vector: str, measure: str) -> None:
-        self.client, self.name, self.field, self.vector, self.measure = client, address.name, field, vector, measure
+    def __init__(
+        self, client: QdrantClient, name: str, field: str | None, vector: str, measure: str, some: Sequence[Any]
+    ) -> None:
+        """some: of its points, with their payload."""
+        self.client, self.name, self.field, self.vector, self.measure = client, name, field, vector, measure
         weakref.finalize(self, client.close)
-        first = self._points(self.client.scroll(self.name, limit=1, with_payload=True)[0])
-        payload = first[0].payload if first else None
-        own = payload[field] if first and field is not None and payload is not None else None
-        self.numbers = isinstance(first[0].id if field is None else own, int) if first else False
-        self.named_by_id = not first or (own is not None and str(first[0].id) == _point(str(own)))
+        owns = [(point.id, point.id if field is None else (point.payload or {}).get(field)) for point in some]
+        point, own = next(((point, own) for point, own in owns if own is not None), (None, None))
+        self.numbers = isinstance(own, int)
+        self.named_by_id = not some or (own is not None and str(point) == _point(str(own)))
 
-    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str]]]:
+    def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str | None]]]:
         fields: Any = [self.field] if self.field else False
         asked = [
             models.QueryRequest(query=vector, using=self.vector or None, limit=k, with_payload=fields)
@@ -52,14 +57,14 @@ class Qdrant:
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
         found = self._read(ids, with_vectors=[self.vector] if self.vector else True)
-        rows = {self._id(point): point.vector for point in found}
+        rows = {str(self._id(point)): point.vector for point in found}
         return in_order(ids, {id: row[self.vector] if isinstance(row, dict) else row for id, row in rows.items()})
 
     def documents(self, ids: Sequence[str]) -> list[Document]:
-        return documents_of(ids, {self._id(point): point.payload or {} for point in self._read(ids)})
+        return documents_of(ids, {str(self._id(point)): point.payload or {} for point in self._read(ids)})
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        return {self._id(point) for point in self._read(ids)}
+        return {id for point in self._read(ids) if (id := self._id(point)) is not None}
 
     def add(self, vectors: np.ndarray, documents: Sequence[Document]) -> None:
         field = self.field or "_id"
@@ -82,18 +87,15 @@ class Qdrant:
         if not known:
             return []
         if self.field is None:
-            return self._points(self.client.retrieve(self.name, known, **options))
+            return list(self.client.retrieve(self.name, known, **options))
         if self.named_by_id:
-            return self._points(self.client.retrieve(self.name, [_point(id) for id in ids], **options))
+            return list(self.client.retrieve(self.name, [_point(id) for id in ids], **options))
         some = models.MatchAny(any=known)
         wanted = models.Filter(must=[models.FieldCondition(key=self.field, match=some)])
-        return self._points(self.client.scroll(self.name, scroll_filter=wanted, limit=len(ids), **options)[0])
+        return list(self.client.scroll(self.name, scroll_filter=wanted, limit=len(ids), **options)[0])
 
-    def _points(self, found: Iterable[Any]) -> list[Any]:
-        return list(found)
-
-    def _id(self, point: Any) -> str:
-        return str(point.id if self.field is None else (point.payload or {}).get(self.field))
+    def _id(self, point: Any) -> str | None:
+        return id_text(point.id if self.field is None else (point.payload or {}).get(self.field))
 
     def _inner(self, score: float) -> float:
         return 1 - score * score / 2 if self.measure == "Euclid" else score
@@ -118,9 +120,9 @@ def open_qdrant(address: Address, fields: Fields) -> Qdrant:
         measure = str(about.distance.value)
         if measure == "Manhattan":
             raise UserError(f"{address.shown} compares by {measure}; expected Dot, or Cosine")
-        found = client.scroll(address.name, limit=1, with_payload=True)[0]
-        names = list(found[0].payload or {}) if found else []
-        return Qdrant(client, address, id_field(fields.id, names, address), vector, measure)
+        some = client.scroll(address.name, limit=SOME, with_payload=True)[0]
+        names = list(dict.fromkeys(name for point in some for name in point.payload or {}))
+        return Qdrant(client, address.name, id_field(fields.id, names, address), vector, measure, some)
 
 
 def _point(id: str) -> str:

@@ -39,6 +39,8 @@ def test_judgements_by_query_and_by_split() -> None:
     split = from_texts(documents, queries=queries, judgements={"train": {"q": ["0", "1"]}, "test": {"r": "2"}})
     assert split.qrels == {"train": {"q": {"0": 1, "1": 1}}, "test": {"r": {"2": 1}}}
     assert split.split("test")[0] == {"r": "two"}
+    numbered = from_texts({5: "x", 6: "y"}, queries={1: "one", 2: "two"}, judgements={1: 5, 2: [6]})
+    assert numbered.qrels == {"train": {"1": {"5": 1}, "2": {"6": 1}}} and list(numbered.queries) == ["1", "2"]
     many = from_texts(documents, [(f"question {number}", "0") for number in range(50)])
     assert {name: len(own) for name, own in many.qrels.items()} == {"train": 35, "dev": 5, "test": 10}
 
@@ -55,14 +57,29 @@ def test_judgements_by_query_and_by_split() -> None:
             "judgements of query 'q' name the document '9', which is not there",
         ),
         (
-            {"documents": ["x"], "queries": {"q": "a"}, "judgements": {"q": 0}},
-            "judgements of query 'q' name the document 0, which is not there",
+            {"documents": ["x"], "queries": {"q": "a"}, "judgements": {"q": 9}},
+            "judgements of query 'q' name the document '9', which is not there",
         ),
         (
             {"documents": ["x"], "queries": {"q": "a"}, "judgements": {"q": {"0": "high"}}},
             "judgements of query 'q' have the grade 'high'; expected a number",
         ),
         ({"documents": ["x"], "queries": {"q": 1}}, "expected a text at position 0"),
+        (
+            {"documents": {1: "x", "1": "y"}},
+            "documents: '1' and another key are both the id '1'; give each an id of its own",
+        ),
+        ({"documents": ["x"], "queries": {1: "x", "1": "y"}}, "queries: '1' and another key are both"),
+        (
+            {"documents": {None: "x"}},
+            r"documents: expected an id for each, got none at 1 of 1 places, the first at 0 \(",
+        ),
+        ({"documents": {float("nan"): "x"}}, "documents: expected an id for each"),
+        (
+            {"documents": ["x"], "queries": {"q": "a"}, "judgements": {"q": {0: 1, "0": 2}}},
+            "judgements of query 'q': '0' and another key",
+        ),
+        ({"documents": ["x"], "queries": {"q": "a"}, "judgements": {"q": None}}, "query 'q': expected an id for each"),
     ],
 )
 def test_what_cannot_be_is_one_line(arguments: dict[str, Any], message: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_prompts.data import lines
+from retrieval_prompts.data import lines, packed
 from retrieval_prompts.data.csv_rows import csv_rows
 from retrieval_prompts.data.lines import characters, json_rows, read_at, string
 from retrieval_prompts.errors import DataWarning, UserError, few
@@ -29,7 +29,7 @@ def test_what_packed_files_unpack_to_is_bounded(tmp_path: Path, monkeypatch: pyt
         list(read_at(path, longest=1 << 24))
     assert tracemalloc.get_traced_memory()[1] < 1 << 26
     tracemalloc.stop()
-    monkeypatch.setattr(lines, "PLAIN", 1 << 20)
+    monkeypatch.setattr(packed, "PLAIN", 1 << 20)
     path.write_bytes(gzip.compress(b'{"a": "x"}\n' * 400_000, mtime=0))  # 4 MB in 9 kB
     with pytest.raises(UserError, match=r"unpacks to over 1 MB, more than 200 times its size, which no text does; unp"):
         list(read_at(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,25 @@ def test_a_query_learns_from_the_nearest_chunk_and_the_others_do_not_count(model
     before = loss(Batch(np.array([3]), 0)).item()
     task.all_documents[int(task.beside[3][0])] *= -1
     assert loss(Batch(np.array([3]), 0)).item() == before
+
+
+def test_the_document_of_a_querys_own_id_is_left_out_with_all_its_chunks(model: Path, chunked: Dataset) -> None:
+    own = {"q0": "d5", "q1": "d9#2"}  # named as a document, and as a chunk of one
+
+    def renamed(names: dict[str, Any]) -> dict[str, Any]:
+        return {own.get(name, name): value for name, value in names.items()}
+
+    qrels = {split: renamed(judged) for split, judged in chunked.qrels.items()}
+    qrels["train"]["d5"] = {"d5#1": 1, "d6#1": 1}
+    named = replace(chunked, queries=renamed(chunked.queries), qrels=qrels)
+    runs = evaluate(BiEncoder.load(model, device="cpu"), named, split="train").runs
+    assert all("d5#1" not in run["d5"] and "d9#1" not in run["d9#2"] for run in runs.values())
+    assert "d9#1" in runs["frozen"]["d5"] and "d5#1" in runs["frozen"]["d9#2"]
+    bench = Workbench(BiEncoder.load(model, device="cpu").tower, named)
+    chosen = TuneSettings(**SMALL)
+    task = Task(BiEncoder(bench.tower).attach(chosen), bench.training, chosen, bench.documents)
+    row = task.texts.index(named.queries["d5"])
+    assert {10, 11} <= set(task.beside[row].tolist()) and {int(each) // 2 for each in task.relevant[row]} == {6}
 
 
 @pytest.mark.parametrize("side", ["query", "document"])

@@ -96,6 +96,24 @@ def test_parquet_by_the_names_of_its_columns(
         adopt(biencoder, path, corpus, id_field="nokey")
 
 
+def test_parquet_whose_vectors_or_ids_are_not_whole(corpus: Corpus, vectors: np.ndarray, tmp_path: Path) -> None:
+    path, rows = tmp_path / "v.parquet", list(vectors)
+    for changed in ([rows[0][:16], rows[1][:16], *rows[1:-1]], [*rows[:-1], rows[0][:16]]):  # 40 x 32 numbers, or less
+        write_parquet(path, {"id": corpus.ids, "vector": changed})
+        with pytest.raises(
+            UserError, match=r"v\.parquet: expected vectors of one length, got lists of (16, 32|32, 16)$"
+        ):
+            read_vectors(path)
+    for ids in ([*corpus.ids[:-2], None, None], [1.0] * 38 + [float("nan"), None]):
+        write_parquet(path, {"id": ids, "vector": rows})
+        with pytest.raises(
+            UserError, match=r"v\.parquet, column id: expected an id for each, got none at 2 of 40 places"
+        ):
+            read_vectors(path)
+    write_parquet(path, {"id": [id.encode() for id in corpus.ids], "vector": rows})
+    assert read_vectors(path).ids == corpus.ids
+
+
 def factories() -> list[tuple[str, str]]:
     return [
         ("Flat", "Flat"),
@@ -301,6 +319,35 @@ def test_ids_are_read(tmp_path: Path, name: str) -> None:
     else:
         path.write_text({"ids.txt": "7\n8\n", "ids.json": "[7, 8]", "ids.jsonl": '{"_id": 7}\n{"_id": "8"}\n'}[name])
     assert read_ids(path) == ["7", "8"]
+
+
+def test_ids_as_bytes_with_a_byte_order_mark_and_none(tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.array([b"d1", b"d2"]))
+    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbfd1\r\nd2\r\n")
+    assert read_ids(tmp_path / "ids.npy") == read_ids(tmp_path / "ids.txt") == ["d1", "d2"]
+    (tmp_path / "ids.jsonl").write_text('{"id": 1}\n{"id": null}\n')
+    with pytest.raises(UserError, match=r"ids\.jsonl:2: expected an id under id, got None"):
+        read_ids(tmp_path / "ids.jsonl")
+    np.save(tmp_path / "ids.npy", np.array([1, np.nan]))
+    with pytest.raises(
+        UserError, match=r"ids\.npy: expected an id for each, got none at 1 of 2 places, the first at 1"
+    ):
+        read_ids(tmp_path / "ids.npy")
+
+
+def test_an_array_of_npz_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.ones((3, 2), dtype=np.float32)
+    np.savez(tmp_path / "v.npz", other=np.zeros(4), mine=vectors, ids=np.array([[1], [2], [3]]))
+    unpacked, access = [], np.lib.npyio.NpzFile.__getitem__
+
+    def counted(self: Any, name: str) -> Any:
+        unpacked.append(name)
+        return access(self, name)
+
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", counted)
+    source = read_vectors(tmp_path / "v.npz")
+    assert source.ids == ["1", "2", "3"] and (source.vectors.rows(np.arange(3)) == vectors).all()
+    assert sorted(unpacked) == ["ids", "mine", "other"]
 
 
 def test_numbers_that_are_no_rows_of_the_ids(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,41 @@ def test_a_store_of_ones_own(world: World, shelf: Shelf, tmp_path: Path) -> None
     assert again.search(world.vectors[3], 1)[1] == [["d3"]]
     with pytest.raises(UserError, match="expected query vectors of dimension 32"):
         again.search(np.ones((1, 64), np.float32), 1)
+
+
+def test_entries_without_an_id_are_left_out(world: World, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = shelf.search
+
+    def nameless(vectors: np.ndarray, k: int, *, kept: bool) -> Any:
+        scores, ids = search(vectors, k)
+        return scores, [[id if kept and id != "d7" else None for id in row] for row in ids]
+
+    monkeypatch.setattr(shelf, "search", partial(nameless, kept=True))
+    with pytest.warns(DataWarning, match=r"the store has entries without an id \(1 among the first"):
+        index = StoreIndex.over(shelf, None, encoder=world.biencoder.identity(), dimension=32)
+    found = index.search(world.vectors[7:8], 5)[1]
+    assert len(found[0]) == 4 and "None" not in index.ids
+    monkeypatch.setattr(shelf, "search", partial(nameless, kept=False))
+    with pytest.warns(DataWarning), pytest.raises(UserError, match=r"the store's entries have no ids; say which field"):
+        StoreIndex.over(shelf, None, encoder=world.biencoder.identity(), dimension=32)
+
+
+def test_a_point_without_the_field_of_ids_has_none(world: World, tmp_path: Path) -> None:
+    need("qdrant")
+    from qdrant_client import QdrantClient, models
+
+    fill("qdrant", str(tmp_path / "q"), world.corpus.ids, world.vectors, ["x"] * 40)
+    client = QdrantClient(path=str(tmp_path / "q"))
+    client.delete_payload("docs", keys=["doc_id"], points=[0])
+    client.upsert("docs", [models.PointStruct(id=99, vector=world.vectors[1].tolist(), payload={"doc_id": None})])
+    client.close()
+    with pytest.warns(DataWarning) as said:
+        index = adopt(world.biencoder, f"qdrant:{tmp_path / 'q'}#docs", world.corpus).index
+    for part in ("entries without an id (2 among", "2 of 41 vectors have no text", "1 of 40 texts have no vector"):
+        assert sum(part in str(each.message) for each in said) == 1
+    assert sorted(index.ids) == sorted(world.corpus.ids[1:])
+    assert index.search(world.vectors[1:2], 2)[1][0][0] == "d1"
+    close(index)
 
 
 def test_feedback_prompts_read_a_store(world: World, shelf: Shelf) -> None:

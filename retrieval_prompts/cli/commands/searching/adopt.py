@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import AS_SAID, Device, Model, Overwrite, Trust, with_conventions
+from retrieval_prompts.cli.options import AS_SAID, Device, Model, Overwrite, Trust, repeated, with_conventions
 from retrieval_prompts.cli.saving import save_index
 from retrieval_prompts.towers.conventions import Conventions
 
@@ -68,4 +68,5 @@ def adopt(
     assert index.documents is not None
     held = save_index(index, index.documents, out, bm25, overwrite)
     console.say(f"{out}: {len(index):,} documents, {index.manifest['factory']}, {held}")
-    console.say(f'next: retrieval-prompts search {shlex.quote(str(out))} "a question"')
+    asked = repeated(None, AS_SAID, trust_remote_code)  # the folder knows the rest
+    console.say(f'next: retrieval-prompts search {shlex.quote(str(out))} "a question"{asked}')

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import AS_SAID, Cache, Device, JsonFile, Model, Overwrite, Trust, with_conventions
+from retrieval_prompts.cli.options import (
+    AS_SAID,
+    Cache,
+    Device,
+    JsonFile,
+    Model,
+    Overwrite,
+    Trust,
+    repeated,
+    with_conventions,
+)
 from retrieval_prompts.cli.saving import save_index
 from retrieval_prompts.cli.sources import AS_IT_IS, Documents, Reading, data_folder, loader, with_sources
 from retrieval_prompts.errors import UserError
@@ -98,6 +108,9 @@ def index(
     if json_file is not None or picture is not None:
         raise UserError("--json and --picture belong to --compare")
     loaded = loader(model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+    by = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
+    inside = by + repeated(None, AS_SAID, trust_remote_code)  # the folder knows the rest
+    beside = by + repeated(None if prompts else model, AS_SAID if prompts else conventions, trust_remote_code)
 
     def source() -> Path:
         return data_folder(data, documents, reading, loaded, console.say, cache)
@@ -105,17 +118,17 @@ def index(
     if to is not None:
         if (factory, train_size, ef_construction) != ("Flat", None, None):
             raise UserError("a store has an index of its own; leave out --factory and its options")
-        _to_store(source, loaded, to, out, model, prompts, bm25, cache, overwrite)
+        _to_store(source, loaded, to, out, beside if out is None else inside, bm25, cache, overwrite)
     elif out is not None:
         options = {"factory": factory, "train_size": train_size, "ef_construction": ef_construction}
-        _build(source, loaded, out, prompts, options | {"gpu": device != "cpu"}, bm25, cache, overwrite)
+        _build(source, loaded, out, inside, options | {"gpu": device != "cpu"}, bm25, cache, overwrite)
 
 
 def _build(
     source: Callable[[], Path],
     loaded: Callable[[], BiEncoder],
     out: Path,
-    prompts: Path | None,
+    asked: str,
     options: dict[str, Any],
     bm25: bool,
     cache: Path | None,
@@ -137,12 +150,11 @@ def _build(
     held = save_index(built, corpus, out, bm25, overwrite)
     made = f"{out}: {counted(len(built), corpus.groups)}, {options['factory']}, {held}"
     console.say(f"{made}; {vectors.encoded:,} encoded now, the rest found in the cache")
-    console.say(_next(out, prompts))
+    console.say(_next(out, asked))
 
 
-def _next(out: Path, prompts: Path | None) -> str:
-    """The command that searches an index."""
-    asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
+def _next(out: Path, asked: str) -> str:
+    """The command that searches an index; `asked`: its further options."""
     return f'next: retrieval-prompts search {shlex.quote(str(out))} "a question"{asked}'
 
 
@@ -151,8 +163,7 @@ def _to_store(
     loaded: Callable[[], BiEncoder],
     to: str,
     out: Path | None,
-    model: str | None,
-    prompts: Path | None,
+    asked: str,
     bm25: bool,
     cache: Path | None,
     overwrite: bool,
@@ -173,13 +184,12 @@ def _to_store(
         f"{shown}: {counted(len(corpus), corpus.groups)}, {written.added:,} written now, "
         f"{written.there:,} there already; {written.encoded:,} encoded now"
     )
-    asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else f" --model {shlex.quote(model)}" if model else ""
     if out is None:
         console.say(f'next: retrieval-prompts search "a question" --in {shlex.quote(shown)}{asked}')
         return
     held = save_index(written.index, corpus, out, bm25, overwrite)
     console.say(f"{out}: their texts, {held}; the vectors are in the store")
-    console.say(_next(out, prompts))
+    console.say(_next(out, asked))
 
 
 def _compare(

@@ -71,6 +71,22 @@ def test_index_and_tune_take_sources_as_they_are(
     assert json.loads((tmp_path / "index" / "ids.json").read_text()) == ["a.txt#1", "a.txt#2"]
 
 
+def test_chunks_are_counted_as_such_and_the_next_command_has_the_model(
+    command: Command, model: Path, tmp_path: Path
+) -> None:
+    pages, out = tmp_path / "pages", tmp_path / "data"
+    pages.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (pages / name).write_text(" ".join(tiny.WORDS[:60]))
+    done = command("corpus", pages, "--out", out, "--model", model, "--query-words", "find: ")
+    assert done.code == 0, done.err
+    assert "chunks that nearly say the same: 2 (--duplicates near leaves them out)" in done.out
+    assert f"{out}: 4 chunks of 2 documents, 0 queries" in done.out
+    assert done.out.splitlines()[-1] == (
+        f"next: retrieval-prompts index {out} --out INDEX --model {model} --query-words 'find: '"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

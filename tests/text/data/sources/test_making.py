@@ -336,6 +336,11 @@ def test_a_folder_at_hand_is_made_again_only_when_a_file_changed(tmp_path: Path)
     second, found = at_hand(Sources((str(source),)), None, tmp_path / "cache")
     assert second != first
     assert found.documents == 5
+    whole = (second / "sources.json").read_text()
+    for damaged in ("", "[]", "{}", whole.replace('"documents": 5', '"documents": "5"'), whole[:-9]):
+        (second / "sources.json").write_text(damaged)
+        assert at_hand(Sources((str(source),)), None, tmp_path / "cache") == (second, found)
+        assert (second / "sources.json").read_text() == whole
 
 
 DAMAGED: dict[str, tuple[str, bytes]] = {

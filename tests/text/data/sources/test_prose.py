@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from retrieval_prompts.data.beir_folder import load, load_corpus
+from retrieval_prompts.data.sources import prose
 from retrieval_prompts.data.sources.chunks import Chunk, Chunking, cut
+from retrieval_prompts.data.sources.documents import Columns, read_documents
+from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.making import Sources, make
-from retrieval_prompts.data.sources.prose import Part, read_prose
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.data.sources.prose import Part, Prose, read_prose
+from retrieval_prompts.errors import MissingPackage, UserError
 
 MARKDOWN = """---
 title: "Returns"
@@ -158,12 +161,31 @@ def test_a_folder_of_files_becomes_chunks_that_know_their_document(tmp_path: Pat
     data = load(tmp_path / "data")
     assert data.corpus.ids == ["a.md#1", "a.md#2", "sub%20dir/b.txt"]
     assert data.qrels["train"]["q1"] == {"a.md#1": 1}  # which stands for a.md
-    assert data.corpus.first_of == {"a.md#2": "a.md#1"}
+    assert data.corpus.first_of == {"a.md#2": "a.md#1", "a.md": "a.md#1"}
+    assert (made.documents, made.chunks) == (2, 3)
     assert (tmp_path / "data" / "qrels" / "train.tsv").read_text().splitlines()[1] == "q1\ta.md\t1"
     assert sorted(made.left_out) == [
         f"files of other kinds: 1 ({folder / 'c.jpg'})",
         f"files without text: 1 ({folder / 'empty.txt'})",
     ]
     whole = make(tmp_path / "whole", sources)
-    assert whole.documents == 2
+    assert (whole.documents, whole.chunks) == (2, 0)
     assert load_corpus(tmp_path / "whole").ids == ["a.md", "sub%20dir/b.txt"]
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_a_missing_package_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("a text")
+    (tmp_path / "b.md").write_text("b text")
+
+    def broken(path: Path) -> Prose:
+        raise ValueError("odd; pip install something")
+
+    monkeypatch.setitem(prose.PROSE, ".md", broken)
+    left = LeftOut()
+    assert [each.id for each in read_documents([str(tmp_path)], Columns(), None, left).entries] == ["a.txt"]
+    assert left.counts == {"files that could not be read: cannot be read (odd; pip install something)": 1}
+    monkeypatch.setitem(prose.PROSE, ".md", lambda path: prose._library("no_such_package"))
+    with pytest.raises(MissingPackage, match="no_such_package is missing: pip install"):
+        list(read_documents([str(tmp_path)], Columns(), None, left).entries)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,3 +182,32 @@ def test_an_edited_strength_is_no_sound_prompt(command: Command, tmp_path: Path)
     done = command("verify", tmp_path)
     assert done.code == 1
     assert "prompt.json was changed after it was written (its sha256 differs)" in done.out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("pipe", ["prompt.json", "manifest.json", "bm25/words.json", "SHA256SUMS", "x.partial"])
+def test_a_pipe_in_place_of_a_file_is_not_read(command: Command, everything: Path, tmp_path: Path, pipe: str) -> None:
+    artifact = {"prompt.json": "prompts", "SHA256SUMS": "runs", "x.partial": "x.partial"}.get(pipe, "index")
+    place = tmp_path / artifact
+    if (everything / artifact).is_dir():
+        shutil.copytree(everything / artifact, place)
+        place = place / pipe
+        place.unlink()
+    os.mkfifo(place)
+
+    def feed() -> None:  # so that whoever reads it comes to an end
+        place.open("w").close()
+
+    threading.Thread(target=feed, daemon=True).start()
+    done = command("verify", tmp_path / artifact)
+    assert (done.code, done.err) == (1, "")
+    assert f"NOT SOUND: {place} is no regular file but a pipe, a socket or a device; it is not read" in done.out
+
+
+def test_a_link_to_a_description_elsewhere_is_not_read(command: Command, everything: Path, tmp_path: Path) -> None:
+    shutil.copytree(everything / "prompts", tmp_path / "prompts")
+    (tmp_path / "other.json").write_text('{"for": "clip"}')
+    (tmp_path / "prompts" / "prompt.json").unlink()
+    (tmp_path / "prompts" / "prompt.json").symlink_to(tmp_path / "other.json")
+    done = command("verify", tmp_path / "prompts")
+    assert done.code == 1 and "other.json, outside its folder; it is not read" in done.out
