@@ -6,7 +6,6 @@ compares what is read here with the model at hand.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ TARGETS = {
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
 FEEDBACK, PARTS = "query.", ("map", "bias", "gate")  # what a prompt that reads documents has beside its vectors
 KEYS = "query.keys"  # what a mixture has beside its prompts, which stand one behind the other
+LARGEST = 1e6  # floor or weight of a mixture: beyond it float32 could make infinities of them
 MOST = 4096  # vectors of a prompt: more than any text that it stands before
 
 
@@ -149,8 +149,8 @@ def _mixture(about: Mapping[str, Any], keys: Tensor) -> Mixture:
     """What a description says of a mixture. Raises ValueError for numbers that cannot be."""
     floors, weights, strengths = (tuple(map(float, about[name])) for name in ("floors", "weights", "strengths"))
     found = Mixture(keys, floors, weights, strengths, float(about["temperature"]))
-    cold = not COLDEST <= found.temperature <= HOTTEST
-    if cold or not all(map(math.isfinite, [*floors, *weights])) or min(weights) < 0:
+    sound = all(abs(number) <= LARGEST for number in (*floors, *weights)) and min(weights) >= 0
+    if not sound or not COLDEST <= found.temperature <= HOTTEST:
         raise ValueError(f"mixture {dict(about)}")
     for strength in strengths:
         checked(strength)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.interop.sharing.model_card import model_card
 from retrieval_prompts.prompts.folder import Feedback, PromptFolder
 from retrieval_prompts.prompts.label import Label
 from retrieval_prompts.prompts.merging import Key, Source, merge
@@ -59,6 +60,11 @@ def test_a_mixture_keeps_all_of_them() -> None:
     assert found.mixture is not None
     assert torch.equal(found.mixture.keys, torch.eye(3)[1:])
     assert (found.mixture.floors, found.mixture.weights, found.strength) == ((0.1, 0.2), (0.5, 1.5), 1)
+
+
+def test_a_model_card_says_of_what_it_was_merged() -> None:
+    card = model_card(merge([ONE, THREE], weights=[1, 3]), "me/both")
+    assert "Not trained itself: the average of prompts, A (0.25), claims (0.75)." in card
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,12 @@ def refused(command: Command, *arguments: object, message: str) -> None:
 
 def test_merged_prompts_are_a_prompt_folder(command: Command, desk: Path, tmp_path: Path) -> None:
     both = [desk / "shelf" / name for name in "AB"]
-    mixed = ["--method", "mixture", "--data", desk / "dataA", "--data", desk / "dataB"]
-    ways = {"average": ["--weights", "1,3"], "concatenation": ["--method", "concatenation"], "mixture": mixed}
+    mixed: list[object] = ["--method", "mixture", "--data", desk / "dataA", "--data", desk / "dataB"]
+    ways: dict[str, list[object]] = {
+        "average": ["--weights", "1,3"],
+        "concatenation": ["--method", "concatenation"],
+        "mixture": mixed,
+    }
     for name, options in ways.items():
         done = command("merge", *both, *options, "--out", tmp_path / name, "--name", name)
         assert done.code == 0, done.err
