@@ -104,7 +104,7 @@ def test_random_prompts_have_the_lengths_of_the_vectors(small: TextTower, kind: 
     drawn = random_prompt(small, kind, like, 0)
     parts = 1 if kind == "input" else 2  # keys and values have their own
     lengths = [each.unflatten(-1, (parts, -1)).norm(dim=-1) for each in (like, drawn)]
-    assert torch.allclose(*lengths, rtol=1e-5)
+    assert torch.allclose(lengths[0], lengths[1], rtol=1e-5)
     assert not torch.equal(drawn, random_prompt(small, kind, like, 1))
     assert torch.equal(drawn, random_prompt(small, kind, like, 0))
     each = random_prompt(small, kind, torch.stack([like, 2 * like]), 0)  # a prompt a query
