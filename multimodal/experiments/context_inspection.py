@@ -30,7 +30,7 @@ from retrieval_prompts.evaluation.words import paired_sentence, points
 from retrieval_prompts.experiments.inspection.claims import Claim, beside, without_each
 from retrieval_prompts.experiments.inspection.effects import LEFT_OUT, LeftOut
 from retrieval_prompts.experiments.inspection.nearest import DRAWN, PromptWords, Vocabulary, in_words
-from retrieval_prompts.experiments.inspection.null import Beside
+from retrieval_prompts.experiments.inspection.null import SEEDS, Beside
 from retrieval_prompts.experiments.inspection.trial import turned
 
 METRIC = "accuracy"
@@ -192,7 +192,7 @@ def _written(token: str) -> str:
 def _words(classifier: PromptClassifier, prompts: Prompts, began: Prompts) -> PromptWords:
     clip = classifier.clip
     vectors, first = (each.reshape(-1, each.shape[-1]) for each in (prompts.context, began.context))
-    return in_words(vocabulary(clip), vectors, initial_context(clip, "gaussian", DRAWN, 0), first)
+    return in_words(vocabulary(clip), vectors, initial_context(clip, "gaussian", DRAWN, SEEDS), first)
 
 
 def _still(classifier: PromptClassifier, known: Classes) -> tuple[Prompts, Prompts]:
@@ -253,7 +253,7 @@ class _Gallery:
     def random(self, seed: int) -> Prompts:
         """A random context, and deeper vectors, of the lengths of the trained ones."""
         context, clip = self.prompts.context, self.classifier.clip
-        drawn = initial_context(clip, "gaussian", context.shape[:-1].numel(), seed).reshape(context.shape)
+        drawn = initial_context(clip, "gaussian", context.shape[:-1].numel(), SEEDS + seed).reshape(context.shape)
         generator = torch.Generator().manual_seed(seed)
         deep = {
             layer: _of_length(torch.randn(part.shape, generator=generator).to(part), part)
@@ -315,7 +315,7 @@ def _show(gallery: _Gallery, draws: int, done: Done) -> Shown:
         result=_result(gallery, table, scores),
         tests={f"{a}_vs_{b}": compare(right[b], right[a], METRIC) for a, b in pairs},
         score=Beside.of(systems["tuned"][METRIC], [each[METRIC] for each in random], first, side="above"),
-        words_score=Beside.of(systems["words"][METRIC], words, first, side="above"),
+        words_score=Beside.of(systems["words"][METRIC], words, side="above"),
         turned=Beside.of(_turn(frozen, texts["tuned"]), turns, _turn(frozen, began)),
         left_out=_leave_out(gallery, texts["tuned"], right["tuned"], done),
     )

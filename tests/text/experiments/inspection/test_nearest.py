@@ -107,6 +107,9 @@ def test_random_prompts_have_the_lengths_of_the_vectors(small: TextTower, kind: 
     assert torch.allclose(lengths[0], lengths[1], rtol=1e-5)
     assert not torch.equal(drawn, random_prompt(small, kind, like, 1))
     assert torch.equal(drawn, random_prompt(small, kind, like, 0))
+    own = BiEncoder(small).attach(kind=kind, length=3, init="gaussian", seed=0)
+    started = random_prompt(small, kind, own_vectors(own, "query"), 0)
+    assert not torch.allclose(started, own_vectors(own, "query"))  # what training starts from is no null of it
     each = random_prompt(small, kind, torch.stack([like, 2 * like]), 0)  # a prompt a query
     assert torch.allclose(each, torch.stack([drawn, 2 * drawn]), rtol=1e-5)
 
