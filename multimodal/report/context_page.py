@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from multimodal.experiments.context_inspection import ContextInspection, claims
 from multimodal.report.sections import classification
@@ -15,7 +16,7 @@ from retrieval_prompts.report.inspection_page import left_out_block, vectors_blo
 def context_report(found: ContextInspection, name: str) -> Report:
     """The page of `experiments.context_inspection.inspect`."""
     made, shown = claims(found), found.shown
-    section = Section(name, "", "accuracy", {}, {}, [], {})
+    section = Section(Path(name).name, "", "accuracy", {}, {}, [], {})
     if shown is not None:
         (section,) = classification(shown.result)
         tests = {key: test.as_dict() for key, test in shown.tests.items()}
@@ -27,4 +28,4 @@ def context_report(found: ContextInspection, name: str) -> Report:
     sentences = [verdict(made), *(claim.text for claim in made if claim.beyond)]
     facts = [f"model {found.about['model']}", f"{found.about['method']}, {found.about['context']} context vectors"]
     section = replace(with_words(section, found.words), sentences=sentences, blocks=blocks)
-    return Report(f"{name}: what it says and does", [section], facts, [CHANCE, *found.notes])
+    return Report(f"{Path(name).name}: what it says and does", [section], facts, [CHANCE, *found.notes])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from retrieval_prompts.evaluation.words import capital, count, p_cell, points
 from retrieval_prompts.experiments.inspection.claims import CHANCE, claims, percent, verdict
@@ -30,7 +31,7 @@ def inspection_report(found: Inspection, bench: Workbench | None, name: str) -> 
     if asked is not None and bench is not None:
         section = _section(asked, bench)
     else:
-        section = Section(name, "", "ndcg@10", {}, {}, [], {})
+        section = Section(Path(name).name, "", "ndcg@10", {}, {}, [], {})
     blocks = [Block("What random prompts do as well", rest)] if rest else []
     blocks += [vectors_block(f"{side} prompt", words) for side, words in found.words.items()]
     blocks += [_attention(side, seen) for side, seen in found.attention.items()]
@@ -41,7 +42,7 @@ def inspection_report(found: Inspection, bench: Workbench | None, name: str) -> 
     sides = " and ".join(f"{side} side, {' x '.join(map(str, shape))}" for side, shape in found.about["sides"].items())
     facts = [f"model {found.about['model']}", f"{found.about['kind']} prompt, {sides}"]
     facts.append(f"strength {found.about['strength']:g}")
-    return Report(f"{name}: what it says and does", [section], facts, [CHANCE, *found.notes])
+    return Report(f"{Path(name).name}: what it says and does", [section], facts, [CHANCE, *found.notes])
 
 
 def _section(asked: Asked, bench: Workbench) -> Section:
@@ -60,7 +61,17 @@ def _section(asked: Asked, bench: Workbench) -> Section:
 
 def vectors_block(name: str, words: PromptWords) -> Block:
     """The vectors of a prompt beside random ones."""
-    header = ("Vector", "Length", "Nearest word", "Cosine", "p", "Distance", "Random", "Began at", "Cosine to that")
+    header = (
+        "Vector",
+        "Length",
+        "Nearest word",
+        "Cosine",
+        "p",
+        "Distance",
+        "Random distance",
+        "Began at",
+        "Cosine to that",
+    )
     rows = []
     for number, vector in enumerate(words.vectors, 1):
         near = vector.words[0] if vector.words else None
@@ -81,7 +92,7 @@ def vectors_block(name: str, words: PromptWords) -> Block:
     caption = (
         f"p: the share of {words.drawn:,} random vectors that are as near to a word (median cosine {middle:.3f}, "
         f"one in twenty above {high:.3f}), times the number of vectors (Holm). A word's vector has a length of "
-        f"{words.word_length:.2f} on the mean. Random: that of a random vector to its nearest word."
+        f"{words.word_length:.2f} on the mean."
     )
     return Block(f"Vectors of the {name}", tables=[Figures(caption, header, rows, texts=(2, 7))])
 

@@ -51,7 +51,7 @@ def test_the_whole_of_a_context(tiny_model: Clip, colours: ImageData, tmp_path: 
     assert shown.turned.value > 0 and shown.score.draws == 2
     made = claims(found)
     assert len(made) == 5
-    page = render(context_report(found, "<i>prompts</i>"))
+    page = render(context_report(found, "<i>prompts"))
     assert "&lt;i&gt;prompts" in page and "Vectors of the context" in page
 
 

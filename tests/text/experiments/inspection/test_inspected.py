@@ -147,8 +147,8 @@ def test_without_data(bench: Workbench) -> None:
     found = inspect(tuned(bench))
     assert found.asked is None and found.attention == {} and list(found.words) == ["query"]
     assert found.notes == ["What the prompts do to queries needs data: --data DATA."]
-    page = render(inspection_report(found, None, "a <b>prompt</b>"))
-    assert "a &lt;b&gt;prompt&lt;/b&gt;: what it says and does" in page
+    page = render(inspection_report(found, None, "a <b>prompt"))
+    assert "a &lt;b&gt;prompt: what it says and does" in page
     assert "<b>prompt" not in page
 
 
