@@ -8,6 +8,7 @@ from multimodal.cli.commands.classify import classify
 from multimodal.cli.commands.evaluate import evaluate
 from multimodal.cli.commands.export import export
 from multimodal.cli.commands.index import index
+from multimodal.cli.commands.inspect import inspect
 from multimodal.cli.commands.search import search
 from multimodal.cli.commands.tune import tune
 from multimodal.cli.commands.verify import verify
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (tune, classify, evaluate, index, search, export, verify):
+for command in (tune, classify, evaluate, inspect, index, search, export, verify):
     app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 

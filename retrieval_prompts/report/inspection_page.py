@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from retrieval_prompts.evaluation.words import count, p_cell, points
+from retrieval_prompts.evaluation.words import capital, count, p_cell, points
 from retrieval_prompts.experiments.inspection.claims import CHANCE, claims, percent, verdict
 from retrieval_prompts.experiments.inspection.effects import Attention, LeftOut, Movement, Pull
 from retrieval_prompts.experiments.inspection.inspected import Asked, Inspection
@@ -25,23 +26,23 @@ HEADER = ("Figure", "Prompt", "Random", "from", "to", "Before training", "p")
 def inspection_report(found: Inspection, bench: Workbench | None, name: str) -> Report:
     """The page of `experiments.inspection.inspected.inspect`; `bench` is the data's, where there were any."""
     asked, made = found.asked, claims(found)
-    sentences = [verdict(found), *(claim.text for claim in made if claim.beyond)]
+    sentences = [verdict(made), *(claim.text for claim in made if claim.beyond)]
     rest = [claim.text for claim in made if not claim.beyond]
     if asked is not None and bench is not None:
         section = _section(asked, bench)
     else:
-        section = Section(name, "", "ndcg@10", {}, {}, [], {})
+        section = Section(Path(name).name, "", "ndcg@10", {}, {}, [], {})
     blocks = [Block("What random prompts do as well", rest)] if rest else []
-    blocks += [_vectors(side, words) for side, words in found.words.items()]
+    blocks += [vectors_block(f"{side} prompt", words) for side, words in found.words.items()]
     blocks += [_attention(side, seen) for side, seen in found.attention.items()]
     if asked is not None:
-        blocks += [_left_out(asked.left_out), _movement(asked.movement)]
+        blocks += [left_out_block(asked.left_out), _movement(asked.movement)]
         blocks += [_slots(asked.slots, asked)] if asked.slots is not None else []
     section = replace(with_words(section, found.words), sentences=sentences, blocks=blocks)
     sides = " and ".join(f"{side} side, {' x '.join(map(str, shape))}" for side, shape in found.about["sides"].items())
     facts = [f"model {found.about['model']}", f"{found.about['kind']} prompt, {sides}"]
     facts.append(f"strength {found.about['strength']:g}")
-    return Report(f"{name}: what it says and does", [section], facts, [CHANCE, *found.notes])
+    return Report(f"{Path(name).name}: what it says and does", [section], facts, [CHANCE, *found.notes])
 
 
 def _section(asked: Asked, bench: Workbench) -> Section:
@@ -58,8 +59,19 @@ def _section(asked: Asked, bench: Workbench) -> Section:
     return replace(section, facts=facts)
 
 
-def _vectors(side: str, words: PromptWords) -> Block:
-    header = ("Vector", "Length", "Nearest word", "Cosine", "p", "Distance", "Random", "Began at", "Cosine to that")
+def vectors_block(name: str, words: PromptWords) -> Block:
+    """The vectors of a prompt beside random ones."""
+    header = (
+        "Vector",
+        "Length",
+        "Nearest word",
+        "Cosine",
+        "p",
+        "Distance",
+        "Random distance",
+        "Began at",
+        "Cosine to that",
+    )
     rows = []
     for number, vector in enumerate(words.vectors, 1):
         near = vector.words[0] if vector.words else None
@@ -80,9 +92,9 @@ def _vectors(side: str, words: PromptWords) -> Block:
     caption = (
         f"p: the share of {words.drawn:,} random vectors that are as near to a word (median cosine {middle:.3f}, "
         f"one in twenty above {high:.3f}), times the number of vectors (Holm). A word's vector has a length of "
-        f"{words.word_length:.2f} on the mean. Random: that of a random vector to its nearest word."
+        f"{words.word_length:.2f} on the mean."
     )
-    return Block(f"Vectors of the {side} prompt", tables=[Figures(caption, header, rows, texts=(2, 7))])
+    return Block(f"Vectors of the {name}", tables=[Figures(caption, header, rows, texts=(2, 7))])
 
 
 def _attention(side: str, seen: Attention) -> Block:
@@ -108,8 +120,9 @@ def _attention(side: str, seen: Attention) -> Block:
     )
 
 
-def _left_out(left: Sequence[LeftOut]) -> Block:
-    header = ("Left out", "Queries turn", "Random", "from", "to", "p", "nDCG@10", "95 % interval", "p adjusted")
+def left_out_block(left: Sequence[LeftOut], what: str = "queries", metric: str = "nDCG@10") -> Block:
+    """Each vector left out. `what` turns then; `metric` changes."""
+    header = ("Left out", f"{capital(what)} turn", "Random", "from", "to", "p", metric, "95 % interval", "p adjusted")
     rows: list[list[str | Span]] = [
         [
             each.name,
@@ -125,8 +138,8 @@ def _left_out(left: Sequence[LeftOut]) -> Block:
         for each in left
     ]
     caption = (
-        "How far queries turn (1 - cosine) when one vector is left out, beside vectors of random prompts that are left "
-        "out; and what that changes of nDCG@10, paired over the queries, p corrected for the number of vectors (Holm)"
+        f"How far {what} turn (1 - cosine) when one vector is left out, beside vectors of random prompts that are left "
+        f"out; and what that changes of {metric}, in points, paired, p corrected for the number of vectors (Holm)"
     )
     return Block("Without each vector", tables=[Figures(caption, header, rows)])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,8 +29,7 @@ class Claim:
 
 def claims(found: Inspection) -> list[Claim]:
     """All that can be said of a prompt, what is beyond the null first."""
-    made = list(_claims(found))
-    return [claim for claim in made if claim.beyond] + [claim for claim in made if not claim.beyond]
+    return sorted(_claims(found), key=lambda claim: not claim.beyond)
 
 
 def with_claims(found: Inspection) -> dict[str, Any]:
@@ -38,9 +37,8 @@ def with_claims(found: Inspection) -> dict[str, Any]:
     return {"claims": [asdict(claim) for claim in claims(found)], **found.to_json()}
 
 
-def verdict(found: Inspection) -> str:
-    """How much of it random prompts do not explain."""
-    made = claims(found)
+def verdict(made: Sequence[Claim]) -> str:
+    """How much of what can be said random prompts do not explain."""
     beyond = sum(claim.beyond for claim in made)
     if not made:
         return "There is nothing to say of these prompts by themselves."
@@ -77,7 +75,7 @@ def _asked(asked: Asked) -> Iterator[Claim]:
     )
     if asked.words_score is not None:
         yield _words(asked, asked.words_score)
-    yield _left_out(asked.left_out)
+    yield without_each(asked.left_out)
     moved = asked.movement
     yield Claim(
         f"Queries turn by {moved.turned.value:.3f} (1 - cosine) from the frozen ones; {beside(moved.turned, _number)}.",
@@ -119,21 +117,22 @@ def _words(asked: Asked, score: Beside) -> Claim:
     )
 
 
-def _left_out(left: list[LeftOut]) -> Claim:
+def without_each(left: list[LeftOut], what: str = "queries", metric: str = "nDCG@10") -> Claim:
+    """Whether a single vector matters. `what` turns without it; `metric` changes."""
     mattering = [each for each in left if each.matters]
     furthest = max(left, key=lambda each: each.moved.value)
     edges = f"{furthest.moved.null_low:.3f} to {furthest.moved.null_high:.3f}"
     null = f"leaving one out of random prompts turns them by {edges}"
     if not mattering:
         surely = [each for each in left if each.p_adjusted < ALPHA]
-        rank = f"; without {_names(surely)} rankings are significantly others" if surely else ""
+        rank = f"; without {_names(surely)} {metric} is significantly another" if surely else ""
         return Claim(
-            f"No single vector is beyond the null: without {furthest.name} queries turn furthest, by "
+            f"No single vector is beyond the null: without {furthest.name} {what} turn furthest, by "
             f"{furthest.moved.value:.3f}; {null}{rank}.",
             False,
         )
     told = "; ".join(
-        f"without {each.name} queries turn by {each.moved.value:.3f} and nDCG@10 changes by "
+        f"without {each.name} {what} turn by {each.moved.value:.3f} and {metric} changes by "
         f"{points(each.test.difference, signed=True)} ({p_text(each.test.p_value, each.p_adjusted)})"
         for each in mattering
     )

@@ -273,7 +273,7 @@ def _ask(trial: Trial, split: str, count: int, draws: int, done: Callable[[int],
     systems = {system: means(found) for system, found in values.items()}
     first = systems["initial"][HEADLINE] if "initial" in systems else None
     score = Beside.of(systems["tuned"][HEADLINE], random_scores, first, side="above")
-    words = Beside.of(systems["words"][HEADLINE], words_scores, first, side="above") if words_scores else None
+    words = Beside.of(systems["words"][HEADLINE], words_scores, side="above") if words_scores else None
     systems["random"] = {HEADLINE: score.null_mean}
     if words is not None:
         systems["random words"] = {HEADLINE: words.null_mean}

@@ -20,6 +20,8 @@ from retrieval_prompts.evaluation.significance import ALPHA
 from retrieval_prompts.prompts.initialize import initial_vectors
 from retrieval_prompts.towers.text import TextTower
 
+SEEDS = 1 << 20  # where random prompts begin to count: the seeds before them are what trainings start from
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -64,10 +66,11 @@ def random_prompt(tower: TextTower, kind: str, like: Tensor, seed: int) -> Tenso
 
     Args:
         like: (..., layers, length, width). Of a prefix the keys and the values have their own lengths.
+        seed: of the draw, from 0; no training starts from such vectors.
 
     Directions are those of `initialize.initial_vectors` with "gaussian": the mean and deviation of the model's own.
     """
-    drawn = initial_vectors(tower, kind, like.shape[-2], "gaussian", seed).to(like)
+    drawn = initial_vectors(tower, kind, like.shape[-2], "gaussian", SEEDS + seed).to(like)
     parts = 1 if kind == "input" else 2
     split, wanted = (each.unflatten(-1, (parts, -1)) for each in (drawn, like))
     length = wanted.norm(dim=-1, keepdim=True) / split.norm(dim=-1, keepdim=True).clamp_min(1e-12)

@@ -135,7 +135,8 @@ def each_without(prompt: Tensor) -> Iterator[Tensor]:
 def turned(a: Floats, b: Floats) -> np.ndarray:
     """How far each row of one is turned from that of the other: 1 - cosine (n,)."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray(1 - np.einsum("nd,nd->n", a, b) / np.maximum(lengths, 1e-12))
+    cosines = np.einsum("nd,nd->n", a, b) / np.maximum(lengths, 1e-12)
+    return np.asarray(np.maximum(1 - cosines, 0.0))  # rounding may leave a little less
 
 
 def mean(scores: Scores) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +26,8 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
-    from retrieval_prompts.experiments.inspection.inspected import Inspection
+    from retrieval_prompts.experiments.inspection.claims import Claim
+    from retrieval_prompts.experiments.inspection.nearest import PromptWords
 
 Page = Annotated[Path | None, typer.Option("--html", "--report", help="write a page to look at here: one HTML file")]
 Draws = Annotated[int, typer.Option(min=1, help="random prompts that every figure stands beside")]
@@ -58,7 +59,7 @@ def inspect(
     if data is None and split != "test":
         raise UserError("--split is that of the data; pass --data as well")
     from retrieval_prompts.data.beir_folder import load, with_test
-    from retrieval_prompts.experiments.inspection.claims import claims, verdict, with_claims
+    from retrieval_prompts.experiments.inspection.claims import claims, with_claims
     from retrieval_prompts.experiments.inspection.inspected import inspect as look
     from retrieval_prompts.experiments.workbench import Workbench
 
@@ -80,19 +81,26 @@ def inspect(
             from retrieval_prompts.report.page import write_report
 
             write_report(html, inspection_report(found, bench, str(prompts)), overwrite=overwrite)
-    say_words(say, found)
-    say(f"\n{verdict(found)}")
-    for claim in claims(found):
-        say(f"{'* ' if claim.beyond else '- '}{claim.text}")
-    for note in found.notes:
-        say(note)
+    say_words(say, found.words)
+    say_claims(say, claims(found), found.notes)
     if html is not None:
         say(f"page: {html}")
 
 
-def say_words(say: Callable[[str], None], found: Inspection) -> None:
+def say_claims(say: Callable[[str], None], made: Sequence[Claim], notes: Sequence[str]) -> None:
+    """What was found: what is beyond random prompts has a star."""
+    from retrieval_prompts.experiments.inspection.claims import verdict
+
+    say(f"\n{verdict(made)}")
+    for claim in made:
+        say(f"{'*' if claim.beyond else '-'} {claim.text}")
+    for note in notes:
+        say(note)
+
+
+def say_words(say: Callable[[str], None], found: Mapping[str, PromptWords]) -> None:
     """The vectors in words, with the words of random vectors under them."""
-    for side, words in found.words.items():
+    for side, words in found.items():
         say(f"{side} prompt, nearest words (cosine):")
         for number, vector in enumerate(words.vectors, 1):
             told = ", ".join(f"{word.word} {word.cosine:.2f}" for word in vector.words)

@@ -140,15 +140,15 @@ def test_what_random_vectors_do_is_no_finding(bench: Workbench) -> None:
     found = inspect(BiEncoder(bench.tower).attach(length=3, init="gaussian", seed=77), bench, draws=45)
     assert sum(claim.beyond for claim in claims(found)) <= 1
     words = inspect(BiEncoder(bench.tower).attach(length=3, init="gaussian", seed=77))
-    assert verdict(words) == "Nothing that was found here is beyond what random prompts do."
+    assert verdict(claims(words)) == "Nothing that was found here is beyond what random prompts do."
 
 
 def test_without_data(bench: Workbench) -> None:
     found = inspect(tuned(bench))
     assert found.asked is None and found.attention == {} and list(found.words) == ["query"]
     assert found.notes == ["What the prompts do to queries needs data: --data DATA."]
-    page = render(inspection_report(found, None, "a <b>prompt</b>"))
-    assert "a &lt;b&gt;prompt&lt;/b&gt;: what it says and does" in page
+    page = render(inspection_report(found, None, "a <b>prompt"))
+    assert "a &lt;b&gt;prompt: what it says and does" in page
     assert "<b>prompt" not in page
 
 

@@ -104,9 +104,12 @@ def test_random_prompts_have_the_lengths_of_the_vectors(small: TextTower, kind: 
     drawn = random_prompt(small, kind, like, 0)
     parts = 1 if kind == "input" else 2  # keys and values have their own
     lengths = [each.unflatten(-1, (parts, -1)).norm(dim=-1) for each in (like, drawn)]
-    assert torch.allclose(*lengths, rtol=1e-5)
+    assert torch.allclose(lengths[0], lengths[1], rtol=1e-5)
     assert not torch.equal(drawn, random_prompt(small, kind, like, 1))
     assert torch.equal(drawn, random_prompt(small, kind, like, 0))
+    own = BiEncoder(small).attach(kind=kind, length=3, init="gaussian", seed=0)
+    started = random_prompt(small, kind, own_vectors(own, "query"), 0)
+    assert not torch.allclose(started, own_vectors(own, "query"))  # what training starts from is no null of it
     each = random_prompt(small, kind, torch.stack([like, 2 * like]), 0)  # a prompt a query
     assert torch.allclose(each, torch.stack([drawn, 2 * drawn]), rtol=1e-5)
 
