@@ -18,8 +18,8 @@ from retrieval_prompts.interop.peft_writing import read_writing_adapter, write_w
 from retrieval_prompts.prompts.writing_folder import WritingPrompt, load_writing
 from retrieval_prompts.towers.language import IGNORED, LanguageModel
 from retrieval_prompts.training.losses import next_token
+from retrieval_prompts.training.tasks.next_tokens import WritingTask
 from retrieval_prompts.training.tasks.settings import WritingSettings
-from retrieval_prompts.training.tasks.writing import WritingTask
 
 TEXTS = ["river copper basalt", "lantern", "what does the evidence show about falcon"]
 KINDS = ("causal", "seq2seq")
