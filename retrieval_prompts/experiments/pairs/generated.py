@@ -26,8 +26,8 @@ from retrieval_prompts.prompts.writing_folder import WritingPrompt
 from retrieval_prompts.towers.fingerprint import digest
 from retrieval_prompts.towers.language import LanguageModel
 from retrieval_prompts.training.loop import Training
+from retrieval_prompts.training.tasks.next_tokens import WritingTask
 from retrieval_prompts.training.tasks.settings import WritingSettings
-from retrieval_prompts.training.tasks.writing import WritingTask
 
 EXAMPLES = 3  # labelled pairs shown to the model, where there are some
 DOCUMENT_CHARACTERS = 1200  # of a document that the model reads

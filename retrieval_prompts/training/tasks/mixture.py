@@ -238,9 +238,10 @@ def held_out(data: Examples) -> HeldOut | None:
     fewest = int(counts[counts > 1].min())
     number = fewest if fewest <= FOLDS + 1 else FOLDS
     folds = StratifiedKFold(number, shuffle=True, random_state=data.settings.seed)
-    answers, named, heads = [], [], []
+    answers: list[Positions] = []
+    named, heads = [], []
     for rest, out in folds.split(several, labels[several]):
-        if sum(map(len, answers)) >= ENOUGH:
+        if sum(len(fold) for fold in answers) >= ENOUGH:
             break
         rest, out = np.concatenate([several[rest], alone]), several[out]
         moved = prompted(data, rest).query_vectors(data.texts) if data.settings.max_steps else data.frozen

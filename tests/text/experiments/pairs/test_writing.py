@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
 import torch
 from command_line import Command
+from language_models import write_language_model
 
 from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.errors import UserError
@@ -18,35 +18,11 @@ from retrieval_prompts.interop.peft_writing import read_writing_adapter, write_w
 from retrieval_prompts.prompts.writing_folder import WritingPrompt, load_writing
 from retrieval_prompts.towers.language import IGNORED, LanguageModel
 from retrieval_prompts.training.losses import next_token
+from retrieval_prompts.training.tasks.next_tokens import WritingTask
 from retrieval_prompts.training.tasks.settings import WritingSettings
-from retrieval_prompts.training.tasks.writing import WritingTask
 
 TEXTS = ["river copper basalt", "lantern", "what does the evidence show about falcon"]
 KINDS = ("causal", "seq2seq")
-
-
-def write_language_model(folder: Path, kind: str, seed: int = 0) -> Path:
-    """A GPT-2 or a T5 of one layer with the tiny model's words, random."""
-    import transformers
-
-    transformers.logging.disable_progress_bar()
-    vocabulary = {word: number for number, word in enumerate([*tiny.SPECIAL, "document", "query", ":", *tiny.FRAME])}
-    vocabulary |= {word: len(vocabulary) + number for number, word in enumerate(tiny.WORDS)}
-    tokenizer = transformers.BertTokenizer(vocab=vocabulary)
-    tokenizer.eos_token = "[SEP]"
-    shape: dict[str, Any] = {"vocab_size": len(vocabulary), "eos_token_id": 3, "pad_token_id": 0}
-    network: transformers.PreTrainedModel
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if kind == "causal":
-            shape |= {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "initializer_range": 0.2}
-            network = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, bos_token_id=2))
-        else:
-            shape |= {"d_model": 32, "d_kv": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2}
-            network = transformers.T5ForConditionalGeneration(transformers.T5Config(**shape, decoder_start_token_id=0))
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module", params=KINDS)
