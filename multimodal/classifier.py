@@ -5,7 +5,8 @@ Prompts tuned on one list of classes serve any other list; only class-specific c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from multimodal.data.pictures import Picture
+from multimodal.data.inputs import as_names, as_pictures, label_numbers
+from multimodal.estimator import Estimator
+from multimodal.heads.answer import Answer
 from multimodal.prompts import folder as prompt_folder
 from multimodal.prompts.contexts import Classes, logits, still
 from multimodal.prompts.methods import Method, method
@@ -33,12 +36,12 @@ if TYPE_CHECKING:
     from multimodal.training.classes import OnStep
 
 Floats = NDArray[np.float32]
-Images = Sequence[str | Path | Picture] | NDArray
+Images = Sequence[Any] | NDArray | Tensor  # of what `data.inputs.KINDS` says
 Positions = NDArray[np.int64]
 BATCH = 64  # images, or class texts by image, at once in prediction
 
 
-class PromptClassifier:
+class PromptClassifier(Estimator):
     """A frozen CLIP with tuned prompts.
 
     Args:
@@ -55,10 +58,12 @@ class PromptClassifier:
         if settings is not None and given:
             raise UserError("give either settings or their fields by name, not both")
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip)
-        self.settings = settings or Settings.of(**given)
+        self.use_settings(settings or Settings.of(**given), given)
         self.strength = 1.0
         self.temperature = 1.0
         self.classes: tuple[str, ...] = ()
+        self.labels: tuple[int, ...] = ()  # of the classes, where fit was given whole numbers
+        self.answer: Answer | None = None  # the head; None: the prompt answers for all classes
         self.training: dict[str, Any] = {}
         self._method: Method | None = None
         self._known: dict[tuple[str, ...], Classes] = {}
@@ -69,17 +74,18 @@ class PromptClassifier:
     def fit(
         self,
         pictures: Images,
-        labels: Sequence[str] | NDArray,
+        labels: Sequence[Any] | NDArray,
         classes: Sequence[str] | None = None,
         *,
         cache: Path | None = None,
         checkpoint: Path | None = None,
         on_step: OnStep | None = None,
     ) -> PromptClassifier:
-        """Train new prompts on labelled images; the shots are the caller's choice.
+        """Train new prompts on labelled images, and the head; the shots are the caller's choice.
 
         Args:
-            labels: the class name of each image.
+            pictures: paths, PIL images, bytes of files, or arrays and tensors of pixels.
+            labels: the class name of each image; or whole numbers, which come back as such: positions in `classes`.
             classes: all names, in the order that probabilities are to have; None: those of the labels, sorted.
             cache: the folder of image features; None: the user's cache.
             checkpoint: a file from which an interrupted training goes on.
@@ -98,6 +104,13 @@ class PromptClassifier:
         with CHANGING:
             self._known, self._texts = {known.names: known}, {}  # new ones: other threads may still fill the old
             self._method, self.classes, self.strength, self.temperature = built, known.names, 1.0, 1.0
+            self.answer, self.labels = None, ()
+
+    def without_head(self) -> PromptClassifier:
+        """The same prompts, which answer for all classes."""
+        other = copy(self)
+        other.answer = None
+        return other
 
     # ---- prediction
 
@@ -116,7 +129,7 @@ class PromptClassifier:
         """The classes to tell apart; None: those of the training. Raises UserError where prompts serve no others."""
         if classes is None and self.method and not self.classes:
             raise UserError("these prompts were tuned on captions and have no classes of their own; give --classes")
-        names = self.classes if classes is None else tuple(classes)
+        names = self.classes if classes is None else as_names(classes)
         if self.settings.class_specific and names != self.classes:
             raise UserError(
                 "these prompts are class-specific: each belongs to one class of their training and serves no other "
@@ -148,57 +161,68 @@ class PromptClassifier:
         return found
 
     @torch.no_grad()
-    def logits(
-        self, images: Images | Tensor, classes: Sequence[str] | None = None, *, cache: Path | None = None
-    ) -> Floats:
-        """(n, C): cosines times the model's scale, divided by the temperature.
+    def logits(self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None) -> Floats:
+        """(n, C): known classes by the head, where there is one, others by the prompt; see `heads.answer`.
+
+        Those of the prompt are cosines times the model's scale, divided by the temperature.
 
         Args:
-            images: paths or pictures; or their frozen features (n, D), where no prompt enters the image tower.
+            images: paths, PIL images, bytes of files, arrays and tensors of pixels; or their frozen features (n, D),
+                where no prompt enters the image tower.
 
         Raises UserError for an image that cannot be read.
         """
         with CHANGING:
-            known, built, strength, temperature = (
-                self.known_classes(classes),
-                self.method,
-                self.strength,
-                self.temperature,
-            )
-        if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OSU"):
-            if built.prompts_images and strength > 0:
-                raise UserError(f"{self.settings.method} prompts the image tower: give images, not their features")
-            if images.ndim != 2 or images.shape[1] != self.clip.dimension:
-                raise UserError(f"expected features (n, {self.clip.dimension}), got {tuple(images.shape)}")
-            data: Any = GivenFeatures(torch.as_tensor(images, dtype=torch.float32, device=self.clip.device))
-            count = len(images)
-        else:
-            items = as_pictures(images)
-            data = CachedImages(self.clip, items, 1, cache)
-            if len(data.kept) < len(items):
-                raise UserError(f"{len(items) - len(data.kept)} of {len(items)} images cannot be read; leave them out")
-            count = len(items)
+            known, built, answer = self.known_classes(classes), self.method, self.answer
+            strength, temperature = self.strength, self.temperature
+        data, count = self._read(images, built.prompts_images and strength > 0, cache)
+        if answer is None or strength == 0 or not answer.knows(known.names):
+            return (predict(self.clip, built, known, data, np.arange(count), strength) / temperature).cpu().numpy()
         everything = np.arange(count)
-        scores = predict(self.clip, built, known, data, everything, strength)
-        return (scores / temperature).cpu().numpy()
+        features = data.features(everything, np.zeros_like(everything))
+        frozen, own = logits(self.clip.scale, features, known.frozen), answer.logits(features)
+        positions = answer.positions(known.names).to(own.device)
+        if strength < 1:
+            mine = positions >= 0
+            own[:, positions[mine]] = torch.lerp(frozen[:, mine], own[:, positions[mine]], strength)
+        prompted = None
+        if bool((positions < 0).any()):
+            prompted = predict(self.clip, built, known, data, everything, strength) / temperature
+        return answer.mixed(known.names, own, frozen, prompted).cpu().numpy()
+
+    def _read(self, images: Images, pictures_only: bool, cache: Path | None) -> tuple[Any, int]:
+        """The images, of which all can be read, and how many there are."""
+        vectors = isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OSU")
+        if vectors and images.ndim != 4:  # type: ignore[union-attr]
+            if pictures_only:
+                raise UserError(f"{self.settings.method} prompts the image tower: give images, not their features")
+            if images.ndim != 2 or images.shape[1] != self.clip.dimension:  # type: ignore[union-attr]
+                shape = tuple(images.shape)  # type: ignore[union-attr]
+                raise UserError(f"expected features (n, {self.clip.dimension}), got {shape}")
+            given = torch.as_tensor(images, dtype=torch.float32, device=self.clip.device)
+            return GivenFeatures(given), len(given)
+        items = as_pictures(images)
+        data = CachedImages(self.clip, items, 1, cache)
+        if len(data.kept) < len(items):
+            raise UserError(f"{len(items) - len(data.kept)} of {len(items)} images cannot be read; leave them out")
+        return data, len(items)
 
     def predict_proba(
-        self, images: Images | Tensor, classes: Sequence[str] | None = None, *, cache: Path | None = None
+        self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None
     ) -> Floats:
         """(n, C) calibrated probabilities, in the order of the classes; see `logits`."""
         scores = self.logits(images, classes, cache=cache)
         return torch.from_numpy(scores).softmax(dim=1).numpy()
 
-    def predict(
-        self, images: Images | Tensor, classes: Sequence[str] | None = None, *, cache: Path | None = None
-    ) -> NDArray:
-        """(n,) class names; see `logits`."""
-        names = np.array(self.known_classes(classes).names)
+    def predict(self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None) -> NDArray:
+        """(n,) class names, or the whole numbers that `fit` was given; see `logits`."""
+        names = self.classes_ if classes is None else np.array(self.known_classes(classes).names)
+        self.known_classes(classes)  # raises for captions' prompts, which have none
         return names[self.logits(images, classes, cache=cache).argmax(axis=1)]
 
-    def score(self, images: Images | Tensor, labels: Sequence[str] | NDArray, *, cache: Path | None = None) -> float:
+    def score(self, images: Images, labels: Sequence[Any] | NDArray, *, cache: Path | None = None) -> float:
         """The share of images whose class is predicted."""
-        numbers = label_numbers(labels, self.known_classes().names, len(images))
+        numbers = label_numbers(labels, tuple(map(str, self.classes_)), len(images))
         return float(np.mean(self.logits(images, cache=cache).argmax(axis=1) == numbers))
 
     # ---- folders
@@ -213,6 +237,9 @@ class PromptClassifier:
             strength=self.strength,
             temperature=self.temperature,
             training=self.training,
+            labels=self.labels,
+            head=None if self.answer is None else self.answer.about,
+            head_state={} if self.answer is None else self.answer.head.tensors,
         )
         prompt_folder.save(folder, saved, overwrite=overwrite)
 
@@ -260,11 +287,11 @@ class PromptClassifier:
             raise UserError(f"{folder} does not fit its own settings ({reason}); restore or train it again") from error
         classifier = cls(clip, settings)
         classifier._method = built
-        classifier.classes, classifier.temperature, classifier.training = (
-            saved.classes,
-            saved.temperature,
-            saved.training,
+        classifier.classes, classifier.labels = saved.classes, saved.labels
+        classifier.answer = (
+            None if saved.head is None else Answer.of(folder, saved.head, saved.head_state, clip.dimension)
         )
+        classifier.temperature, classifier.training = saved.temperature, saved.training
         classifier.strength = checked(saved.strength if strength is None else strength)
         return classifier
 
@@ -301,39 +328,14 @@ class PromptClassifier:
         """Write what serves without this package: the class matrix, the names, and a FAISS index of the classes.
 
         `classes.safetensors` holds "weight" (C, D), unit-length rows; "logit_scale" (with the temperature in it): the
-        logits of unit-length image features X are logit_scale * X @ weight.T. Raises UserError for prompts that depend
-        on the image, or enter the image tower.
+        prompt's logits of unit-length image features X are logit_scale * X @ weight.T. Where a head answers for all of
+        the classes, "head_weight", "head_bias" and perhaps "head_keys", "head_values" are there too: its logits are
+        X @ head_weight.T + head_bias + exp(-beta * (1 - X @ head_keys.T)) @ head_values, `beta` in `classes.json`.
+        Raises UserError for prompts that depend on the image, or enter the image tower.
         """
-        from safetensors.torch import save
+        from multimodal.interop.class_matrix import export
 
-        from retrieval_prompts.data.corpus import Document
-        from retrieval_prompts.files import CLASSES, list_all, new_folder, write_bytes, write_json
-        from retrieval_prompts.vectors.index import Index
-
-        if self.prompts_images and self.strength > 0:
-            raise UserError(
-                f"{self.settings.method} prompts the image tower too: a class matrix alone is not the model"
-            )
-        names = self.known_classes(classes).names
-        vectors = self.class_vectors(classes).cpu().contiguous()
-        scale = torch.tensor(self.clip.scale / self.temperature)
-        with new_folder(Path(folder), holds=CLASSES, overwrite=overwrite) as new:
-            write_bytes(new / "classes.safetensors", save({"weight": vectors, "logit_scale": scale}))
-            write_json(
-                new / "classes.json",
-                {
-                    "names": list(names),
-                    "model": self.clip.name,
-                    "pretrained": self.clip.pretrained,
-                    "fingerprint": self.clip.fingerprint,
-                    "logit_scale": float(scale),
-                },
-            )
-            documents = [Document(name, name, "") for name in names]
-            Index.build(vectors.numpy(), documents, names, encoder={"fingerprint": self.clip.fingerprint}).save(
-                new / "index"
-            )
-            list_all(new)
+        export(self, folder, classes, overwrite=overwrite)
 
 
 @torch.no_grad()
@@ -362,26 +364,3 @@ def predict(
 
 def _between(frozen: Tensor, tuned: Tensor, strength: float) -> Tensor:
     return tuned if strength == 1 else between(frozen, tuned, strength)
-
-
-def as_pictures(pictures: Iterable[Any]) -> list[Picture]:
-    """Paths or pictures -> pictures. Raises UserError for a single path, and for one that is no file."""
-    if isinstance(pictures, str | Path):
-        raise UserError(f"expected a list of images, got the single path {pictures}; write [path]")
-    return [item if isinstance(item, Picture) else _picture(Path(item)) for item in pictures]
-
-
-def _picture(path: Path) -> Picture:
-    if not path.is_file():
-        raise UserError(f"{path} is no file; expected a picture")
-    return Picture(path.as_posix(), path)
-
-
-def label_numbers(labels: Sequence[str] | NDArray, names: tuple[str, ...], count: int) -> Positions:
-    """(n,) each label's position in the names. Raises UserError for labels of another number, or of no class."""
-    if len(labels) != count:
-        raise UserError(f"expected one label for each image, got {count} images and {len(labels)} labels")
-    numbers = {name: number for number, name in enumerate(names)}
-    if unknown := [label for label in map(str, labels) if label not in numbers]:
-        raise UserError(f"the label {unknown[0]!r} is none of the {len(names)} classes")
-    return np.array([numbers[str(label)] for label in labels], dtype=np.int64)

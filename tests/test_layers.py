@@ -15,6 +15,7 @@ UPWARD = {
     ("retrieval_prompts.biencoder", "retrieval_prompts.interop.export"): "BiEncoder.export",
     ("retrieval_prompts.biencoder", "retrieval_prompts.interop.sharing.hub"): "push_to_hub, from_hub, load of hf:",
     ("retrieval_prompts.biencoder", "retrieval_prompts.interop.live"): "BiEncoder.as_sentence_transformer",
+    ("multimodal.classifier", "multimodal.interop.class_matrix"): "PromptClassifier.export",
     ("multimodal.classifier", "multimodal.interop.live"): "PromptClassifier.as_sentence_transformer",
     ("multimodal.classifier", "multimodal.training.classes"): "PromptClassifier.fit",
     (

@@ -16,6 +16,7 @@ from torch import Tensor
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.folder import DESCRIPTION, describe, read, strictly, write
 
+HEAD = "head."  # before the names of a head's tensors; no prompter has such names
 PASSING = ("images_encoded", "seconds")  # of a run, not of its prompts: the same training writes the same folder
 
 
@@ -31,6 +32,9 @@ class Saved:
         strength: from 0 (the frozen model) to 1.
         temperature: what logits are divided by before the softmax.
         training: data, seed and scores of the training; free-form JSON.
+        labels: whole numbers that stand for the classes; empty where names do.
+        head: what is said of the head beside its tensors, JSON; None where the prompt alone answers.
+        head_state: the head's tensors by name, float32.
     """
 
     state: Mapping[str, Tensor]
@@ -40,13 +44,20 @@ class Saved:
     strength: float = 1.0
     temperature: float = 1.0
     training: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[int, ...] = ()
+    head: Mapping[str, Any] | None = None
+    head_state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save(folder: Path | str, saved: Saved, *, overwrite: bool = False) -> None:
     """Write a prompt folder atomically. Raises UserError when it exists, unless `overwrite`."""
     training = {name: value for name, value in saved.training.items() if name not in PASSING}
-    about = {**vars(saved), "classes": list(saved.classes), "training": training}
-    write(folder, "clip", about.pop("state"), about, overwrite=overwrite)
+    about = {**vars(saved), "classes": list(saved.classes), "training": training, "labels": list(saved.labels)}
+    state = {**about.pop("state"), **{HEAD + name: value for name, value in about.pop("head_state").items()}}
+    for name in ("labels", "head"):  # without them it is as it was before there were any
+        if not about[name]:
+            del about[name]
+    write(folder, "clip", state, about, overwrite=overwrite)
 
 
 def load(folder: Path | str) -> Saved:
@@ -61,7 +72,13 @@ def load(folder: Path | str) -> Saved:
             strength=about["strength"],
             temperature=float(about["temperature"]),
             training=about["training"],
+            labels=tuple(map(int, about.get("labels", ()))),
+            head=None if about.get("head") is None else dict(about["head"]),
         )
+        if saved.labels and len(saved.labels) != len(saved.classes):
+            raise ValueError(f"{len(saved.labels)} labels of {len(saved.classes)} classes")
     if not 0 < saved.temperature < math.inf:
         raise UserError(f"{file}: expected a temperature above 0, got {saved.temperature}")
-    return replace(saved, state=read(folder, about))
+    tensors = read(folder, about)
+    mine = {} if saved.head is None else {name: tensors.pop(name) for name in list(tensors) if name.startswith(HEAD)}
+    return replace(saved, state=tensors, head_state={name.removeprefix(HEAD): value for name, value in mine.items()})

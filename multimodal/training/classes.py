@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from multimodal.classifier import PromptClassifier, as_pictures, label_numbers, predict
-from multimodal.data.pictures import Picture
-from multimodal.prompts.contexts import Classes, Prompts, logits
+from multimodal.classifier import PromptClassifier, predict
+from multimodal.data.inputs import as_names, as_pictures, label_numbers, label_values
+from multimodal.evaluation.metrics import fit_temperature
+from multimodal.heads.answer import Answer
+from multimodal.heads.head import Shots
+from multimodal.prompts.contexts import Classes, Prompts, logits, still
 from multimodal.prompts.methods import Method, method
 from multimodal.prompts.objectives import Outputs
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
+from multimodal.training.head_choice import Part, choose
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.errors import DataWarning, UserError, few
@@ -165,18 +169,18 @@ class _Some:
 
 def fit_classifier(
     classifier: PromptClassifier,
-    pictures: Sequence[str | Path | Picture] | NDArray,
-    labels: Sequence[str] | NDArray,
+    pictures: Sequence[Any] | NDArray | Tensor,
+    labels: Sequence[Any] | NDArray,
     classes: Sequence[str] | None = None,
     *,
     cache: Path | None = None,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
 ) -> None:
-    """Train new prompts for a classifier, and fit its temperature; see `PromptClassifier.fit`."""
+    """Train new prompts for a classifier, and fit its temperature and its head; see `PromptClassifier.fit`."""
     clip, settings = classifier.clip, classifier.settings
     items = as_pictures(pictures)
-    names = tuple(classes) if classes is not None else tuple(sorted(set(map(str, labels))))
+    names = as_names(classes) if classes is not None else _found(labels)
     numbers = label_numbers(labels, names, len(items))
     known = Classes(clip, names, settings)
     built = method(settings.method).build(clip, settings, len(names))
@@ -194,25 +198,29 @@ def fit_classifier(
     for step, total in train(task, checkpoint=checkpoint, identity=identity):
         if on_step is not None:
             on_step(step, total)
-    if settings.calibrate:
-        classifier.temperature = out_of_fold_temperature(task)
+    parts = out_of_fold(task) if settings.calibrate else []
+    if parts:
+        held = np.concatenate([part.held for part in parts])
+        classifier.temperature = fit_temperature(torch.cat([part.logits for part in parts]).numpy(), numbers[held])
+    classifier.labels = label_values(labels, names)
     classifier.training = {"images": len(numbers), "images_encoded": data.features_.encoded}
+    if settings.head != "none":
+        classifier.answer, classifier.training["head"] = fit_head(task, parts)
 
 
-def out_of_fold_temperature(task: Task) -> float:
-    """The temperature at which predictions for images that were left out of training are calibrated best.
+def out_of_fold(task: Task) -> list[Part]:
+    """What prompts say of the training images that they were trained without; empty where a class has a single image.
 
-    Each fold is predicted by prompts trained on the others, so no image calibrates prompts that it trained. 1 where a
-    class has a single image.
+    The temperature that fits it best calibrates the prompts of all images.
     """
     clip, known, settings = task.clip, task.classes, task.settings
     numbers = task.labels.cpu().numpy()
     counts = np.unique(numbers, return_counts=True)[1]
     if counts.min() < FOLDS:
-        return 1.0
+        return []
     fold = np.empty(len(numbers), dtype=np.int64)
     fold[np.argsort(numbers, kind="stable")] = np.concatenate([np.arange(count) for count in counts]) % FOLDS
-    found, labels = [], []
+    found = []
     for held in range(FOLDS):
         rest, out = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
         built = method(settings.method).build(clip, settings, len(known))
@@ -220,9 +228,43 @@ def out_of_fold_temperature(task: Task) -> float:
         name = f"calibrate, fold {held + 1} of {FOLDS}"
         for _ in tqdm(train(part), desc=name, unit="step", delay=1, leave=False):
             pass
-        found.append(predict(clip, built, known, task.images, out).cpu().numpy())
-        labels.append(numbers[out])
-    return fit_temperature(np.concatenate(found), np.concatenate(labels))
+        said = predict(clip, built, known, task.images, out).cpu()
+        found.append(Part(rest, out, said, own_text(part) if settings.head != "none" else None))
+    return found
+
+
+@torch.no_grad()
+def own_text(task: Task) -> Tensor | None:
+    """(C, D), on the CPU: the prompt's class vectors. None where they differ by image or belong to prompted ones."""
+    clip = task.clip
+    if task.method.prompts_images:
+        return None
+    prompts = still(task.method.prompter, task.classes, torch.zeros(1, clip.dimension, device=clip.device))
+    return None if prompts.per_image else task.classes.features(prompts).cpu()
+
+
+def fit_head(task: Task, parts: Sequence[Part]) -> tuple[Answer | None, str]:
+    """The head for the classes that have images, and why it is that one; see `head_choice.choose`."""
+    labels, known = task.labels.cpu(), task.classes
+    present, numbers = torch.unique(labels, return_inverse=True)
+    if len(present) < 2:
+        return None, "none: one class alone has images"
+    everything = np.arange(len(labels))
+    features = task.images.features(everything, np.zeros_like(everything)).cpu()
+    shots = Shots.of(features, numbers, known.frozen.cpu()[present], task.clip.scale)
+    kept = [
+        Part(part.rest, part.held, part.logits[:, present], None if part.text is None else part.text[present])
+        for part in parts
+    ]
+    text = own_text(task)
+    names = [known.names[number] for number in present.tolist()]
+    return choose(task.settings.head, shots, names, kept, None if text is None else text[present])
+
+
+def _found(labels: Sequence[Any] | NDArray) -> tuple[str, ...]:
+    """The classes of labels, sorted: names by name, whole numbers by number."""
+    values = sorted(set(np.asarray(labels).tolist()), key=lambda value: (str(type(value)), value))
+    return tuple(map(str, values))
 
 
 def train(task: Task, *, checkpoint: Path | None = None, identity: Any = None) -> Iterator[tuple[Step, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from multimodal.heads import HEADS
 from multimodal.prompts.settings import LABELLED, PromptSettings
 from retrieval_prompts.prompts.settings import setting
 
@@ -26,4 +27,10 @@ class Settings(PromptSettings):
     batch_size: int = setting(None, help="images a step", low=1)
     views: int = setting(1, help="views of each image, of which an epoch reads one", low=1)
     calibrate: bool = setting(True, help="fit the temperature of the probabilities", read_by=LABELLED)
+    head: str = setting(
+        "auto",
+        help="what answers for the classes of the training: chosen by held-out shots, none, or one of these",
+        choices=("auto", "none", *HEADS),
+        read_by=LABELLED,
+    )
     precision: str = setting("float32", help="of training", choices=("auto", "float32", "bfloat16"))

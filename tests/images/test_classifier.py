@@ -32,7 +32,7 @@ from retrieval_prompts.files import sealed
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.vectors.index import Index
 
-QUICK: dict[str, Any] = {"epochs": 2, "learning_rate": 0.05, "batch_size": 8, "calibrate": False}
+QUICK: dict[str, Any] = {"epochs": 2, "learning_rate": 0.05, "batch_size": 8, "calibrate": False, "head": "none"}
 PROMPT_IMAGES = ("vpt", "maple", "promptsrc")
 # Pictures that are encoded in other batches: half precision rounds a coordinate up or down. Logits are SCALE cosines.
 ROUNDING = SCALE * 5e-4

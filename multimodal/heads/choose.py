@@ -1,0 +1,86 @@
+"""Which head, and with which options: by shots that are held out, never by test pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multimodal.evaluation.metrics import fit_temperature
+from multimodal.heads import head_file
+from multimodal.heads.head import Shots
+
+AUTO = ("probe", "tip-adapter", "gda", "proker")  # fitted in seconds, and one of them was best wherever we looked
+ALONE = "proker"  # where nothing can be held out: its evidence needs nothing
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Shots to fit on, and others (m, D) with their labels (m,) to answer for."""
+
+    shots: Shots
+    features: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one head answered for all that was held out.
+
+    Args:
+        name: of the head; "none": the prompt's texts.
+        text: the name of the texts under it.
+        logits: (m, C), before the temperature.
+        temperature: that fits the answers best.
+    """
+
+    name: str
+    text: str
+    options: Mapping[str, Any]
+    logits: Tensor
+    labels: Tensor
+    temperature: float
+
+    @classmethod
+    def of(cls, name: str, text: str, options: Mapping[str, Any], logits: Tensor, labels: Tensor) -> Held:
+        return cls(name, text, options, logits, labels, fit_temperature(logits.numpy(), labels.numpy()))
+
+    @property
+    def right(self) -> float:
+        return float((self.logits.argmax(dim=1) == self.labels).double().mean())
+
+    @property
+    def loss(self) -> float:
+        """The mean log loss, calibrated."""
+        return float(torch.nn.functional.cross_entropy(self.logits / self.temperature, self.labels))
+
+
+def tried(name: str, text: str, folds: Sequence[Fold]) -> list[Held]:
+    """One head's answers with each of its options; none where the folds have too few shots for it."""
+    file = head_file(name)
+    if any(int(fold.shots.counts.max()) < file.SHOTS for fold in folds):
+        return []
+    labels = torch.cat([fold.labels for fold in folds])
+    return [
+        Held.of(
+            name,
+            text,
+            options,
+            torch.cat([file.fit(fold.shots, **options).logits(fold.features) for fold in folds]),
+            labels,
+        )
+        for options in file.GRID
+        if None not in options.values()
+    ]
+
+
+def best(held: Iterable[Held]) -> Held:
+    """Of those within a standard error of the most right answers, the one of the least log loss, which says more."""
+    every = list(held)
+    most = max(each.right for each in every)
+    error = float(np.sqrt(most * (1 - most) / len(every[0].labels)))
+    return min((each for each in every if each.right >= most - error), key=lambda each: each.loss)

@@ -1,0 +1,87 @@
+"""Which head: by shots that are held out, never by others; calibrated; refused where there are too few."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from multimodal.evaluation.metrics import expected_calibration_error
+from multimodal.heads.head import Shots
+from multimodal.training import head_choice
+from multimodal.training.head_choice import Part, choose
+from retrieval_prompts.errors import UserError
+
+CLASSES = ("ape", "bee", "cat", "dog", "emu", "fox")
+
+
+def made(per_class: int, seed: int = 0, telling: bool = True) -> Shots:
+    """Pictures around their class's direction, or of noise alone; texts that say the class, or nothing."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(6).repeat_interleave(per_class)
+    noise = torch.randn(len(labels), 16, generator=random)
+    text = torch.eye(6, 16)
+    if telling:
+        text = torch.ones(6, 16) + 0.05 * torch.randn(6, 16, generator=random)
+    return Shots.of(
+        F.normalize(2 * torch.eye(6, 16)[labels] + 0.6 * noise, dim=1), labels, F.normalize(text, dim=1), 20.0
+    )
+
+
+def test_folds_hold_out_every_shot_once_and_no_single_one() -> None:
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 0, 0, 0])
+    folds = list(head_choice._folds(labels))
+    assert sorted(np.concatenate([held for _, held in folds])) == [0, 1, 2, 3, 4, 6, 7, 8]
+    for rest, held in folds:
+        assert set(labels[rest].tolist()) == {0, 1, 2} and not set(rest) & set(held)
+    assert list(head_choice._folds(torch.tensor([0, 0, 1]))) == []
+
+
+def test_auto_takes_a_head_where_pictures_tell_more_than_texts() -> None:
+    shots = made(8)
+    answer, why = choose("auto", shots, CLASSES)
+    assert answer is not None and answer.classes == CLASSES and why == answer.why
+    assert "% of the held-out shots right" in why
+    other = made(60, seed=1)
+    logits = answer.logits(other.features)
+    assert float((logits.argmax(dim=1) == other.labels).float().mean()) > 0.9
+    assert expected_calibration_error(logits.softmax(dim=1).numpy(), other.labels.numpy()) < 0.1
+
+
+def test_auto_leaves_the_prompt_alone_where_it_is_better() -> None:
+    random = torch.Generator().manual_seed(0)
+    noise = F.normalize(torch.randn(24, 16, generator=random), dim=1)
+    shots = replace(made(4), features=noise.double())  # pictures that tell nothing
+    halves = [np.flatnonzero(np.arange(24) % 2 == part) for part in (0, 1)]
+    parts = [
+        Part(rest, held, 5 * F.one_hot(shots.labels[held], 6).float(), None) for rest, held in (halves, halves[::-1])
+    ]
+    answer, why = choose("auto", shots, CLASSES, parts)
+    assert answer is None and why.startswith("none, the prompt answers alone: 100.0 % of the held-out shots right")
+    asked, why = choose("gda", shots, CLASSES, parts)
+    assert asked is not None and asked.name == "gda" and "the prompt alone 100.0" in why
+
+
+def test_one_shot_a_class() -> None:
+    shots = made(1)
+    answer, why = choose("auto", shots, CLASSES)
+    assert answer is not None and (answer.name, answer.gate) == ("proker", (1.0, 0.0, 0.0))
+    assert why == "proker: one image a class, none can be held out to choose by"
+    with pytest.raises(UserError, match="--head gda needs 2 images or more in a class; got one of each"):
+        choose("gda", shots, CLASSES)
+
+
+def test_the_gate_tells_known_from_new() -> None:
+    every = made(8)
+    known = every.labels < 4
+    shots = Shots.of(every.features[known], every.labels[known], every.text[:4], 20.0)
+    answer, _ = choose("proker", shots, CLASSES[:4])
+    assert answer is not None and min(answer.gate[:2]) >= 0 and max(answer.gate[:2]) > 0
+    other = made(40, seed=3)
+    frozen = (20 * other.features @ every.text.T).float()
+    found = answer.mixed(CLASSES, answer.logits(other.features), frozen, frozen).softmax(dim=1)
+    sure = found[:, :4].sum(dim=1)
+    assert sure[other.labels < 4].mean() > sure[other.labels >= 4].mean() + 0.2
