@@ -39,6 +39,7 @@ WRAPPED = {
     "open_clip": ("multimodal.towers.",),
     "bm25s": ("retrieval_prompts.evaluation.bm25",),
     "typer": ("retrieval_prompts.cli.", "multimodal.cli."),
+    "ir_datasets": ("retrieval_prompts.data.sources.named_sets",),
     "ray": ("retrieval_prompts.vectors.",),
     "starlette": ("retrieval_prompts.interop.serving.",),
     "uvicorn": ("retrieval_prompts.interop.serving.",),

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from multimodal.classifier import PromptClassifier, predict
 from multimodal.data.inputs import as_names, as_pictures, label_numbers, label_values
-from multimodal.evaluation.metrics import fit_temperature
 from multimodal.heads.answer import Answer
 from multimodal.heads.head import Shots
 from multimodal.prompts.contexts import Classes, Prompts, logits, still

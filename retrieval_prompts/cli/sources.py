@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from retrieval_prompts.data.sources.making import Made, Sources
 
 PANEL = "What is read"
-QUERIES = "queries: a table (id and text, or text alone), lines of text, TREC topics"
+QUERIES = "queries: a table (id and text, or text alone), lines of text, TREC topics, ir_datasets:NAME"
 JUDGEMENTS = (
-    "what is relevant: pairs (query, document), a click log (query, id, clicks), triples with negatives, qrels; "
-    "files named train, dev, test are these splits"
+    "what is relevant: pairs (query, document), a click log (query, id, clicks), triples with negatives, qrels, "
+    "ir_datasets:NAME; files named train, dev, test are these splits"
 )
 
 
@@ -55,7 +55,11 @@ NAMED: dict[str, Any] = {
 }
 Documents = Annotated[
     list[str] | None,
-    typer.Option("--documents", help="in place of DATA: files, folders, globs; see `corpus`", rich_help_panel=PANEL),
+    typer.Option(
+        "--documents",
+        help="in place of DATA: files, folders, globs, ir_datasets:NAME; see `corpus`",
+        rich_help_panel=PANEL,
+    ),
 ]
 
 
@@ -168,6 +172,10 @@ def tell(made: Made, say: Callable[[str], Any]) -> None:
 
 def _is_beir(data: Path) -> bool:
     """Whether a path is what only a BEIR folder can be: one with a corpus or qrels, or nothing that can be read."""
+    from retrieval_prompts.data.sources.opened import is_named
+
+    if is_named(data):
+        return False
     if not data.exists():
         return not glob.has_magic(str(data))
     return any((data / name).exists() for name in ("corpus.jsonl", "corpus.jsonl.gz", "qrels"))

@@ -24,7 +24,7 @@ def corpus(
         list[str] | None,
         typer.Argument(
             help="documents: CSV, TSV, JSON, JSONL, Parquet (.gz, .zst too), Hugging Face data sets on disk, folders "
-            "of .txt, .md, .html, .pdf, .docx; globs. None: the texts of the judgements"
+            "of .txt, .md, .html, .pdf, .docx; globs; ir_datasets:NAME. None: the texts of the judgements"
         ),
     ] = None,
     test: Annotated[float, typer.Option(help="share of judged queries for test, where there are no splits")] = 0.2,

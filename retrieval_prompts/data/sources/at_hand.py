@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from retrieval_prompts.data.sources import named_sets
 from retrieval_prompts.data.sources.chunks import Chunking
 from retrieval_prompts.data.sources.making import MADE, Made, Sources, make
-from retrieval_prompts.data.sources.opened import expand, files_in
+from retrieval_prompts.data.sources.opened import expand, files_in, is_named
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import read_json
 
@@ -23,7 +24,9 @@ def at_hand(sources: Sources, chunking: Chunking | None, cache: Path) -> tuple[P
     paths = [path for names in (sources.documents, sources.queries, sources.judgements) for path in expand(names)]
     how = [chunking.size, chunking.overlap, chunking.model] if chunking is not None else None
     key = json.dumps([VERSION, asdict(sources), how, list(map(_state, _files(paths)))], sort_keys=True)
-    name = re.sub(r"\W+", "-", paths[0].resolve().name.split(".")[0]).strip("-") or "data"
+    first = paths[0]
+    called = str(first).partition(":")[2] if is_named(first) else first.resolve().name.split(".")[0]
+    name = re.sub(r"\W+", "-", called).strip("-") or "data"
     folder = cache / "data" / hashlib.sha256(key.encode()).hexdigest()[:32] / name
     made = _read(folder / MADE)
     if made is None:
@@ -50,5 +53,8 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 
 
 def _state(path: Path) -> list[object]:
+    if is_named(path):
+        named_sets.parts(path)  # raises where there is no such data set
+        return [str(path), named_sets.version()]
     found = path.stat()
     return [str(path.absolute()), found.st_size, found.st_mtime_ns]

@@ -10,9 +10,10 @@ from typing import Any
 
 from retrieval_prompts.data.ids import portable
 from retrieval_prompts.data.sources import columns as named
+from retrieval_prompts.data.sources import named_sets
 from retrieval_prompts.data.sources.chunks import Chunking, cut
 from retrieval_prompts.data.sources.left_out import LeftOut
-from retrieval_prompts.data.sources.opened import expand, files_in, kind
+from retrieval_prompts.data.sources.opened import expand, files_in, is_named, kind
 from retrieval_prompts.data.sources.prose import PROSE, Part, read_prose
 from retrieval_prompts.data.sources.rows import TABLES, Table, hugging_face_splits, is_hugging_face, open_table
 from retrieval_prompts.errors import MissingPackage, UserError
@@ -75,7 +76,7 @@ def read_documents(
     if not tables and not files:
         expected = f"tables ({', '.join(TABLES)}) or files of text ({', '.join(PROSE)})"
         raise UserError(f"{' '.join(map(str, sources))} holds nothing to read; expected {expected}")
-    read = [_table(open_table(path, named.known, left), columns, len(tables) > 1) for path in tables]
+    read = [_table(_opened(path, left), columns, len(tables) > 1) for path in tables]
     whole = chain.from_iterable(each for each, _ in read)
     rows = _cut_rows(whole, chunking) if chunking is not None and cut_tables else whole
     said = [line for _, line in read]
@@ -97,6 +98,8 @@ def tables_of(path: Path, left: LeftOut) -> list[Path]:
 
 def _inside(path: Path, left: LeftOut) -> tuple[list[Path], list[tuple[Path, Path]]]:
     """The tables and the files of text at a path."""
+    if is_named(path):
+        return [path], []
     if path.is_file():
         if path.suffix.lower() in PROSE:
             return [], [(path, path.parent)]
@@ -122,6 +125,10 @@ def _inside(path: Path, left: LeftOut) -> tuple[list[Path], list[tuple[Path, Pat
     return tables, files
 
 
+def _opened(path: Path, left: LeftOut) -> Table:
+    return named_sets.table(path, "docs") if is_named(path) else open_table(path, named.known, left)
+
+
 def _table(table: Table, wanted: Columns, several: bool) -> tuple[Iterator[Entry], str]:
     """The documents of a table, and a line on its columns."""
     named.check(table, [each for each in (wanted.id,) if each], "--id")
@@ -130,7 +137,8 @@ def _table(table: Table, wanted: Columns, several: bool) -> tuple[Iterator[Entry
     taken = [each for each in (wanted.id, wanted.title, *wanted.text) if each]
     found = named.by_name([name for name in table.columns if name not in taken], named.DOCUMENTS)
     id, title = wanted.id or found.get("id"), wanted.title or found.get("title")
-    texts = wanted.text or tuple(filter(None, [found.get("text")]))
+    texts = wanted.text or (named_sets.texts(table.path) if is_named(table.path) else ())
+    texts = texts or tuple(filter(None, [found.get("text")]))
     if not texts:
         longest = named.longest_text(table, [each for each in (id, title) if each])
         texts = (longest,) if longest is not None else ()

@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from retrieval_prompts.data.judgements import Qrels, parse_qrels
 from retrieval_prompts.data.sources import columns as named
+from retrieval_prompts.data.sources import named_sets
 from retrieval_prompts.data.sources.duplicates import folded
 from retrieval_prompts.data.sources.left_out import LeftOut
-from retrieval_prompts.data.sources.opened import kind, open_text, text_lines
+from retrieval_prompts.data.sources.opened import is_named, kind, open_text, text_lines
 from retrieval_prompts.data.sources.rows import TABLES, Table, open_table
 from retrieval_prompts.errors import UserError
 
@@ -89,6 +90,10 @@ def read_queries(paths: Sequence[Path], given: Mapping[str, str], left: LeftOut)
     """
     queries, said = Queries(), []
     for path in paths:
+        if is_named(path):
+            table = named_sets.table(path, "queries")
+            said.append(_read_queries(table, _roles(table, named.QUERIES, given), queries, left))
+            continue
         if (topics := _topics(path)) is not None:
             for number, topic in topics:
                 queries.put(number, topic)
@@ -129,18 +134,24 @@ def _read_queries(table: Table, roles: Mapping[str, str], queries: Queries, left
 
 def check_columns(paths: Sequence[Path], given: Mapping[str, str]) -> None:
     """Raises UserError for a column that was named and that none of the tables has."""
-    tables = [path for path in paths if path.is_dir() or kind(path) in TABLES]
-    columns = [name for path in tables for name in open_table(path, named.known, LeftOut()).columns]
+    columns = [name for path in paths for table in _tables(path) for name in table.columns]
     for name in given.values():
         if name not in columns:
             there = ", ".join(dict.fromkeys(columns)) or "no columns"
             raise UserError(f"--columns: no queries or judgements have a column {name!r}; they have {there}")
 
 
+def _tables(path: Path) -> list[Table]:
+    """What has columns at a path."""
+    if is_named(path):
+        return [named_sets.table(path, part) for part in sorted(named_sets.parts(path) - {"docs"})]
+    return [open_table(path, named.known, LeftOut())] if path.is_dir() or kind(path) in TABLES else []
+
+
 def may_name_texts(paths: Sequence[Path], given: Mapping[str, str]) -> bool:
     """Whether any judgements may name documents by their text, so that documents have to be found by it."""
     for path in paths:
-        if _qrels(path, LeftOut()) is None:
+        if not is_named(path) and _qrels(path, LeftOut()) is None:
             table = open_table(path, named.known, LeftOut())
             roles = _roles(table, named.JUDGEMENTS, given)
             if "id" not in roles or "document" in roles or "negative" in given or named.negatives(table.columns):
@@ -161,6 +172,9 @@ def read_judgements(
     for path in paths:
         split = _split(path, alone=len(paths) == 1)
         own = judged.splits.setdefault(split, {})
+        if is_named(path):
+            _read_table(named_sets.table(path, "qrels"), given, queries, known, left, judged, own)
+            continue
         if (lines := _qrels(path, left)) is not None:
             pairs: Iterator[tuple[str, str, float, str]] = (
                 (query, document, grade, str(path))

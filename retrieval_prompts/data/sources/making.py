@@ -17,6 +17,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from retrieval_prompts.data.judgements import Qrels, write_qrels
+from retrieval_prompts.data.sources import named_sets
 from retrieval_prompts.data.sources.chunks import Chunking
 from retrieval_prompts.data.sources.division import Shares, apart, divide
 from retrieval_prompts.data.sources.documents import Columns, Documents, Entry, read_documents, tables_of
@@ -31,7 +32,7 @@ from retrieval_prompts.data.sources.judged import (
     read_queries,
 )
 from retrieval_prompts.data.sources.left_out import LeftOut
-from retrieval_prompts.data.sources.opened import expand
+from retrieval_prompts.data.sources.opened import expand, is_named
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import DATA, new_folder, write_json
 
@@ -68,7 +69,12 @@ class Sources:
             raise UserError("there is nothing to make a corpus of; name documents, or judgements that hold their texts")
 
     def whole(self) -> Sources:
-        """With the queries and judgements of a BEIR folder among the documents, where none are named."""
+        """With the queries and judgements of a BEIR folder, or of a data set that is named, among the documents, where
+        none are named."""
+        if not self.queries and not self.judgements and any(map(is_named, self.documents)):
+            known = {name: named_sets.parts(Path(name)) for name in self.documents if is_named(name)}
+            asked, judged = (tuple(name for name in known if part in known[name]) for part in ("queries", "qrels"))
+            return Sources(**{**vars(self), "queries": asked, "judgements": judged})
         folders = [path for path in map(Path, self.documents) if (path / "qrels").is_dir()]
         if len(folders) != 1 or self.queries or self.judgements:
             return self

@@ -14,11 +14,17 @@ from retrieval_prompts.data.lines import LINE, PART
 from retrieval_prompts.data.packed import COMPRESSED, cut_short, damage, opened
 from retrieval_prompts.errors import UserError
 
+NAMED = "ir_datasets:"  # what a data set of ir_datasets is called by
+
 
 def expand(sources: Iterable[str]) -> list[Path]:
-    """Files and folders, those of a glob sorted. Raises UserError for a name or glob that is nothing."""
+    """Files and folders, those of a glob sorted, and names of data sets as they are. Raises UserError for a name or
+    glob that is nothing."""
     found: dict[Path, None] = {}
     for source in sources:
+        if is_named(source):
+            found[Path(source)] = None
+            continue
         path = Path(source).expanduser()
         if path.exists():
             found[path] = None
@@ -29,6 +35,11 @@ def expand(sources: Iterable[str]) -> list[Path]:
             raise UserError(f"{source} {what}; expected a file, a folder or a glob such as 'docs/*.csv'")
         found |= dict.fromkeys(map(Path, matches))
     return list(found)
+
+
+def is_named(source: Path | str) -> bool:
+    """Whether a source is the name of a data set, not a file: see `named_sets`."""
+    return str(source).startswith(NAMED)
 
 
 def kind(path: Path) -> str:
