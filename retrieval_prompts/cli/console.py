@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from retrieval_prompts.errors import UNSHOWN, UserError, first_line, out_of_memory, shown
+from retrieval_prompts.errors import UNSHOWN, UserError, first_line, out_of_memory, shown, without_passwords
 
 if TYPE_CHECKING:
     from retrieval_prompts.files import Kind
@@ -195,7 +195,7 @@ def _quiet() -> None:
 
 
 def _line(message: object) -> str:
-    return shown(" ".join(str(message).split()))
+    return shown(" ".join(without_passwords(str(message)).split()))
 
 
 def _print(text: Any, file: TextIO) -> None:
