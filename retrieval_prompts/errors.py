@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+# In an address, also one that a path has made of it, from the user's name to the last @; and as an option
+PASSWORD = re.compile(r"(\w:/{1,2}[^\s/@:?#]*):\S*@|\b((?:ssl)?passw(?:or)?d\s*=\s*)('(?:\\.|[^'\\])*'|[^\s&'\"]+)")
 UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -14,11 +16,11 @@ LONGEST = 2000  # characters of a message
 class UserError(ValueError):
     """A mistake in the user's input. The command line prints it as one line and exits with status 2.
 
-    What a message quotes may be of any length; the message is not.
+    What a message quotes may be of any length, and hold a password; the message is not and does not.
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(clipped(str(message), LONGEST))
+        super().__init__(clipped(without_passwords(str(message)), LONGEST))
 
 
 class MissingPackage(UserError):
@@ -59,6 +61,15 @@ def clipped(text: str, most: int) -> str:
     'abcd ... kl'
     """
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 4) :]}"
+
+
+def without_passwords(text: str) -> str:
+    """For messages: without the passwords of addresses, however they are written.
+
+    >>> without_passwords("postgresql://me:se/cr@et@host/db and password='a b' host=h")
+    'postgresql://me@host/db and password=*** host=h'
+    """
+    return PASSWORD.sub(lambda match: f"{match[1]}@" if match[1] else f"{match[2]}***", text)
 
 
 def shown(text: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from retrieval_prompts.errors import UNSHOWN, UserError, first_line, out_of_memory, shown
+from retrieval_prompts.errors import UNSHOWN, UserError, first_line, out_of_memory, shown, without_passwords
 from retrieval_prompts.experiments.provenance import COMMAND, typed
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _quiet() -> None:
 
 
 def _line(message: object) -> str:
-    return shown(" ".join(str(message).split()))
+    return shown(" ".join(without_passwords(str(message)).split()))
 
 
 def _print(text: Any, file: TextIO) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
+
+from retrieval_prompts.errors import without_passwords
 
 COMMAND: ContextVar[str] = ContextVar("COMMAND", default="")  # which this process runs; set by the command lines
 
@@ -50,4 +51,4 @@ def typed(arguments: Sequence[str]) -> str:
     >>> typed(["search", "a question", "--in", "pgvector:postgresql://me:secret@host/db#table"])
     "search 'a question' --in 'pgvector:postgresql://me@host/db#table'"
     """
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1@", shlex.join(arguments))
+    return without_passwords(shlex.join(arguments))

@@ -14,7 +14,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.hybrid import CHUNKS, UNLABELLED, HybridIndex, check_weight
 from retrieval_prompts.files import unreplaced
 from retrieval_prompts.interop.stores.address import is_address
-from retrieval_prompts.interop.stores.opening import check_found, open_index, over_all
+from retrieval_prompts.interop.stores.opening import check_found, open_index, over_all, shown
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.text import Floats
 from retrieval_prompts.vectors.index import Index
@@ -95,12 +95,12 @@ class Searcher:
         """
         if bm25_weight is not None:
             check_weight(bm25_weight)
-        whole = is_address(place)
+        whole, said = is_address(place), shown(place)
         folder, hybrid = (
             (None, None) if whole else unreplaced(Path(place), lambda: _opened(place, words=bm25_weight != 0))
         )
         if bm25_weight and hybrid is None:
-            raise UserError(f"{place} holds no words for --bm25-weight {bm25_weight:g}; index again without --no-bm25")
+            raise UserError(f"{said} holds no words for --bm25-weight {bm25_weight:g}; index again without --no-bm25")
         made_by = folder.manifest["encoder"] if folder is not None else {}
         known = Conventions.recorded(made_by)
         biencoder = BiEncoder.load(
@@ -122,12 +122,12 @@ class Searcher:
             biencoder.bind(hybrid or (HybridIndex.of(folder, place) if folder is not None else None) or opened)
         if hybrid is None and bm25_weight is None and biencoder.bm25_weight:
             warnings.warn(
-                f"{prompts} asks for BM25 of weight {biencoder.bm25_weight:g}, and {place} holds no words: the ranking "
+                f"{prompts} asks for BM25 of weight {biencoder.bm25_weight:g}, and {said} holds no words: the ranking "
                 "is dense; index again without --no-bm25",
                 stacklevel=2,
             )
         weight = next(each for each in (bm25_weight, biencoder.bm25_weight, UNLABELLED) if each is not None)
-        return cls(biencoder, opened, hybrid, weight, place=str(place), unchecked=whole)
+        return cls(biencoder, opened, hybrid, weight, place=said, unchecked=whole)
 
     def search(
         self, queries: Sequence[str], k: int, *, passages: bool = False, **parameters: int | None
@@ -158,8 +158,9 @@ class Searcher:
                 found = self._ranked(queries, vectors, k, weight, parameters)
             else:
                 found = self._documents(queries, vectors, k, weight, parameters)
-            if self._unchecked and isinstance(self.index, StoreIndex) and found:
-                check_found(self.biencoder.tower, self.index, [id for id, _ in found[0]], self.place)
+            some = next(filter(None, found), None)  # of the first query that finds any
+            if self._unchecked and isinstance(self.index, StoreIndex) and some:
+                check_found(self.biencoder.tower, self.index, [id for id, _ in some], self.place)
                 self._unchecked = False
             return [[self._hit(id, score) for id, score in row] for row in found]
 

@@ -23,7 +23,9 @@ class Address:
     @property
     def shown(self) -> str:
         """Without a password, as it may be kept and said."""
-        place = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1@", self.place)
+        place = re.sub(r"(://[^/@:?#]*):[^/?#]*@", r"\1@", self.place)
+        if self.kind == "pgvector" and "://" not in place:  # forgotten
+            place = re.sub(r"^([^:@=]*):.*@", r"\1@", place)
         return f"{self.kind}:{PASSWORD.sub('', place)}#{self.name}"
 
 
@@ -46,5 +48,6 @@ def parse(text: str) -> Address:
     kind, _, rest = text.partition(":")
     place, _, name = rest.rpartition("#")
     if kind not in KINDS or not place or not name:
-        raise UserError(f"expected the address of a store as {FORM}, with one of {', '.join(KINDS)}; got {text}")
+        came = re.sub(":.*@", ":***@", text)
+        raise UserError(f"expected the address of a store as {FORM}, with one of {', '.join(KINDS)}; got {came}")
     return Address(kind, place, name)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,31 @@ from retrieval_prompts.interop.stores.common import (
 from retrieval_prompts.interop.stores.trust import key_of
 
 TEXT = 65_535  # bytes that a field of text holds; what is longer is cut
+_lock = Lock()
+_held: list[None] = []  # calls that go on, of any thread; while there are some, the client logs nothing
+_levels: list[int] = []  # at which it logs
 FLOATS = (DataType.FLOAT_VECTOR, DataType.FLOAT16_VECTOR)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the client and its local server from logging an error, with a traceback, that is raised as well."""
+    loggers = [logging.getLogger(name) for name in ("pymilvus", "milvus_lite")]
+    with _lock:
+        if not _levels:
+            _levels.extend(logger.level for logger in loggers)
+        _held.append(None)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _held.pop()
+            if not _held:
+                for logger, level in zip(loggers, _levels, strict=True):
+                    logger.setLevel(level)
+                _levels.clear()
 
 
 class Milvus:
@@ -40,23 +67,28 @@ class Milvus:
         self.numbers = about[field]["type"] == DataType.INT64
         self.texts = [each for each in ("title", "text") if each in about]
 
+    @_quiet()
     def search(self, vectors: np.ndarray, k: int) -> tuple[list[list[float]], list[list[str | None]]]:
         options = {"limit": k, "anns_field": self.vector, "output_fields": [self.field]}
         found = self.client.search(self.name, data=vectors.tolist(), consistency_level="Strong", **options)
         scores = [[self._inner(hit["distance"]) for hit in hits] for hits in found]
         return scores, [[id_text(hit["entity"].get(self.field)) for hit in hits] for hits in found]
 
+    @_quiet()
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
         found = self._rows(ids, [self.field, self.vector])
         return in_order(ids, {str(row[self.field]): row[self.vector] for row in found})
 
+    @_quiet()
     def documents(self, ids: Sequence[str]) -> list[Document]:
         found = self._rows(ids, [self.field, *self.texts])
         return documents_of(ids, {str(row[self.field]): row for row in found})
 
+    @_quiet()
     def known(self, ids: Sequence[str]) -> set[str]:
         return {str(row[self.field]) for row in self._rows(ids, [self.field])}
 
+    @_quiet()
     def add(self, vectors: np.ndarray, documents: Sequence[Document]) -> None:
         rows = [
             {self.field: each.id, "title": _cut(each.title), "text": _cut(each.text), self.vector: vector}
@@ -64,6 +96,7 @@ class Milvus:
         ]
         self.client.upsert(self.name, rows)
 
+    @_quiet()
     def __len__(self) -> int:
         found = self.client.query(self.name, filter="", output_fields=["count(*)"], consistency_level="Strong")
         return int(found[0]["count(*)"])
@@ -79,6 +112,7 @@ class Milvus:
         return 1 - score / 2 if self.measure == "L2" else score
 
 
+@_quiet()
 def open_milvus(address: Address, fields: Fields) -> Milvus:
     """See `opening.open_store`."""
     check_place(address, make=fields.dimension is not None)

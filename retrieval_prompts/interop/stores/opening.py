@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_prompts.errors import DataWarning, UserError, first_line
-from retrieval_prompts.interop.stores.address import Address, Fields, parse
+from retrieval_prompts.interop.stores.address import Address, Fields, is_address, parse
 from retrieval_prompts.interop.stores.trust import check_named, remember
 from retrieval_prompts.towers.text import TextTower
 from retrieval_prompts.vectors.foreign_files import Chosen
@@ -39,7 +39,10 @@ def open_store(address: str | Address, fields: Fields = USUAL) -> Writable:
     except UserError:
         raise
     except Exception as error:  # each client has errors of its own
-        raise UserError(f"{where.shown} cannot be opened: {first_line(error)}") from None
+        said = first_line(error)
+        if where.place not in where.shown:  # for it has a password
+            said = said.replace(where.place, "the address")
+        raise UserError(f"{where.shown} cannot be opened: {said}") from None
 
 
 def open_index(place: str | Path) -> Index:
@@ -62,15 +65,22 @@ def over_all(address: str, encoder: Mapping[str, Any], dimension: int) -> StoreI
     """An index of all that a store holds, for a search without a folder. Raises UserError as `open_store`."""
     if encoder.get("document_prompt") is not None:
         raise UserError(
-            f"these prompts have a document side, and nobody can tell whether {address} has it too; write the store "
-            "and a folder with index --to STORE --out INDEX, and search that"
+            f"these prompts have a document side, and nobody can tell whether {shown(address)} has it too; write the "
+            "store and a folder with index --to STORE --out INDEX, and search that"
         )
     return StoreIndex.over(open_store(address), None, encoder=encoder, dimension=dimension)
+
+
+def shown(place: object) -> str:
+    """A place, for messages: the address of a store without a password."""
+    return parse(place).shown if isinstance(place, str) and is_address(place) else str(place)
 
 
 def check_found(tower: TextTower, index: StoreIndex, ids: Sequence[str], place: str) -> None:
     """Compare what a search has found in such an index with what the model makes of its texts, where the store has
     some; where it has none, that is said. Raises UserError as `likeness.check_made`."""
+    if not ids:
+        return
     texted = [each for each in (index.document(id) for id in ids) if each.content]
     if not texted:
         warnings.warn(

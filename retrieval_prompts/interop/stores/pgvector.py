@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import psycopg
-from psycopg import sql
+from psycopg import conninfo, sql
 
 from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.errors import UserError, few
@@ -86,6 +87,7 @@ class Pgvector:
 
 def open_pgvector(address: Address, fields: Fields) -> Pgvector:
     """See `opening.open_store`. A table that is made has the columns _id, title, text and vector."""
+    _check(address)
     connection = psycopg.connect(address.place, autocommit=True)
     with kept_open(connection.close):
         if fields.dimension is not None:
@@ -101,6 +103,21 @@ def open_pgvector(address: Address, fields: Fields) -> Pgvector:
         if field is None:
             raise UserError(f"{address.shown}: name its column of ids with --id-field; it has {few(columns)}")
         return Pgvector(connection, address.name, columns, field, vector)
+
+
+def _check(address: Address) -> None:
+    """Raises UserError for what the library would refuse with a part of it, which may be of a password."""
+    try:
+        found = conninfo.conninfo_to_dict(address.place)
+        host, port = str(found.get("host") or ""), str(found.get("port") or "")
+        if "@" not in host[1:] and re.fullmatch(r"[\d,]*", port):
+            return
+    except psycopg.Error:
+        pass
+    raise UserError(
+        f"{address.shown} cannot be read; expected pgvector:postgresql://user@host:port/database#table or "
+        "pgvector:host=... dbname=...#table; in a password @ is %40, : is %3A, / is %2F, or set PGPASSWORD"
+    )
 
 
 def _written(vector: np.ndarray) -> str:

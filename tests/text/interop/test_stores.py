@@ -17,9 +17,11 @@ from toy_stores import STORES, Shelf, fill, need, server
 
 from retrieval_prompts import BiEncoder, DataWarning, HybridIndex, UserError, adopt, load_corpus
 from retrieval_prompts.data.corpus import Corpus
+from retrieval_prompts.interop.frameworks.searcher import Searcher
+from retrieval_prompts.interop.stores import opening
 from retrieval_prompts.interop.stores.address import Address, Fields, parse
 from retrieval_prompts.interop.stores.filling import write
-from retrieval_prompts.interop.stores.opening import open_index, open_store
+from retrieval_prompts.interop.stores.opening import open_index, open_store, over_all
 from retrieval_prompts.interop.stores.trust import check_named
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.store import Store, StoreIndex
@@ -297,6 +299,13 @@ def test_addresses() -> None:
         with pytest.raises(UserError, match="expected the address of a store as KIND:PLACE#NAME"):
             parse(text)
 
+    for place, expected in {
+        "postgresql://me:p@ss@host/db": "postgresql://me@host/db",
+        "me:secret@host/db": "me@host/db",
+        "postgresql://me@one:5432,two:5433/db?options=a@b": "postgresql://me@one:5432,two:5433/db?options=a@b",
+    }.items():
+        assert parse(f"pgvector:{place}#t").shown == f"pgvector:{expected}#t"
+    assert parse("qdrant:http://host:6333/a@b#c").shown == "qdrant:http://host:6333/a@b#c"
     spaced = parse("pgvector:host=h password = 'two words' dbname=d#t").shown
     assert "words" not in spaced, spaced
     assert "host=h" in spaced
@@ -339,6 +348,79 @@ def test_a_local_store_that_a_folder_names_is_opened_once_its_user_has_typed_it(
         check_named(parse(address), "INDEX")
     open_store(address)
     check_named(parse(address), "INDEX")
+
+
+def test_milvus_logs_no_traceback_of_its_own(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    need("milvus")
+    fill("milvus", str(tmp_path / "s.db"), world.corpus.ids, world.vectors, ["x"] * 40)
+    levels = [logging.getLogger(name).level for name in ("pymilvus", "milvus_lite")]
+    store = open_store(f"milvus:{tmp_path / 's.db'}#docs")
+    with pytest.raises(UserError, match="the store cannot be searched with vectors of 16 dimensions"):
+        StoreIndex.over(store, None, encoder={}, dimension=16)
+    assert not [each for each in caplog.records if each.name.startswith(("pymilvus", "milvus_lite"))]
+    assert levels == [logging.getLogger(name).level for name in ("pymilvus", "milvus_lite")]
+
+
+SECRETS = (
+    "pgvector:postgresql://me:secret@localhost:1/db#t",
+    "pgvector:postgresql://me:secret@localhost:1/db",
+    "pgvector:postgresql://me:se@secret@localhost:1/db#t",
+    "pgvector:postgresql://me:se/secret@localhost:1/db#t",
+    "pgvector:postgresql://me:se:secret@localhost:1/db#t",
+    "pgvector:me:secret@localhost:1/db#t",
+    "pgvector:host=localhost port=1 password=secret#t",
+    "pgvector:host=localhost port=1 password='a secret'",
+    "postgresql://me:secret@localhost:1/db#t",
+    "qdrant:http://me:secret@localhost:1#t",
+    "milvus:http://me:secret@localhost:1",
+)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # Qdrant's warns in a thread
+@pytest.mark.parametrize("typed", SECRETS)
+def test_a_password_in_an_address_is_never_shown(
+    command: Command, world: World, tmp_path: Path, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("qdrant")
+    pytest.importorskip("psycopg", reason="the extra pgvector is not installed")
+    base = ("--model", world.model, "--device", "cpu")
+    for arguments in (
+        ("search", "a question", "--in", typed, *base),
+        ("search", typed, "a question"),
+        ("adopt", typed, "--texts", world.data, "--out", tmp_path / "index", *base),
+        ("index", world.data, "--to", typed, *base),
+    )[: 4 if typed in SECRETS[3:6] else 1]:
+        done = command(*arguments)
+        assert done.code != 0 and "secret" not in done.out + done.err, arguments
+        assert done.err.splitlines()[-1].startswith("error: "), arguments
+
+
+def test_what_a_store_is_called_has_no_password(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf(dict(zip(world.corpus.ids, world.vectors, strict=True)))
+    monkeypatch.setattr(opening, "_opener", lambda kind: lambda where, fields: shelf)
+    typed = "pgvector:postgresql://me:secret@host/db#t"
+    searcher = Searcher.open(typed, model=str(world.model), device="cpu")
+    assert searcher.place == "pgvector:postgresql://me@host/db#t"
+    with pytest.warns(DataWarning, match=r"^pgvector:postgresql://me@host/db#t holds no texts"):
+        assert len(searcher.search(QUESTIONS, 3)) == 2
+    with pytest.raises(UserError, match=r"whether pgvector:postgresql://me@host/db#t has it too"):
+        over_all(typed, {"document_prompt": "x"}, 32)
+    found = adopt(world.biencoder, typed, world.corpus).index
+    assert found.manifest["store"]["address"] == "pgvector:postgresql://me@host/db#t"
+
+
+def test_where_nothing_is_found_nothing_is_said_of_texts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf(dict(zip(world.corpus.ids, world.vectors, strict=True)))
+    index = StoreIndex.over(shelf, None, encoder=world.biencoder.identity(), dimension=32)
+    searcher = Searcher(world.biencoder, index, unchecked=True)
+    search = shelf.search
+    monkeypatch.setattr(shelf, "search", lambda vectors, k: (np.zeros((len(vectors), 0)), [[] for _ in vectors]))
+    assert searcher.search(QUESTIONS, 3) == [[], []]
+    monkeypatch.setattr(shelf, "search", search)
+    with pytest.warns(DataWarning, match="the index holds no texts"):
+        searcher.search(QUESTIONS, 3)
 
 
 def test_servers_that_may_have_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
