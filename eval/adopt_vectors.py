@@ -25,7 +25,7 @@ from sentence_transformers import SentenceTransformer
 
 from retrieval_prompts import BiEncoder, Dataset, Index, UserError, adopt, load
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.interop.stores.opening import open_index
 from retrieval_prompts.towers.text import locate

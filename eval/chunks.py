@@ -26,7 +26,7 @@ from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.evaluation.words import PairedTest
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.experiments.workbench import TOP, Workbench
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.towers.chunking import chunking_for

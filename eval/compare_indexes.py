@@ -24,8 +24,8 @@ from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.experiments.indexes.index_tradeoffs import check_picture, label, picture, table
 from retrieval_prompts.experiments.indexes.index_types import Measured, Measurement, compare_factories, parse_factories
-from retrieval_prompts.experiments.result_file import made_on
-from retrieval_prompts.experiments.stopwatch import Stopwatch
+from retrieval_prompts.experiments.records.result_file import made_on
+from retrieval_prompts.experiments.records.stopwatch import Stopwatch
 from retrieval_prompts.files import check_output, write_json
 
 FACTORIES = (

@@ -34,7 +34,7 @@ from retrieval_prompts import BiEncoder, Index, load
 from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.evaluation.bm25 import BM25Index
 from retrieval_prompts.evaluation.hybrid import HybridIndex
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.prompts.feedback import regress
 

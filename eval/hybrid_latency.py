@@ -28,7 +28,7 @@ from retrieval_prompts import Index, UserError, load
 from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.evaluation.bm25 import BM25Index
 from retrieval_prompts.evaluation.hybrid import UNLABELLED, WORDS, HybridIndex
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

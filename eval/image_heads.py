@@ -35,8 +35,8 @@ from multimodal.training.head_choice import choose
 from multimodal.training.settings import Settings
 from multimodal.vectors.features import image_features
 from retrieval_prompts.errors import DataWarning, UserError
-from retrieval_prompts.experiments import result_file
-from retrieval_prompts.experiments.result_file import made_on, resume
+from retrieval_prompts.experiments.records import result_file
+from retrieval_prompts.experiments.records.result_file import made_on, resume
 
 SHOTS, SEEDS = (1, 4, 16), (1, 2, 3)
 Scores = dict[str, float]

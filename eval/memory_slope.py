@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from retrieval_prompts import BiEncoder, TuneSettings, UserError, load
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.training import retrieval
 from retrieval_prompts.training.training_data import TrainingData

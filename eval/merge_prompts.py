@@ -23,7 +23,7 @@ from retrieval_prompts import BiEncoder, UserError, load
 from retrieval_prompts.evaluation.metrics import HEADLINE, per_query
 from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.evaluation.tables import markdown
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.experiments.selection.keys import check_tuned_on, key_of
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.files import check_output, write_json

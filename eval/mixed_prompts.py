@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from retrieval_prompts import BiEncoder, UserError, load
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.serving.prompt_set import PromptSet
 from retrieval_prompts.towers.text import Floats

@@ -19,7 +19,7 @@ from retrieval_prompts import BiEncoder, load
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.evaluation.metrics import means, per_query
 from retrieval_prompts.experiments.benchmark_dataset import CUTOFFS, METRICS, TOP, BenchmarkDataset, BenchmarkSettings
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.interop.mteb import IndexSearch
 

@@ -39,9 +39,9 @@ from multimodal.report import sections as report
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.experiments import result_file
-from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.experiments.stopwatch import Stopwatch
+from retrieval_prompts.experiments.records import result_file
+from retrieval_prompts.experiments.records.result_file import made_on, resume
+from retrieval_prompts.experiments.records.stopwatch import Stopwatch
 from retrieval_prompts.report.content import Report, Section
 
 SEEDLESS = ("zero-shot", "zero-shot-ensemble")

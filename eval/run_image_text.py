@@ -37,9 +37,9 @@ from multimodal.training.captions import tune_captions
 from multimodal.training.settings import Settings
 from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
 from retrieval_prompts.errors import UserError, few
-from retrieval_prompts.experiments import result_file
-from retrieval_prompts.experiments.result_file import made_on, resume
-from retrieval_prompts.experiments.stopwatch import Stopwatch
+from retrieval_prompts.experiments.records import result_file
+from retrieval_prompts.experiments.records.result_file import made_on, resume
+from retrieval_prompts.experiments.records.stopwatch import Stopwatch
 from retrieval_prompts.files import PROMPTS, check_output
 from retrieval_prompts.report.content import Report
 

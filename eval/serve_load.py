@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_prompts import BiEncoder, UserError, load
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 
 LENGTHS = {"a": 8, "b": 8, "c": 8, "d": 8}
@@ -323,7 +323,7 @@ def other_server(index: Path) -> None:
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-    from retrieval_prompts.interop.serving.server import listening
+    from retrieval_prompts.serving.server import listening
     from retrieval_prompts.towers.text import DEFAULT_MODEL, locate
 
     model = SentenceTransformer(locate(DEFAULT_MODEL), device="cpu")

@@ -29,7 +29,7 @@ import numpy as np
 from retrieval_prompts import PromptTextClassifier
 from retrieval_prompts.data.lines import json_rows
 from retrieval_prompts.experiments.labelled_texts import compared, scored
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import write_json
 from retrieval_prompts.towers.text import DEFAULT_MODEL, TextTower, load_tower
 

@@ -21,7 +21,7 @@ import torch
 
 from retrieval_prompts import Dataset, load
 from retrieval_prompts.experiments.pairs.generated import Writer, examples, judged_pairs, write_queries_like
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.towers.language import LanguageModel
 from retrieval_prompts.training.losses import next_token

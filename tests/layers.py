@@ -41,9 +41,9 @@ WRAPPED = {
     "typer": ("retrieval_prompts.cli.", "multimodal.cli."),
     "ir_datasets": ("retrieval_prompts.data.sources.named_sets",),
     "ray": ("retrieval_prompts.vectors.",),
-    "starlette": ("retrieval_prompts.interop.serving.",),
-    "uvicorn": ("retrieval_prompts.interop.serving.",),
-    "prometheus_client": ("retrieval_prompts.interop.serving.",),
+    "starlette": ("retrieval_prompts.serving.",),
+    "uvicorn": ("retrieval_prompts.serving.",),
+    "prometheus_client": ("retrieval_prompts.serving.",),
 }
 ENTRIES, LINES, FUNCTION, PARAMETERS = 14, 400, 60, 8
 PACKAGES = ("retrieval_prompts", "multimodal")

@@ -16,11 +16,11 @@ import tiny
 import torch
 
 from retrieval_prompts import BiEncoder, HybridIndex, Index, load_corpus
-from retrieval_prompts.interop.serving.limits import Limits
-from retrieval_prompts.interop.serving.server import LOCAL, Server, listening
-from retrieval_prompts.interop.serving.shelf import open_shelf
-from retrieval_prompts.interop.serving.web import Web
 from retrieval_prompts.prompts.feedback import Start
+from retrieval_prompts.serving.limits import Limits
+from retrieval_prompts.serving.served import open_shelf
+from retrieval_prompts.serving.server import LOCAL, Server, listening
+from retrieval_prompts.serving.web import Web
 
 QUESTIONS = [
     "what does the evidence show about copper and river",

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.towers.text import locate
 

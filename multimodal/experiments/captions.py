@@ -16,8 +16,8 @@ from multimodal.towers.clip import Clip
 from multimodal.training.captions import Tuned, tune_captions
 from multimodal.training.settings import Settings
 from multimodal.vectors.texts import Texts, context_length, encode_texts, warn_of_cut
+from retrieval_prompts.experiments.records.stopwatch import Stopwatch
 from retrieval_prompts.experiments.run import IDENTITY, PromptOutput, StepLog, digest
-from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from rich.table import Table

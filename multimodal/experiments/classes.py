@@ -15,8 +15,8 @@ from multimodal.experiments.results import ClassResult
 from multimodal.towers.clip import Clip
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.experiments.records.stopwatch import Stopwatch
 from retrieval_prompts.experiments.run import IDENTITY, PromptOutput, StepLog, digest
-from retrieval_prompts.experiments.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from multimodal.training.classes import OnStep

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from retrieval_prompts.experiments.provenance import Provenance
+from retrieval_prompts.experiments.records.provenance import Provenance
 
 if TYPE_CHECKING:
     from multimodal.evaluation.rankings import Rankings

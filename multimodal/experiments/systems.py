@@ -18,7 +18,7 @@ from multimodal.data.images import ImageData, Split, few_shot, same_name
 from multimodal.evaluation.rankings import Best, Entry, Rankings
 from retrieval_prompts.data.ids import portable
 from retrieval_prompts.evaluation.classification.scores import classification
-from retrieval_prompts.experiments.stopwatch import Stopwatch
+from retrieval_prompts.experiments.records.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from multimodal.data.pictures import Picture

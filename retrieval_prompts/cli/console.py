@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from retrieval_prompts.errors import UNSHOWN, UserError, first_line, out_of_memory, shown, without_passwords
-from retrieval_prompts.experiments.provenance import COMMAND, typed
+from retrieval_prompts.experiments.records.provenance import COMMAND, typed
 
 if TYPE_CHECKING:
     from retrieval_prompts.files import Kind

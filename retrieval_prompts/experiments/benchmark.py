@@ -23,7 +23,6 @@ from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import adjust
 from retrieval_prompts.evaluation.words import system_title
-from retrieval_prompts.experiments import result_file
 from retrieval_prompts.experiments.benchmark_dataset import (
     METRICS,
     SYSTEMS,
@@ -32,8 +31,9 @@ from retrieval_prompts.experiments.benchmark_dataset import (
     DatasetRecord,
     run_file,
 )
-from retrieval_prompts.experiments.provenance import Provenance
-from retrieval_prompts.experiments.result_file import made_on, resume
+from retrieval_prompts.experiments.records import result_file
+from retrieval_prompts.experiments.records.provenance import Provenance
+from retrieval_prompts.experiments.records.result_file import made_on, resume
 from retrieval_prompts.files import list_digest, locked, sweep, write_bytes
 from retrieval_prompts.vectors import faiss_index
 

@@ -11,7 +11,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 from retrieval_prompts.evaluation.classification.scores import classification
 from retrieval_prompts.training.task import Positions
-from retrieval_prompts.training.tasks.mixture import Mixture, similarities
+from retrieval_prompts.training.tasks.two_parts import Mixture, similarities
 
 SYSTEMS = {"frozen": "frozen, names of labels", "probe": "linear probe", "tuned": "with prompts"}
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "ECE"}

@@ -17,7 +17,7 @@ from retrieval_prompts.evaluation.metrics import HEADLINE, means, per_query
 from retrieval_prompts.evaluation.recommendation import Recommendation
 from retrieval_prompts.evaluation.significance import Comparison
 from retrieval_prompts.experiments.pairs.prepare import prepare, settled
-from retrieval_prompts.experiments.provenance import Provenance
+from retrieval_prompts.experiments.records.provenance import Provenance
 from retrieval_prompts.experiments.run import FINISHED, IDENTITY, PromptOutput
 from retrieval_prompts.experiments.selection.advice import by_dev, by_evaluation, frozen_bm25_weight, tuned_bm25_weight
 from retrieval_prompts.experiments.selection.choice import Choice

@@ -23,7 +23,7 @@ from retrieval_prompts.evaluation.hybrid import HybridIndex
 from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import Comparison, compare
 from retrieval_prompts.experiments.pairs.made import Made
-from retrieval_prompts.experiments.stopwatch import Stopwatch
+from retrieval_prompts.experiments.records.stopwatch import Stopwatch
 from retrieval_prompts.prompts.feedback import RECORDED, SAMPLE, FeedbackPrompt, Start, regress
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.training.loop import Training

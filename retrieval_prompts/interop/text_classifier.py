@@ -22,8 +22,8 @@ from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.prompts.settings import spoken
 from retrieval_prompts.towers.text import DEFAULT_MODEL, TextTower, load_tower
-from retrieval_prompts.training.tasks.mixture import SHARES, Examples, Mixture, fit_mixture, frozen_mixture
 from retrieval_prompts.training.tasks.settings import LabelSettings
+from retrieval_prompts.training.tasks.two_parts import SHARES, Examples, Mixture, fit_mixture, frozen_mixture
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from retrieval_prompts.evaluation.words import count, system_name
-from retrieval_prompts.experiments.provenance import Provenance
+from retrieval_prompts.experiments.records.provenance import Provenance
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder

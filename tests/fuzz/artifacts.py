@@ -29,9 +29,9 @@ def make_inputs(place: Path) -> None:
     from retrieval_prompts.data.corpus import Document
     from retrieval_prompts.evaluation.bm25 import BM25Index
     from retrieval_prompts.evaluation.trec_runs import write_run
-    from retrieval_prompts.experiments import result_file
     from retrieval_prompts.experiments.benchmark import BenchmarkResult
     from retrieval_prompts.experiments.benchmark_dataset import DatasetRecord
+    from retrieval_prompts.experiments.records import result_file
     from retrieval_prompts.prompts.folder import Feedback, PromptFolder, save_prompts
     from retrieval_prompts.prompts.label import Label
     from retrieval_prompts.prompts.mixture import Mixture
@@ -201,8 +201,8 @@ def _read_results(folder: Path) -> None:
     from retrieval_prompts.cli.artifacts import verdicts
     from retrieval_prompts.errors import UserError
     from retrieval_prompts.evaluation.trec_runs import read_run
-    from retrieval_prompts.experiments import result_file
     from retrieval_prompts.experiments.benchmark import BenchmarkResult
+    from retrieval_prompts.experiments.records import result_file
 
     list(verdicts(folder))
     with suppress(UserError):

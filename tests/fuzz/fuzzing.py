@@ -208,7 +208,7 @@ def main() -> None:
     tried, faults = sum(own["tried"] for own in found.values()), sum(len(own["faults"]) for own in found.values())
     print(f"{tried:,} cases of {len(found)} readers in {(time.time() - start) / 60:.1f} minutes, {faults} faults")
     if given_.json is not None:
-        from retrieval_prompts.experiments.result_file import made_on
+        from retrieval_prompts.experiments.records.result_file import made_on
         from retrieval_prompts.files import write_json
 
         result = {

@@ -97,7 +97,7 @@ def _loaded(
 ) -> tuple[Clip, dict[str, float]]:
     """The frozen model, and the seconds that it took."""
     from multimodal.towers.clip import load_clip
-    from retrieval_prompts.experiments.stopwatch import Stopwatch
+    from retrieval_prompts.experiments.records.stopwatch import Stopwatch
 
     watch = Stopwatch()
     with watch("load model"):

@@ -56,12 +56,12 @@ def serve(
     named = _named(prompts or [])
     token = _token(token_file)
     try:
-        from retrieval_prompts.interop.serving import server
-        from retrieval_prompts.interop.serving.limits import Limits
-        from retrieval_prompts.interop.serving.web import Web
+        from retrieval_prompts.serving import server
+        from retrieval_prompts.serving.limits import Limits
+        from retrieval_prompts.serving.web import Web
     except ImportError as error:
         raise UserError(f'serve needs its server: pip install "retrieval-prompts[serve]" ({error})') from None
-    from retrieval_prompts.interop.serving.shelf import open_shelf
+    from retrieval_prompts.serving.served import open_shelf
 
     limits = Limits(max_body, max_text, max_queries, max_k, batch, queue, timeout)
     at = server.listening(host, port)  # before a model is loaded for nothing

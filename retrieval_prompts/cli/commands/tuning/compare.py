@@ -215,7 +215,7 @@ def _write_report(
     notes: list[str],
     overwrite: bool,
 ) -> None:
-    from retrieval_prompts.experiments.provenance import Provenance
+    from retrieval_prompts.experiments.records.provenance import Provenance
     from retrieval_prompts.report import about
     from retrieval_prompts.report.content import Report
     from retrieval_prompts.report.page import write_report

@@ -12,7 +12,7 @@ import pytest
 from threads import at_once
 from toy_server import Running, running, web_of
 
-from retrieval_prompts.interop.serving.limits import Limits
+from retrieval_prompts.serving.limits import Limits
 
 LIMITS = Limits(body=2000, text=50, queries=3, k=5)
 

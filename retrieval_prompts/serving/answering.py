@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from retrieval_prompts.interop.frameworks.searcher import Hit, Searcher
-from retrieval_prompts.interop.serving.encoding import encode_queries
-from retrieval_prompts.interop.serving.shelf import Loaded
+from retrieval_prompts.serving.encoding import encode_queries
+from retrieval_prompts.serving.served import Loaded
 from retrieval_prompts.towers.text import Floats
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from retrieval_prompts.interop.serving.batching import Batcher, Full
+from retrieval_prompts.serving.batching import Batcher, Full
 
 
 class Slow:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from retrieval_prompts.interop.serving.counters import Counters
-from retrieval_prompts.interop.serving.limits import Limits
+from retrieval_prompts.serving.counters import Counters
+from retrieval_prompts.serving.limits import Limits
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.experiments.result_file import made_on, resume, write
+from retrieval_prompts.experiments.records.result_file import made_on, resume, write
 from retrieval_prompts.files import read_json, write_json
 
 WANTED: dict[str, Any] = {"model": "m", "settings": {"shots": 4, "layers": (1, 2)}, "pretrained": None}

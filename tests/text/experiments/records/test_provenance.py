@@ -7,7 +7,7 @@ from pathlib import Path
 
 import retrieval_prompts
 from retrieval_prompts.experiments.benchmark import BenchmarkResult
-from retrieval_prompts.experiments.provenance import COMMAND, Provenance, typed
+from retrieval_prompts.experiments.records.provenance import COMMAND, Provenance, typed
 
 
 def test_now_is_a_date_with_its_offset_the_version_and_the_command() -> None:

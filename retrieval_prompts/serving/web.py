@@ -20,14 +20,14 @@ from starlette.routing import Route
 
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.interop.frameworks.searcher import Hit
-from retrieval_prompts.interop.serving.answering import Answer, Answering, Query
-from retrieval_prompts.interop.serving.asked import Refused, parsed, search_of, value
-from retrieval_prompts.interop.serving.batching import Batcher, Full
-from retrieval_prompts.interop.serving.counters import TYPE, Counters
-from retrieval_prompts.interop.serving.embeddings import embedded, embeddings_of
-from retrieval_prompts.interop.serving.guard import App, Guard, failure
-from retrieval_prompts.interop.serving.limits import Limits
-from retrieval_prompts.interop.serving.shelf import FROZEN, Loaded, Shelf, Taken, Unknown
+from retrieval_prompts.serving.answering import Answer, Answering, Query
+from retrieval_prompts.serving.asked import Refused, parsed, search_of, value
+from retrieval_prompts.serving.batching import Batcher, Full
+from retrieval_prompts.serving.counters import TYPE, Counters
+from retrieval_prompts.serving.embeddings import embedded, embeddings_of
+from retrieval_prompts.serving.guard import App, Guard, failure
+from retrieval_prompts.serving.limits import Limits
+from retrieval_prompts.serving.served import FROZEN, Loaded, Shelf, Taken, Unknown
 
 PAGE = {
     "/": ("page.html", "text/html"),

@@ -17,8 +17,8 @@ from typing import Any
 import uvicorn
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.interop.serving.limits import Limits
-from retrieval_prompts.interop.serving.web import Web
+from retrieval_prompts.serving.limits import Limits
+from retrieval_prompts.serving.web import Web
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 IDLE = 0.5  # seconds, at the end, in which an open connection may still bring a request

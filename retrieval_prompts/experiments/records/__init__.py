@@ -1,0 +1,1 @@
+"""What is kept of an experiment: its file, how long its parts took, where it comes from."""
