@@ -25,7 +25,7 @@ from torch import Tensor
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData, few_shot, halves, load_images, subset
 from multimodal.data.templates import template_for
-from multimodal.evaluation.linear_probe import linear_probe
+from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 from multimodal.evaluation.metrics import classification
 from multimodal.heads import HEADS
 from multimodal.heads.head import Shots

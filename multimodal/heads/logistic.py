@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from multimodal.evaluation.linear_probe import linear_probe
+from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 from multimodal.heads.head import Head, Shots
 
 GRID = tuple({"strength": strength} for strength in (10.0, 100.0, 1.0))  # of its inverse penalty

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multimodal.evaluation.linear_probe import linear_probe
+from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 from multimodal.heads import (
     HEADS,
     clap,

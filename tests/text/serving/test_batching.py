@@ -32,7 +32,8 @@ def tried(test: Callable[[Batcher, Slow], Awaitable[None]], **options: int) -> N
 
     async def run() -> None:
         slow = Slow()
-        batcher = Batcher(slow, **{"most": 4, "waiting": 10, **options})
+        settings: Any = {"most": 4, "waiting": 10, **options}
+        batcher = Batcher(slow, **settings)
         working = asyncio.create_task(batcher.run())
         first = batcher.submit([0])
         await asyncio.to_thread(slow.begun.wait, 10)
