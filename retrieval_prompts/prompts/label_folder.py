@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts.encoders import KINDS
 from retrieval_prompts.prompts.folder import DESCRIPTION, describe, read, strictly, write
 from retrieval_prompts.prompts.strength import checked
 
@@ -63,8 +64,11 @@ def load_labels(folder: Path | str) -> SavedLabels:
         classes, names = list(about["classes"]), [str(name) for name in about["names"]]
         first, second = (float(value) for value in about["temperatures"])
         kind, share = str(about["kind"]), float(about["share"])
-    if not (0 < first < math.inf and 0 < second < math.inf and 0 <= share <= 1):
-        raise UserError(f"{file}: expected temperatures above 0 and a share from 0 to 1; train it again")
+        base = {**about["base"], "dimension": int(about["base"]["dimension"])}
+    if len({type(label) for label in classes}) != 1 or not isinstance(classes[0], str | int | float | bool):
+        raise UserError(f"{file}: expected labels that are all texts, or all numbers; train it again")
+    if kind not in KINDS or not (0 < first < math.inf and 0 < second < math.inf and 0 <= share <= 1):
+        raise UserError(f"{file}: expected a kind of {KINDS}, temperatures above 0, a share from 0 to 1; train it anew")
     tensors = read(folder, about)
     C = len(classes)
     rows = {NAMES: 2, QUERY: 3, WEIGHT: 2, BIAS: 1}
@@ -74,6 +78,5 @@ def load_labels(folder: Path | str) -> SavedLabels:
         raise UserError(f"{folder} does not hold a classifier of {C} labels; restore or train it again")
     if any(len(tensors[name]) != C for name in tensors.keys() - {QUERY}):
         raise UserError(f"{folder}: its parts are of other numbers of labels; restore or train it again")
-    base, training = about["base"], about["training"]
-    strength = checked(about["strength"])
-    return SavedLabels(tensors, classes, names, base, kind, strength, share, (first, second), training)
+    strength, temperatures = checked(about["strength"]), (first, second)
+    return SavedLabels(tensors, classes, names, base, kind, strength, share, temperatures, about["training"])

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.prompts.folder import MOST, describe, read, write
+from retrieval_prompts.prompts.folder import DESCRIPTION, MOST, describe, read, strictly, write
 from retrieval_prompts.towers.language import LanguageModel
 
 PROMPT = "prompt"
@@ -52,7 +52,9 @@ class WritingPrompt:
 
 def load_writing(folder: Path | str) -> WritingPrompt:
     """Read the folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
-    about = describe(folder, "writing")
+    about, file = describe(folder, "writing"), Path(folder) / DESCRIPTION
+    with strictly(file):
+        about["base"]["width"] = int(about["base"]["width"])
     tensors = read(folder, about)
     if tensors.keys() != {PROMPT} or tensors[PROMPT].ndim != 2 or len(tensors[PROMPT]) > MOST:
         raise UserError(f"{folder}: expected one prompt of shape (length, width); restore or train it again")

@@ -35,6 +35,8 @@ def make_inputs(place: Path) -> None:
     from retrieval_prompts.prompts.folder import Feedback, PromptFolder, save_prompts
     from retrieval_prompts.prompts.label import Label
     from retrieval_prompts.prompts.mixture import Mixture
+    from retrieval_prompts.prompts.label_folder import SavedLabels, save_labels
+    from retrieval_prompts.prompts.writing_folder import WritingPrompt
     from retrieval_prompts.vectors.blocks import _keep
 
     shutil.copytree(DATA / "clip_prompts_1", place / "old CLIP prompts")
@@ -46,6 +48,11 @@ def make_inputs(place: Path) -> None:
     mixture = Mixture(torch.eye(8)[:2], (0.1, 0.2), (1.0, 1.0), (1.0, 0.5))
     mixed = PromptFolder("input", {"query": torch.ones(1, 4, 8)}, base, mixture=mixture, label=Label("both"))
     save_prompts(place / "mixture", mixed)
+    kept = {"names": torch.eye(8)[:2], "query": torch.ones(1, 2, 8)}
+    kept |= {"head.weight": torch.ones(2, 8), "head.bias": torch.zeros(2)}
+    labels = SavedLabels(kept, ["a", "b"], ["one", "two"], base, "input", 0.5, 0.5, (0.1, 1.0), {"choice": "both"})
+    save_labels(place / "labels", labels)
+    WritingPrompt(torch.ones(2, 8), base).save(place / "writing")
     vectors = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
     documents = [Document(f"d{number}.png", f"title {number}", "a river\x1b[2J") for number in range(6)]
     ids = [document.id for document in documents]
@@ -91,6 +98,8 @@ def artifacts(place: Path) -> dict[str, Reader]:
     from multimodal.prompts.folder import load as load_clip_prompts
     from retrieval_prompts.cli.artifacts import verdicts
     from retrieval_prompts.prompts.folder import load_prompts
+    from retrieval_prompts.prompts.label_folder import load_labels
+    from retrieval_prompts.prompts.writing_folder import load_writing
 
     more = ((SEGMENT, "image features", _features),)
     verified = [path for path in sorted(place.iterdir()) if path.is_dir()]
@@ -99,6 +108,8 @@ def artifacts(place: Path) -> dict[str, Reader]:
             _artifact(place / "prompts", place / "old prompts", place / "mixture"), _resealed(load_prompts)
         ),
         "CLIP prompts": of_files(_artifact(place / "old CLIP prompts"), _resealed(load_clip_prompts)),
+        "classifiers of texts": of_files(_artifact(place / "labels"), _resealed(load_labels)),
+        "prompts that write": of_files(_artifact(place / "writing"), _resealed(load_writing)),
         "indexes": of_files(_artifact(*place.glob("index *")), _resealed(_read_index)),
         "PEFT adapters": of_files(_artifact(place / "adapter"), _read_adapter),
         "results": of_files(_artifact(place / "results"), _resealed(_read_results)),

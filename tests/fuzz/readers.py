@@ -50,6 +50,7 @@ def readers() -> dict[str, Reader]:
 
 def text_files() -> dict[str, Reader]:
     from retrieval_prompts.data.judgements import read_qrels
+    from retrieval_prompts.data.sources.labelled import read_labelled
     from retrieval_prompts.evaluation.trec_runs import read_run
 
     ids = mostly(st.integers(1, 30).map(lambda number: f"d{number}"), texts)
@@ -76,6 +77,13 @@ def text_files() -> dict[str, Reader]:
                 "a.trec", tables(queries, st.sampled_from(["Q0", "%Q0", "Q0%"]), ids, st.just("1"), score, st.just("x"))
             ),
             lambda folder: read_run(_only(folder)),
+        ),
+        "labelled texts": of_files(
+            st.one_of(
+                named("a.csv", tables(words, ids, header="text,label")),
+                named("a.jsonl", json_lines(objects({"sentence": words, "class": ids}))),
+            ),
+            lambda folder: read_labelled(_only(folder)),
         ),
     }
 

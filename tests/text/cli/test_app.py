@@ -1033,6 +1033,8 @@ OPTIONS = {
     "push": "--private --revision",
     "pull": "--out --overwrite",
     "verify": "--json --overwrite",
+    "classify": "--out --prompts --labels --test --text --label --name --shots --head --model --max-steps --lr --json",
+    "generator": "--out --generator --pairs --length --max-steps --lr --json --overwrite",
 }
 
 
