@@ -15,6 +15,8 @@ import statistics
 import sys
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,8 @@ Scores = dict[str, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", metavar="folder:PATH[=MODEL]")
-    parser.add_argument("--method", default="coop", help="of the prompt")
+    parser.add_argument("--method", default="none", help="of a prompt that is tuned first; none: zero-shot's texts")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--cache", type=Path, help="the folder of image features")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
@@ -65,62 +68,76 @@ def run(options: argparse.Namespace) -> None:
         found = result["datasets"].setdefault(
             data.name, {"model": clip.title, "fingerprint": clip.fingerprint, "runs": {}}
         )
-        for shots in SHOTS:
-            for seed in SEEDS:
-                key = f"{shots} shots, seed {seed}"
-                if key not in found["runs"]:
-                    found["runs"][key] = one(clip, data, options.method, shots, seed, options.cache)
-                    found["summary"] = summary(found["runs"])
-                    result_file.write(options.json, result)
-                    print(data.name, key, found["runs"][key]["chosen"], flush=True)
+        missing = [
+            (f"{shots} shots, seed {seed}", shots, seed)
+            for shots in reversed(SHOTS)
+            for seed in SEEDS
+            if f"{shots} shots, seed {seed}" not in found["runs"]
+        ]
+        known = Classes(clip, data.classes, Settings(template=template_for(data.name)))
+        texts = known.frozen, known.ensemble
+        with ProcessPoolExecutor(options.jobs, get_context("fork")) as pool:
+            running = {pool.submit(one, clip, data, texts, shots, seed, options): key for key, shots, seed in missing}
+            for done in as_completed(running):
+                found["runs"][running[done]] = done.result()
+                found["summary"] = summary(found["runs"])
+                result_file.write(options.json, result)
+                print(data.name, running[done], done.result()["chosen"], flush=True)
     print(table(result))
 
 
-def one(clip: Clip, data: ImageData, method: str, shots: int, seed: int, cache: Path | None) -> dict[str, Any]:
+def one(
+    clip: Clip, data: ImageData, texts: tuple[Tensor, Tensor], shots: int, seed: int, options: argparse.Namespace
+) -> dict[str, Any]:
     """{"systems": name -> scores, "seconds": name -> of its fit, choice included, "chosen": what auto took}"""
-    base, _ = halves(data.classes)
+    base, new = halves(data.classes)
     part, test = subset(data, base), data.split("test")
     split = part.split("train")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)
         chosen = split.take(few_shot(split, shots, seed))
-    settings = Settings(method=method, seed=seed, shots=shots, template=template_for(data.name))
-    known = Classes(clip, data.classes, settings)
-    read = image_features(clip, test.pictures, cache=cache, progress=False)
+    read = image_features(clip, test.pictures, cache=options.cache, progress=False)
     features, labels = read.take(np.arange(len(read))), test.labels[read.kept]
-    seen = image_features(clip, chosen.pictures, cache=cache, progress=False)
-    mine = Shots.of(
-        seen.take(np.arange(len(seen))), torch.as_tensor(chosen.labels), known.frozen[: len(base)], clip.scale
-    )
-    systems: dict[str, Scores] = {}
+    seen = image_features(clip, chosen.pictures, cache=options.cache, progress=False)
+    frozen, ensemble = texts
+    numbers = torch.as_tensor(chosen.labels)
+    mine = Shots.of(seen.take(np.arange(len(seen))), numbers, frozen[: len(base)], clip.scale)
+    cosines = clip.scale * features @ frozen.T
+    systems: dict[str, Scores] = {
+        "zero-shot": scores(cosines, labels, len(base)),
+        "zero-shot-ensemble": scores(clip.scale * features @ ensemble.T, labels, len(base)),
+    }
     seconds: dict[str, float] = {}
-    for name, text in (("zero-shot", known.frozen), ("zero-shot-ensemble", known.ensemble)):
-        systems[name] = scores(clip.scale * features @ text.T, labels, len(base))
-    began = time.perf_counter()
+    began = time.process_time()
     probe = linear_probe(mine.features.numpy(), chosen.labels, len(base))
-    seconds["linear-probe"] = time.perf_counter() - began
+    seconds["linear-probe"] = time.process_time() - began
     systems["linear-probe"] = base_only(torch.from_numpy(np.log(probe.probabilities(features.numpy()))), labels)
-    for name in HEADS:
-        began = time.perf_counter()
+    for name in (*HEADS, "auto"):
+        began = time.process_time()
         try:
-            answer, _ = choose(name, mine, base)
+            answer, why = choose(name, mine, base)
         except UserError:  # too few shots for it
             continue
-        seconds[name] = time.perf_counter() - began
-        assert answer is not None, "a head that is asked for is given"
-        systems[name] = base_only(answer.logits(features), labels)
-    classifier = PromptClassifier(clip, settings)
-    classifier.fit(chosen.pictures, [base[label] for label in chosen.labels], base, cache=cache)
-    for name, system in ((method, classifier.without_head()), ("auto", classifier)):
+        seconds[name] = time.process_time() - began
+        assert answer is not None, "without a prompt there is always a head"
+        own, prompted = answer.logits(features), cosines / answer.temperature
         systems[name] = {
-            **base_only(torch.from_numpy(system.logits(features)), labels),
-            **new_only(torch.from_numpy(system.logits(features, data.classes[len(base) :])), labels, len(base)),
-            **mixed(torch.from_numpy(system.logits(features, data.classes)), labels, len(base)),
+            **base_only(own, labels),
+            **new_only(prompted[:, len(base) :], labels, len(base)),
+            **mixed(answer.mixed(data.classes, own, cosines, prompted), labels, len(base)),
         }
-    began = time.perf_counter()
-    choose("auto", mine, base)
-    seconds["auto"] = time.perf_counter() - began
-    return {"systems": systems, "seconds": seconds, "chosen": classifier.training["head"]}
+    if options.method != "none":
+        settings = Settings.of(method=options.method, seed=seed, shots=shots, template=template_for(data.name))
+        classifier = PromptClassifier(clip, settings)
+        classifier.fit(chosen.pictures, [base[label] for label in chosen.labels], base, cache=options.cache)
+        why = classifier.training["head"]
+        for name, system in ((options.method, classifier.without_head()), (f"{options.method} + auto", classifier)):
+            systems[name] = {
+                **base_only(torch.from_numpy(system.logits(features)), labels),
+                **new_only(torch.from_numpy(system.logits(features, new)), labels, len(base)),
+                **mixed(torch.from_numpy(system.logits(features, data.classes)), labels, len(base)),
+            }
+    return {"systems": systems, "seconds": seconds, "chosen": why}
 
 
 def scores(logits: Tensor, labels: np.ndarray, base: int) -> Scores:

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 def say_result(say: Any, result: Found) -> None:
     """Print the facts and the table, and on standard error how many images could not be read."""
     from multimodal.experiments import captions, protocols
+    from multimodal.experiments.choice import advice
     from multimodal.experiments.results import CaptionResult
 
     for fact in result.facts:
         say(fact)
     if result.systems:
         say(captions.table(result) if isinstance(result, CaptionResult) else protocols.table(result))
+        for line in () if isinstance(result, CaptionResult) else advice(result).values():
+            say(line)
     if skipped := result.settings.get("images_skipped", 0):
         print(f"{skipped} images could not be read and are not counted", file=sys.stderr)
 

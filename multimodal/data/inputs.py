@@ -98,8 +98,10 @@ def label_numbers(labels: Sequence[Any] | NDArray, names: tuple[str, ...], count
     unknown = [label for label in given if str(label) not in numbers]
     if not unknown:
         return np.array([numbers[str(label)] for label in given], dtype=np.int64)
-    if whole(labels) is not None and all(0 <= label < len(names) for label in given):
-        return np.array(given, dtype=np.int64)
+    if whole(labels) is not None:
+        unknown = [label for label in given if not 0 <= label < len(names)]
+        if not unknown:
+            return np.array(given, dtype=np.int64)
     raise UserError(f"the label {str(unknown[0])!r} is none of the {len(names)} classes")
 
 

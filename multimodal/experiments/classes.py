@@ -90,6 +90,7 @@ def _tune(
         "subset": subset,
         "train_images": classifier.training["images"],
         "temperature": classifier.temperature,
+        "head_taken": None if classifier.answer is None else classifier.answer.name,
         "text_tower": classifier.way(),
     }
     counts = f"{len(part.classes)} classes, {len(shots):,} training images, {len(test):,} test images"
@@ -99,6 +100,7 @@ def _tune(
         f"{data.name}: {counts}{held_out}",
         *([f"{settings.method} prompts the image tower: {encoded}"] if classifier.prompts_images else []),
         f"text tower: {classifier.way()}; temperature {classifier.temperature:.2f}",
+        *([f"head: {classifier.training['head']}"] if "head" in classifier.training else []),
     ]
     result.steps = log.steps
     return result

@@ -17,6 +17,7 @@ import numpy as np
 from multimodal.data.images import ImageData, Split, halves, same_name
 from multimodal.data.templates import DEFAULT, template_for
 from multimodal.evaluation.metrics import harmonic_mean
+from multimodal.experiments.choice import comparisons
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import ClassGroup, Classifier, Scorer, Scores, order_of
 from retrieval_prompts.errors import DataWarning, UserError, few
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from multimodal.towers.clip import Clip
 
 PROTOCOLS = ("few-shot", "base-to-new", "cross-dataset", "domain")
-SYSTEMS = ("zero-shot", "zero-shot-ensemble", "tuned", "linear-probe")
+SYSTEMS = ("zero-shot", "zero-shot-ensemble", "tuned", "linear-probe", "with-head")
 COLUMNS = ("accuracy", "mean_per_class", "ece", "base", "new", "harmonic_mean", "ece_base", "ece_new")  # of a table
 
 
@@ -123,6 +124,7 @@ def evaluate(
             "seeds": [classifier.settings.seed for classifier in classifiers],
             "prompts": None if first is None else _without_seed(first),
         },
+        tests=comparisons(groups),
         rankings=[group.rankings(several=len(classifiers) > 1) for group in groups] if keep_rankings else (),
     )
 
@@ -148,6 +150,10 @@ def _score(
         results["tuned"] = seeds(lambda each: [scorer.tuned(each, group, features) for group in groups])
     if "linear-probe" in how.systems and classifiers and trained is not None:
         results["linear-probe"] = seeds(lambda each: scorer.probe(each, trained, groups, features))
+    if "with-head" in how.systems and any(each.answer is not None for each in classifiers):
+        results["with-head"] = seeds(
+            lambda each: [scorer.tuned(each, group, features, "with-head") for group in groups]
+        )
     return results
 
 

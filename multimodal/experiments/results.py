@@ -67,7 +67,20 @@ class Result:
 @dataclass
 class ClassResult(Result):
     """Of labelled pictures. A system holds the mean over seeds of each metric (None: it has no answer) and, where it
-    depends on a seed, "seeds" (how many), "std" (the sample deviation; None of one seed) and "per_seed"."""
+    depends on a seed, "seeds" (how many), "std" (the sample deviation; None of one seed) and "per_seed".
+
+    Args:
+        tests: "", "base" or "new" -> "SYSTEM_vs_BASELINE" -> the paired comparison of the accuracy by pictures.
+    """
+
+    tests: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
+
+    def _compared(self) -> dict[str, Any]:
+        """{"tests"}: of all classes, or of base and new apart."""
+        plain = {
+            part: {name: test.as_dict() for name, test in tests.items()} for part, tests in self.tests.items() if tests
+        }
+        return {"tests": plain.get("", plain)} if plain else {}
 
 
 @dataclass

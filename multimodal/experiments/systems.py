@@ -48,6 +48,13 @@ class Classifier(Protocol):
     def training(self) -> Mapping[str, Any]: ...
 
     @property
+    def answer(self) -> Any:
+        """The head that answers for the classes of the training; None: the prompts do."""
+        ...
+
+    def without_head(self) -> Classifier: ...
+
+    @property
     def prompts_images(self) -> bool:
         """`logits` takes pictures: their features depend on the prompts."""
         ...
@@ -65,6 +72,7 @@ class ClassGroup:
         name: "base" or "new"; empty for all classes.
         rows, labels: (n,) the pictures' rows in the test split, and their classes' positions in `classes`.
         best: (system, seed or None) -> what it ranked.
+        right: (system, seed or None) -> (n,) whether the first class is the right one.
     """
 
     name: str
@@ -73,6 +81,7 @@ class ClassGroup:
     rows: np.ndarray
     labels: np.ndarray
     best: dict[tuple[str, int | None], Best] = field(default_factory=dict)
+    right: dict[tuple[str, int | None], np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, test: Split, group: np.ndarray) -> ClassGroup:
@@ -126,7 +135,11 @@ class Scorer:
             logits = (self.clip.scale * features[group.rows] @ text.T).numpy()
         return self.scores(group, system, None, logits)
 
-    def tuned(self, classifier: Classifier, group: ClassGroup, features: Tensor) -> Scores | None:
+    def tuned(
+        self, classifier: Classifier, group: ClassGroup, features: Tensor, system: str = "tuned"
+    ) -> Scores | None:
+        """The prompts alone, or, as "with-head", the head for the classes that it knows."""
+        classifier = classifier.without_head() if system == "tuned" else classifier
         order = order_of(classifier.classes, group.classes)
         if order is None and classifier.settings.class_specific and group.name:
             return None  # new classes: a context of a class's own serves no other class
@@ -134,9 +147,9 @@ class Scorer:
         if classifier.prompts_images:
             images = group.pictures
             self.encoded += len(group.rows)
-        with self.watch("tuned"):
+        with self.watch(system):
             logits = classifier.logits(images, group.classes if order is None else None, cache=self.cache)
-        return self.scores(group, "tuned", classifier.settings.seed, logits if order is None else logits[:, order])
+        return self.scores(group, system, classifier.settings.seed, logits if order is None else logits[:, order])
 
     def probe(
         self, classifier: Classifier, trained: ImageData, groups: Sequence[ClassGroup], features: Tensor
@@ -161,6 +174,7 @@ class Scorer:
         return dict(classification(torch.from_numpy(logits).softmax(dim=1).numpy(), group.labels))
 
     def rank(self, group: ClassGroup, system: str, seed: int | None, scores: np.ndarray) -> None:
+        group.right[system, seed] = scores.argmax(axis=1) == group.labels
         if self.keep:
             group.best[system, seed] = Best.of(scores)
 

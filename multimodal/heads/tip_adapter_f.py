@@ -10,9 +10,7 @@ from torch.nn import functional as F
 from multimodal.heads import tip_adapter
 from multimodal.heads.head import Head, Shots
 
-GRID = tuple(
-    {"alpha": alpha, "beta": beta} for alpha, beta in ((1.0, 5.5), (1.0, 1.0), (5.0, 1.0), (20.0, 1.0), (20.0, 5.5))
-)
+GRID = tuple({"alpha": alpha, "beta": beta} for alpha, beta in ((1.0, 5.5), (5.0, 1.0), (20.0, 1.0)))
 SHOTS, TEXT = 1, True
 STEPS, LEARNING_RATE, EPSILON = 30, 1e-3, 1e-4
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.evaluation.metrics import RECALL_AT
+from multimodal.experiments.choice import advice
 from multimodal.experiments.results import CaptionResult, ClassResult, Result
 from multimodal.report.gallery import thumbnail
 from retrieval_prompts.errors import UserError
@@ -77,7 +78,7 @@ def classification(result: ClassResult, *, limit: int = PICTURES) -> list[Sectio
     shared = [f"temperature {settings['temperature']:.2f}"] if "temperature" in settings else []
     if settings.get("images_skipped"):
         shared.append(f"pictures that could not be read: {settings['images_skipped']:,}")
-    curves = _curves(result.steps)
+    curves, said = _curves(result.steps), advice(result)
     sections: list[Section] = []
     for each in result.rankings:
         half = f"_{each.name}" if each.name else ""
@@ -92,7 +93,8 @@ def classification(result: ClassResult, *, limit: int = PICTURES) -> list[Sectio
         counted = f"{len(each.queries):,} pictures, {len(each.documents):,} classes"
         facts = [counted, f"expected calibration error: {', '.join(errors)}", *shared]
         compared = _Compared(each, "accuracy", table, members, values, facts, {} if sections else curves)
-        sections.append(compared.section(result.dataset, settings["split"], limit // len(result.rankings)))
+        section = compared.section(result.dataset, settings["split"], limit // len(result.rankings))
+        sections.append(replace(section, advice=said.get(each.name, "")))
     return sections
 
 

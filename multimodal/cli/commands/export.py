@@ -25,6 +25,7 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the class matrix (safetensors), the names, and a FAISS index of the classes."""
+    from multimodal.interop.class_matrix import held
     from retrieval_prompts.files import CLASSES
 
     console.claim(out, overwrite=overwrite, holds=CLASSES)
@@ -32,3 +33,7 @@ def export(
     names = class_list(classes, class_file)
     classifier.export(out, names, overwrite=overwrite)
     console.say(f"{out}: classes.safetensors, classes.json, index/ ({len(classifier.known_classes(names))} classes)")
+    if (answer := held(classifier, names)) is not None:
+        console.say(f"with the head that answers for them: {answer.name}")
+    elif classifier.answer is not None:
+        console.say("without the head, which answers for the classes of the training alone: the prompt's class matrix")

@@ -38,7 +38,7 @@ from retrieval_prompts.prompts.folder import PromptFolder, save_prompts
 from retrieval_prompts.vectors.index import Index
 
 QUICK = ["--epochs", "2", "--lr", "0.05", "--batch-size", "8", "--device", "cpu"]
-RESULT = ["dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings"]
+RESULT = ["dataset", "model", "pretrained", "protocol", "systems", "tests", "images_encoded", "seconds", "settings"]
 
 
 @pytest.fixture
@@ -61,7 +61,9 @@ def fitted(folder: Path, clip_folder: Path, pictures: Path, **given: Any) -> Pat
     from multimodal.training.settings import Settings
 
     subset = given.pop("subset", "all")
-    settings = Settings.of(**{"epochs": 1, "learning_rate": 0.05, "shots": 2, "calibrate": False, **given})
+    settings = Settings.of(
+        **{"epochs": 1, "learning_rate": 0.05, "shots": 2, "calibrate": False, "head": "none", **given}
+    )
     tune(load_clip(str(clip_folder), device="cpu"), load_images(pictures), settings, folder, subset=subset)
     return folder
 

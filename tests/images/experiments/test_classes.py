@@ -15,6 +15,7 @@ import torch
 from tiny_clip import NAMES, TEST, TRAIN
 
 from multimodal.classifier import PromptClassifier
+from multimodal.data import images
 from multimodal.data.images import ImageData, few_shot, load_images
 from multimodal.experiments import classes as experiment
 from multimodal.experiments import protocols
@@ -26,12 +27,12 @@ from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.experiments.run import PromptOutput
 from retrieval_prompts.training.loop import Step
 
-KEYS = {"dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings"}
+KEYS = {"dataset", "model", "pretrained", "protocol", "systems", "tests", "images_encoded", "seconds", "settings"}
 HALVES = {"base", "new", "harmonic_mean", "ece_base", "ece_new", "mean_per_class_base", "mean_per_class_new"}
 
 
 def quick(**given: Any) -> Settings:
-    return Settings.of(**{"epochs": 2, "learning_rate": 0.05, "shots": 2, "batch_size": 8, **given})
+    return Settings.of(**{"epochs": 2, "learning_rate": 0.05, "shots": 2, "batch_size": 8, "head": "none", **given})
 
 
 def without_seeds(scores: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +95,30 @@ def test_half_of_the_classes(
     assert probe["base"] is not None and probe["new"] is None, "it has no answer for classes that it has not seen"
     again = protocols.evaluate("base-to-new", colours, [PromptClassifier.load(tmp_path / "prompts", tiny_model)])
     assert again.systems == result.systems
+
+
+def test_with_a_head_what_is_saved_is_scored_beside_the_prompt(
+    tiny_model: Clip, colours: ImageData, tmp_path: Path
+) -> None:
+    out, cache = tmp_path / "prompts", tmp_path / "cache"
+    alone = experiment.tune(tiny_model, colours, quick(shots=None), subset="base", cache=cache)
+    result = experiment.tune(tiny_model, colours, quick(shots=None, head="proker"), out, subset="base", cache=cache)
+    found = PromptClassifier.load(out, tiny_model)
+    assert found.answer is not None and found.answer.classes == NAMES[:2]
+    assert result.settings["head_taken"] == "proker"
+    assert f"head: {found.answer.why}" in result.facts and found.answer.why.startswith("proker (beta ")
+    systems = result.systems
+    assert without_seeds(systems["tuned"]) == without_seeds(alone.systems["tuned"]), "the prompt is as it was"
+    assert systems["with-head"]["new"] == systems["tuned"]["new"], "new classes are the prompt's"
+    base, _ = images.halves(colours.classes)
+    test = images.subset(colours, base).split("test")
+    labels = [base[label] for label in test.labels]
+    assert systems["with-head"]["base"] == found.score(test.pictures, labels, cache=cache)
+    tests = result.to_json()["tests"]
+    assert tests["base"]["with-head_vs_tuned"]["difference"] == pytest.approx(
+        systems["with-head"]["base"] - systems["tuned"]["base"]
+    )
+    assert "tuned_vs_linear-probe" in tests["base"] and "tuned_vs_linear-probe" not in tests["new"]
 
 
 def test_class_specific_prompts_have_no_answer_for_new_classes(tiny_model: Clip, colours: ImageData) -> None:

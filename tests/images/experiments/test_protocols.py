@@ -59,8 +59,11 @@ class Tuned:
         self.instead: dict[str, str] = given.pop("instead", {})
         self.prompts_images: bool = given.pop("prompts_images", False)
         self.clip, self.classes, self.settings = clip, tuple(classes), Settings(seed=seed, **{"shots": 2, **given})
-        self.training = {"dataset": "paints"}
+        self.training, self.answer = {"dataset": "paints"}, None
         self.seen: list[Any] = []
+
+    def without_head(self) -> Tuned:
+        return self
 
     def logits(self, images: Any, classes: Sequence[str] | None = None, *, cache: Path | None = None) -> np.ndarray:
         self.seen.append(images)
