@@ -56,7 +56,7 @@ def search_of(body: bytes, shelf: Shelf, limits: Limits) -> Search:
         raise Refused(422, "expected either query, a text, or queries, a list of texts")
     single = "query" in given
     texts = checked_texts([given["query"]] if single else given["queries"], "query" if single else "queries", limits)
-    k = value(given, "k", int, 10)
+    k = value(given, "k", int, min(10, limits.k))
     if not 1 <= k <= limits.k:
         raise Refused(422, f"k must be from 1 to {limits.k}, got {k}")
     prompt = shelf.get(value(given, "prompt", str, None))

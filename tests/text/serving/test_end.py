@@ -41,6 +41,7 @@ def test_requests_under_way_are_answered(home: Path) -> None:
         idle.request("GET", "/ready")
         answer = idle.getresponse()
         assert (answer.status, answer.getheader("connection")) == (503, "close")
+        idle.close()
         Thread(target=lambda: (Event().wait(0.8), may.set())).start()  # type: ignore[func-returns-value]
     asked.join()
     assert answers[0].status == 200 and answers[0].json["hits"]
@@ -68,6 +69,7 @@ def test_the_command_serves_until_sigterm(home: Path, tmp_path: Path) -> None:
     headers = {"Content-Type": "application/json", "Authorization": "Bearer secret"}
     connection.request("POST", "/search", json.dumps({"query": "copper", "prompt": "a", "k": 2}), headers)
     assert len(json.loads(connection.getresponse().read())["hits"]) == 2
+    connection.close()
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -31,7 +34,6 @@ def narrow(home: Path) -> Iterator[Running]:
         (b"\xff\xfe", 400, "expected a JSON object in UTF-8: 'utf-8' codec can't decode"),
         (b"[1]", 400, "expected a JSON object, got a list"),
         (b"[" * 1900, 400, "expected a JSON object in UTF-8: it is nested too deeply"),
-        (b'{"k": ' + b"9" * 1900 + b"}", 400, "expected a JSON object in UTF-8: it is nested too deeply"),
         ({}, 422, "expected either query, a text, or queries, a list of texts"),
         ({"query": "x", "queries": ["x"]}, 422, "expected either query"),
         ({"query": 3}, 422, "query: expected a text at position 0 (counted from 0), got the int 3; leave it out"),
@@ -56,9 +58,6 @@ def narrow(home: Path) -> Iterator[Running]:
 )
 def test_a_search_that_cannot_be(narrow: Running, body: Any, status: int, said: str) -> None:
     answer = narrow.call("POST", "/search", body)
-    if isinstance(body, bytes) and b"999" in body:
-        assert answer.status in (400, 422)  # Python reads numbers of so many digits, or not
-        return
     assert answer.status == status
     assert said in answer.message
     assert narrow.search(query="copper", k=1)["hits"], "the server goes on"
@@ -145,9 +144,6 @@ def test_names_are_plain(narrow: Running, name: str) -> None:
 
 
 def test_prompts_of_another_index_are_refused(narrow: Running, home: Path) -> None:
-    (home / "prompts" / "both").symlink_to(home / "prompts" / "short") if False else None
-    import shutil
-
     if not (home / "prompts" / "inside").exists():
         shutil.copytree(home / "pair", home / "prompts" / "inside")
     answer = narrow.call("POST", "/prompts", {"name": "pair", "folder": "inside"})
@@ -212,15 +208,17 @@ def test_too_much_and_too_slow(home: Path) -> None:
             return served.call("POST", "/search", {"query": "copper"}).status
 
         def watched() -> list[Any]:
-            stuck.begun.wait(30)
             while len(web.batcher) < 2:
-                pass
+                time.sleep(0.01)
             refused = served.call("POST", "/search", {"query": "copper"})
             stuck.may.set()
             return [refused.status, refused.headers["retry-after"], served.call("GET", "/health").status]
 
-        *answers, (seen,) = at_once([asked, asked, asked, watched])
-        assert [each for (each,) in answers] == [200, 200, 200]
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(asked)
+            assert stuck.begun.wait(30)
+            *others, (seen,) = at_once([asked, asked, watched])
+            assert [first.result(), *(status for (status,) in others)] == [200, 200, 200]
         assert seen == [429, "1", 200]
 
 

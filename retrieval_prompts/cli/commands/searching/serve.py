@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -64,17 +65,17 @@ def serve(
     from retrieval_prompts.serving.served import open_shelf
 
     limits = Limits(max_body, max_text, max_queries, max_k, batch, queue, timeout)
-    at = server.listening(host, port)  # before a model is loaded for nothing
-    asked = {"model": model, "conventions": conventions, "device": device, "trust_remote_code": trust_remote_code}
-    shelf = open_shelf(index, named, prompts_root, **asked)
-    if token is None and not server.is_local(host):
-        console.warn(f"everybody who reaches {host} may search and load prompts: set {TOKEN}, or give --token-file")
-    hosts = server.allowed_hosts(host, tuple(allow_host or ()))
-    shown, number = at.getsockname()[:2]
-    address = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}"
-    what = f"{len(shelf.searcher.index):,} documents, {len(named)} prompt{'' if len(named) == 1 else 's'}"
-    web = Web(shelf, limits)
-    server.serve(web, at, hosts=hosts, token=token, started=lambda: print(f"{address}  ({what})", flush=True))
+    with server.listening(host, port) as at:  # before a model is loaded for nothing
+        asked = {"model": model, "conventions": conventions, "device": device, "trust_remote_code": trust_remote_code}
+        shelf = open_shelf(index, named, prompts_root, **asked)
+        if token is None and not server.is_local(host):
+            console.warn(f"everybody who reaches {host} may search and load prompts: set {TOKEN}, or give --token-file")
+        hosts = server.allowed_hosts(host, tuple(allow_host or ()))
+        shown, number = at.getsockname()[:2]
+        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}"
+        what = f"{len(shelf.searcher.index):,} documents, {len(named)} prompt{'' if len(named) == 1 else 's'}"
+        started = partial(print, f"{address}  ({what})", flush=True)
+        server.serve(Web(shelf, limits), at, hosts=hosts, token=token, started=started)
 
 
 def _named(given: list[str]) -> dict[str, Path]:
