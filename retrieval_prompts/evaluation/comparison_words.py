@@ -95,8 +95,8 @@ def sentence(
             f"{low} and {high} points, within the {points(matters)} that matter ({p}); {moved(test)}."
         )
     return (
-        f"{metric}: too few queries to tell {b} from {a}, {values}: {points(test.difference, signed=True)} points, but "
-        f"anything from {low} to {high} would fit ({p}); {moved(test)}.{_power(paired, n, matters)}"
+        f"{metric}: {n} are too few to tell {b} from {a}: {points(test.difference, signed=True)} points, but anything "
+        f"from {low} to {high} would fit ({values}; {p}); {moved(test)}.{_power(paired, n, matters)}"
     )
 
 

@@ -56,9 +56,8 @@ def test_too_few_queries() -> None:
     found = one_pair([0.5] * 8, [0.9, 0.1, 0.8, 0.5, 0.6, 0.2, 0.5, 0.9])
     assert verdict(found, 0.01) == "undecided"
     text = words(found)
-    assert text.startswith(
-        "ndcg@10: too few queries to tell tuned from frozen, 56.2 against 50.0: +6.2 points, but any"
-    )
+    assert text.startswith("ndcg@10: 8 queries are too few to tell tuned from frozen: +6.2 points, but anything from")
+    assert " would fit (56.2 against 50.0; p = " in text
     assert found.deviation is not None and found.detectable is not None
     needed = queries_needed(found.deviation, 0.01)
     assert text.endswith(
