@@ -50,5 +50,5 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 
 
 def _state(path: Path) -> list[object]:
-    found = path.stat()
+    found = path.lstat() if path.is_symlink() and not path.exists() else path.stat()  # a link to nothing
     return [str(path.absolute()), found.st_size, found.st_mtime_ns]
