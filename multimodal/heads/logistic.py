@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 from multimodal.heads.head import Head, Shots
+from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 
 GRID = tuple({"strength": strength} for strength in (10.0, 100.0, 1.0))  # of its inverse penalty
 SHOTS, TEXT = 1, False

@@ -14,7 +14,8 @@ from faults.trials import Trial, disturbed
 
 KIND = "SIGKILL before a write, rename or delete"
 POWER = "power loss: what was not synced is lost"
-synced: set[int] = set()  # of this process: the files that are surely on the disk
+State = tuple[int, int, int, int]
+synced: set[State] = set()  # of this process: the files that are surely on the disk, with the content of that time
 
 
 def at_event(number: int, what: Callable[[], object]) -> None:
@@ -30,7 +31,7 @@ def at_event(number: int, what: Callable[[], object]) -> None:
             if number in (0, seen):
                 what()
             if function is sync:
-                synced.add(os.fstat(arguments[0]).st_ino)
+                synced.add(_state(os.fstat(arguments[0])))
             return function(*arguments, **options)
 
         return before
@@ -71,8 +72,18 @@ def _kill() -> None:
 
 def _lose_power() -> None:
     """What was there before the command has the time 0."""
-    for path in Path.cwd().rglob("*"):
-        found = path.lstat()
-        if path.is_file() and found.st_mtime > 1 and found.st_ino not in synced:
-            os.truncate(path, 0)
+    for path in unsynced(Path.cwd()):
+        os.truncate(path, 0)
     _kill()
+
+
+def unsynced(folder: Path) -> list[Path]:
+    """The files that this process has written, and not synced since."""
+    found = [(path, path.lstat()) for path in folder.rglob("*") if path.is_file()]
+    return [path for path, about in found if about.st_mtime > 1 and _state(about) not in synced]
+
+
+def _state(about: os.stat_result) -> State:
+    """A file as it is: one that is written again has another time or size, and so has one that takes the number of a
+    file which was deleted; a rename changes neither."""
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns

@@ -34,8 +34,8 @@ def make_inputs(place: Path) -> None:
     from retrieval_prompts.experiments.records import result_file
     from retrieval_prompts.prompts.folder import Feedback, PromptFolder, save_prompts
     from retrieval_prompts.prompts.label import Label
-    from retrieval_prompts.prompts.mixture import Mixture
     from retrieval_prompts.prompts.label_folder import SavedLabels, save_labels
+    from retrieval_prompts.prompts.mixture import Mixture
     from retrieval_prompts.prompts.writing_folder import WritingPrompt
     from retrieval_prompts.vectors.blocks import _keep
 

@@ -56,5 +56,5 @@ def _state(path: Path) -> list[object]:
     if is_named(path):
         named_sets.parts(path)  # raises where there is no such data set
         return [str(path), named_sets.version()]
-    found = path.stat()
+    found = path.lstat() if path.is_symlink() and not path.exists() else path.stat()  # a link to nothing
     return [str(path.absolute()), found.st_size, found.st_mtime_ns]

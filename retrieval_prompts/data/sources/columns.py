@@ -81,10 +81,18 @@ def longest_text(table: Table, besides: Iterable[str]) -> str | None:
     """The column whose values are, in the mean of the first rows, the longest texts."""
     lengths = {}
     for name, values in table.sample().items():
-        texts = [value for value in values if isinstance(value, str)]
-        if texts and name not in besides:
-            lengths[name] = sum(map(len, texts)) / len(values)
+        if name not in besides and (length := sum(map(_characters, values))):
+            lengths[name] = length / len(values)
     return max(lengths, key=lengths.__getitem__, default=None)
+
+
+def _characters(value: Any) -> int:
+    """How much text a cell holds, also in lists and objects; numbers, which may be vectors, are none."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0
 
 
 def as_text(value: Any) -> str:

@@ -75,7 +75,7 @@ def read_documents(
         files += own_files
     if not tables and not files:
         expected = f"tables ({', '.join(TABLES)}) or files of text ({', '.join(PROSE)})"
-        raise UserError(f"{' '.join(map(str, sources))} holds nothing to read; expected {expected}")
+        raise UserError(f"{' '.join(map(str, sources))} holds nothing to read{left.because()}; expected {expected}")
     read = [_table(_opened(path, left), columns, len(tables) > 1) for path in tables]
     whole = chain.from_iterable(each for each, _ in read)
     rows = _cut_rows(whole, chunking) if chunking is not None and cut_tables else whole
@@ -112,7 +112,9 @@ def _inside(path: Path, left: LeftOut) -> tuple[list[Path], list[tuple[Path, Pat
         return list(hugging_face_splits(path).values()) or [path], []
     tables, files = [], []
     for file in files_in(path):
-        if file.suffix.lower() in PROSE:
+        if file.is_dir():
+            left.note("links to folders, which are not followed (name them to read them)", str(file))
+        elif file.suffix.lower() in PROSE:
             files.append((file, path))
         elif kind(file) in TABLES:
             tables.append(file)
@@ -142,6 +144,8 @@ def _table(table: Table, wanted: Columns, several: bool) -> tuple[Iterator[Entry
     if not texts:
         longest = named.longest_text(table, [each for each in (id, title) if each])
         texts = (longest,) if longest is not None else ()
+    if not table.columns:
+        raise UserError(f"{table.path} holds no rows with columns; expected objects with the text of a document")
     if not texts:
         raise UserError(
             f"{table.path}: no column looks like the text of a document, of {', '.join(table.columns)}; name it: --text"

@@ -23,6 +23,10 @@ class LeftOut:
         ordered = sorted(self.counts.items(), key=lambda each: -each[1])
         return [f"{why}: {count:,} ({_named(self._places[why], count)})" for why, count in ordered]
 
+    def because(self) -> str:
+        """For the end of a message: what was left out, if anything."""
+        return f": {'; '.join(self.lines())}" if self.counts else ""
+
 
 def _named(places: list[str], count: int) -> str:
     return few(places) if count <= len(places) else f"{', '.join(places[:3])} and {count - 3:,} more"

@@ -126,7 +126,7 @@ def make(out: Path, sources: Sources, chunking: Chunking | None = None, *, overw
             known = Known(corpus.find, corpus.add)
             judged = read_judgements(judgements, sources.judged, queries, known, left)
         if not corpus.count:
-            raise UserError(f"the sources hold no document with a text{_because(left)}")
+            raise UserError(f"the sources hold no document with a text{left.because()}")
         splits, rule = _splits(judged, queries, sources.shares, left)
         with (new / "queries.jsonl").open("w", encoding="utf-8") as file:
             for id, text in queries.texts.items():
@@ -270,7 +270,3 @@ def _splits(judged: Judged, queries: Queries, shares: Shares, left: LeftOut) -> 
 def _named(sources: Sources) -> dict[str, Any]:
     names = {"documents": sources.documents, "queries": sources.queries, "judgements": sources.judgements}
     return {name: list(paths) for name, paths in names.items() if paths}
-
-
-def _because(left: LeftOut) -> str:
-    return f": {'; '.join(left.lines())}" if left.counts else ""

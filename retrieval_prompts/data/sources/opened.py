@@ -13,6 +13,7 @@ from typing import IO
 from retrieval_prompts.data.lines import LINE, PART
 from retrieval_prompts.data.packed import COMPRESSED, cut_short, damage, opened
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.files import check_regular
 
 NAMED = "ir_datasets:"  # what a data set of ir_datasets is called by
 
@@ -27,6 +28,7 @@ def expand(sources: Iterable[str]) -> list[Path]:
             continue
         path = Path(source).expanduser()
         if path.exists():
+            check_regular(path)
             found[path] = None
             continue
         matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(source) else []
@@ -49,10 +51,15 @@ def kind(path: Path) -> str:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """The files of a folder and of those in it, sorted; hidden ones are left out, and links to folders not followed."""
+    """The files of a folder and of those in it, sorted, and links to folders, which are not followed.
+
+    What is hidden, and what is no regular file, is left out.
+    """
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        paths = (Path(place) / name for name in sorted([*names, *links]) if not name.startswith("."))
+        yield from (path for path in paths if path.is_file() or path.is_symlink())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,8 @@ from retrieval_prompts.files import read_json
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 TABLES = (*DELIMITERS, ".json", ".jsonl", ".ndjson", ".parquet", ".pq")
-PIECE = 1 << 20  # characters of a JSON array that are read at once
+PIECE = 1 << 20  # characters of a JSON array, or bytes of a column of Parquet, that are read at once
+SEPARATOR = re.compile(r"sep=([^\r\n])[\r\n]*", re.IGNORECASE)  # a first line by which Excel is told the delimiter
 BETWEEN = tuple(", \t\r\n")  # the objects of an array
 CUT = 16  # characters before its end in which a piece of JSON is wrong where it is only cut
 Rows = Iterator[tuple[int, Sequence[Any]]]
@@ -75,10 +77,13 @@ def open_table(path: Path, known: Callable[[str], bool], left: LeftOut) -> Table
 def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: LeftOut) -> Table:
     csv.field_size_limit(LINE)
     with open_text(path) as file:
-        first = _header(_lines(path, file))
+        said = SEPARATOR.fullmatch(next(text_lines(file, path), ""))
+    with open_text(path) as file:
+        lines = _lines(path, file)
+        first, second = _header(lines), next(filter(str.strip, lines), "")
     if not first:
         raise UserError(f"{path} is empty; expected a table with a header")
-    delimiter = max([delimiter, *",;\t|"], key=lambda each: (first.count(each) > 0) * (1 + (each == delimiter)))
+    delimiter = said[1] if said else _delimiter(first, second, delimiter)
     with open_text(path) as file:
         _, row = next(_records(path, _lines(path, file), delimiter, first.count(delimiter) + 1))
     cells = [cell.strip() for cell in row]
@@ -103,11 +108,21 @@ def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: L
 def _header(lines: Iterator[str]) -> str:
     """The first line that is not blank, with those that a quoted name of a column goes on for; "" without any."""
     header = first = next(filter(str.strip, lines), "")
-    for line in islice(lines, 20):
+    for _ in range(20):
         if header.count('"') % 2 == 0:
             return header
-        header += line
+        header += next(lines, "")
     return first
+
+
+def _delimiter(first: str, second: str, usual: str) -> str:
+    """What divides the columns: what divides the first two rows into as many, the usual one before others."""
+
+    def fits(each: str) -> tuple[bool, bool, int]:
+        count = len(fields(first, each))
+        return count > 1 and count == len(fields(second or first, each)), each == usual and count > 1, count
+
+    return max(dict.fromkeys([usual, *",;\t|"]), key=fits)
 
 
 def _records(path: Path, lines: Iterator[str], delimiter: str, count: int) -> Iterator[tuple[int, list[str]]]:
@@ -161,7 +176,7 @@ def _lines(path: Path, file: Any) -> Iterator[str]:
     try:
         for line in text_lines(file, path):
             number += 1
-            yield line.replace("\0", "")
+            yield "\n" if number == 1 and SEPARATOR.fullmatch(line) else line.replace("\0", "")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: expected UTF-8, got byte 0x{error.object[error.start]:02x} behind line {number}; convert the file"
@@ -236,6 +251,8 @@ def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             while text[at : at + 1] in BETWEEN:
                 at += 1
             if text.startswith("]", at):
+                if text[at + 1 :].strip() or any(map(str.strip, iter(partial(file.read, PIECE), ""))):
+                    raise UserError(f"{path}: expected one array of objects, got more behind its {number:,} objects")
                 return
             try:
                 row, at = decode(text, at)
@@ -270,7 +287,8 @@ def _parquet(path: Path) -> Table:
     def read(wanted: Sequence[str]) -> Rows:
         number = 0
         try:
-            with parquet.ParquetFile(path) as file:
+            # By default the whole file is read ahead, and stays in memory
+            with parquet.ParquetFile(path, pre_buffer=False, buffer_size=PIECE) as file:
                 for batch in file.iter_batches(2048, columns=list(dict.fromkeys(wanted)), use_threads=False):
                     values = {name: batch.column(name).to_pylist() for name in wanted}
                     for row in zip(*(values[name] for name in wanted), strict=True):

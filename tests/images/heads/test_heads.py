@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 from multimodal.heads import (
     HEADS,
     clap,
@@ -26,6 +25,7 @@ from multimodal.heads import (
 from multimodal.heads.choose import Held, best
 from multimodal.heads.head import Head, Shots
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 
 SCALE = 10.0
 

@@ -176,7 +176,9 @@ def test_a_source_that_is_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\*\.csv matches no file"):
         made(tmp_path, documents=["*.csv"])
     write(tmp_path / "pictures" / "a.jpg", b"x")
-    with pytest.raises(UserError, match="holds nothing to read; expected tables"):
+    with pytest.raises(
+        UserError, match=r"holds nothing to read: files of other kinds: 1 \(.*a\.jpg\); expected tables"
+    ):
         made(tmp_path, documents=["pictures"])
     write(tmp_path / "bad.csv", b"id,text\n1,caf\xe9\n")
     with pytest.raises(UserError, match=r"bad\.csv: expected UTF-8, got byte 0xe9"):

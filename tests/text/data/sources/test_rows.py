@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import random
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import zstandard
+from pyarrow import parquet
 
 from retrieval_prompts.data import packed
 from retrieval_prompts.data.sources import opened, rows
-from retrieval_prompts.data.sources.columns import as_text, known
+from retrieval_prompts.data.sources.at_hand import at_hand
+from retrieval_prompts.data.sources.columns import as_text, known, longest_text
+from retrieval_prompts.data.sources.documents import Columns, read_documents
 from retrieval_prompts.data.sources.left_out import LeftOut
+from retrieval_prompts.data.sources.making import Sources
 from retrieval_prompts.data.sources.rows import open_table
 from retrieval_prompts.errors import UserError
 
@@ -111,3 +118,60 @@ def test_one_object_in_one_line_is_id_and_text_unless_it_names_columns(tmp_path:
 
 def test_bytes_are_text() -> None:
     assert as_text("é".encode()) == "é" and as_text([b"a", b"b\0"]) == "a\nb"
+
+
+def test_parquet_is_not_held_in_memory(tmp_path: Path) -> None:
+    path, texts = tmp_path / "a.parquet", random.Random(0)
+    with parquet.ParquetWriter(path, pa.schema([("id", pa.int64()), ("text", pa.string())])) as writer:
+        for _ in range(16):
+            rows = [texts.randbytes(500).hex() for _ in range(1000)]
+            writer.write_table(pa.table({"id": list(range(1000)), "text": rows}))
+    pool, most = pa.default_memory_pool(), 0
+    before = pool.bytes_allocated()
+    for _ in open_table(path, known, LeftOut()).read(["id", "text"]):
+        most = max(most, pool.bytes_allocated() - before)
+    assert most < path.stat().st_size / 2
+
+
+def test_the_delimiter_is_what_divides_the_rows_or_what_excel_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    assert read(path, "\ufeffid;price, net;text\r\n1;2,50;a, b and c\r\n") == [("1", "2,50", "a, b and c")]
+    assert read(path, "sep=;\r\nid;text\r\n1;one, two\r\n") == [("1", "one, two")]
+    assert read(path, 'id,text\n1,"a, b; c"\n') == [("1", "a, b; c")]
+    assert read(path, "id,words (a|b|c|d)\n1,x\n") == [("1", "x")]
+
+
+def test_what_stands_behind_an_array_is_not_lost(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.json", '[{"id": "1"}] \n\n') == [("1",)]
+    with pytest.raises(UserError, match=r"a\.json: expected one array of objects, got more behind its 1 objects"):
+        read(tmp_path / "a.json", '[{"id": "1"}]\n[{"id": "2"}]')
+
+
+def test_the_longest_text_may_stand_in_an_object_and_numbers_are_none(tmp_path: Path) -> None:
+    row = {"_index": "a", "_id": "1", "_source": {"body": "some text"}, "vector": [0.123456789] * 9}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    assert longest_text(open_table(tmp_path / "a.jsonl", known, LeftOut()), ["_id"]) == "_source"
+
+
+def test_pipes_and_links_to_folders_are_said_and_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.txt").write_text("x")
+    (folder / "gone.txt").symlink_to("nowhere")
+    (tmp_path / "other").mkdir()
+    (folder / "link").symlink_to(tmp_path / "other")
+    os.mkfifo(folder / "pipe.txt")
+    assert [path.name for path in opened.files_in(folder)] == ["a.txt", "gone.txt", "link"]
+    with pytest.raises(UserError, match=r"pipe\.txt is no regular file but a pipe"):
+        opened.expand([str(folder / "pipe.txt")])
+    left = LeftOut()
+    found = read_documents([str(folder)], Columns(), None, left)
+    assert [each.id for each in found.entries] == ["a.txt"]
+    assert any(line.startswith("links to folders, which are not followed") for line in left.lines())
+    with pytest.raises(
+        UserError, match=r"other holds nothing to read: files of other kinds: 1 \(.*a\.jpg\); expected tab"
+    ):
+        (tmp_path / "other" / "a.jpg").write_bytes(b"")
+        read_documents([str(tmp_path / "other")], Columns(), None, LeftOut())
+    sources = Sources((str(folder),))
+    assert at_hand(sources, None, tmp_path / "cache") == at_hand(sources, None, tmp_path / "cache")
