@@ -27,7 +27,6 @@ from torch import Tensor
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData, few_shot, halves, load_images, subset
 from multimodal.data.templates import template_for
-from multimodal.evaluation.metrics import classification
 from multimodal.heads import HEADS
 from multimodal.heads.head import Shots
 from multimodal.prompts.contexts import Classes
@@ -37,6 +36,7 @@ from multimodal.training.settings import Settings
 from multimodal.vectors.features import image_features
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
+from retrieval_prompts.evaluation.classification.scores import classification
 from retrieval_prompts.experiments.records import result_file
 from retrieval_prompts.experiments.records.result_file import made_on, resume
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from multimodal.classifier import BATCH, PromptClassifier
 from multimodal.data.images import ImageData
-from multimodal.evaluation.metrics import classification
 from multimodal.evaluation.rankings import Best, Entry, Rankings
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import order_of
@@ -25,6 +24,7 @@ from multimodal.towers.image import encode_images
 from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.data.ids import portable
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.classification.scores import classification
 from retrieval_prompts.evaluation.significance import ALPHA, Comparison, adjust, compare
 from retrieval_prompts.evaluation.words import paired_sentence, points
 from retrieval_prompts.experiments.inspection.claims import Claim, beside, without_each

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multimodal.evaluation.metrics import fit_temperature
 from multimodal.heads import head_file
 from multimodal.heads.head import Shots
+from retrieval_prompts.evaluation.classification.scores import fit_temperature
 
 AUTO = ("probe", "tip-adapter", "gda", "proker")  # fitted in seconds, and one of them was best wherever we looked
 ALONE = "proker"  # where nothing can be held out: its evidence needs nothing

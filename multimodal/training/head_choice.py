@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multimodal.evaluation.metrics import fit_temperature
 from multimodal.heads import head_file
 from multimodal.heads.answer import PLAIN, Answer, evidence
 from multimodal.heads.choose import ALONE, AUTO, Fold, Held, best, tried
 from multimodal.heads.head import Shots
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.classification.scores import fit_temperature
 
 FOLDS = 4  # at most
 MATTERS = 4  # classes, of which half can play the new ones

@@ -184,7 +184,7 @@ def test_prompts_are_saved_as_others_are(clip: Clip, train: Captioned, data: Pat
     test = load_captions(data / "captions.jsonl", "test")
     ours, theirs = (evaluate(clip, test, (each, 0.5)) for each in (prompter, tuned.prompter))
     assert ours.systems == theirs.systems
-    assert set(loaded.predict([train.pictures[0].source], ["blue", "pink"])) <= {"blue", "pink"}  # type: ignore[list-item]
+    assert set(loaded.predict([train.pictures[0].source], ["blue", "pink"])) <= {"blue", "pink"}
     assert sum(file.stat().st_size for file in (tmp_path / "prompts").iterdir()) < 20_000
     with pytest.raises(UserError, match="exists already"):
         tuned.save(tmp_path / "prompts", clip)

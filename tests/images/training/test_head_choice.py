@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from multimodal.evaluation.metrics import expected_calibration_error
 from multimodal.heads.head import Shots
 from multimodal.training import head_choice
 from multimodal.training.head_choice import Part, choose
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.classification.scores import expected_calibration_error
 
 CLASSES = ("ape", "bee", "cat", "dog", "emu", "fox")
 
