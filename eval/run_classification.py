@@ -110,7 +110,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             for seed in seeds:
                 if str(seed) in done["scores"].get(method, {}):
                     continue
-                settings = Settings.of(**{"template": template, **given, "method": method, "seed": seed})
+                settings = Settings.of(
+                    **{"template": template, "head": "none", **given, "method": method, "seed": seed}
+                )
                 shot = with_shots(data, published, shots, seed)
                 rankings = one_run(clip, shot, settings, options.protocol, done, options.cache)
                 if options.runs is not None:

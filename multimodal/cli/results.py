@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def say_result(say: Any, result: Found) -> None:
     """Print the facts and the table, and on standard error how many images could not be read."""
     from multimodal.experiments import captions, protocols
-    from multimodal.experiments.choice import advice
     from multimodal.experiments.results import CaptionResult
+    from multimodal.experiments.which_system import advice
 
     for fact in result.facts:
         say(fact)

@@ -17,9 +17,9 @@ import numpy as np
 from multimodal.data.images import ImageData, Split, halves, same_name
 from multimodal.data.templates import DEFAULT, template_for
 from multimodal.evaluation.metrics import harmonic_mean
-from multimodal.experiments.choice import comparisons
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import ClassGroup, Classifier, Scorer, Scores, order_of
+from multimodal.experiments.which_system import comparisons
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.evaluation.classification.scores import BINS
 

@@ -14,7 +14,8 @@ from multimodal.heads import head_file
 from multimodal.heads.head import Shots
 from retrieval_prompts.evaluation.classification.scores import fit_temperature
 
-AUTO = ("probe", "tip-adapter", "gda", "proker")  # fitted in seconds, and one of them was best wherever we looked
+AUTO = ("proker", "gda", "tip-adapter", "probe")  # fitted in seconds; the first was best, or near it, in development
+ORDER = ("none", *AUTO)  # which of equals: what adds least first
 ALONE = "proker"  # where nothing can be held out: its evidence needs nothing
 
 
@@ -81,6 +82,18 @@ def tried(name: str, text: str, folds: Sequence[Fold]) -> list[Held]:
 def best(held: Iterable[Held]) -> Held:
     """Of those within a standard error of the most right answers, the one of the least log loss, which says more."""
     every = list(held)
-    most = max(each.right for each in every)
-    error = float(np.sqrt(most * (1 - most) / len(every[0].labels)))
-    return min((each for each in every if each.right >= most - error), key=lambda each: each.loss)
+    least = _enough(every)
+    return min((each for each in every if each.right >= least), key=lambda each: each.loss)
+
+
+def simplest(held: Iterable[Held]) -> Held:
+    """Of those within a standard error of the most right answers, the first of ORDER (Breiman et al. 1984, section
+    3.4.3: the one-standard-error rule)."""
+    every = list(held)
+    least = _enough(every)
+    return min((each for each in every if each.right >= least), key=lambda each: (ORDER.index(each.name), each.loss))
+
+
+def _enough(held: Sequence[Held]) -> float:
+    most = max(each.right for each in held)
+    return most - float(np.sqrt(most * (1 - most) / len(held[0].labels)))

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal.evaluation.metrics import RECALL_AT
-from multimodal.experiments.choice import advice
 from multimodal.experiments.results import CaptionResult, ClassResult, Result
+from multimodal.experiments.which_system import advice
 from multimodal.report.gallery import thumbnail
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import compare

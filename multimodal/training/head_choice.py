@@ -16,7 +16,7 @@ from torch import Tensor
 
 from multimodal.heads import head_file
 from multimodal.heads.answer import PLAIN, Answer, evidence
-from multimodal.heads.choose import ALONE, AUTO, Fold, Held, best, tried
+from multimodal.heads.choose import ALONE, AUTO, Fold, Held, best, simplest, tried
 from multimodal.heads.head import Shots
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.classification.scores import fit_temperature
@@ -73,12 +73,14 @@ def choose(
         every += [held for each in wanted for held in tried(each, "prompt", own)]
     if not every:
         raise UserError(f"--head {name} needs {head_file(name).SHOTS} images or more in a class beside those held out")
-    chosen = best([*every, *([alone] if alone is not None and name == "auto" else [])])
+    tops = [best(each for each in every if each.name == one) for one in dict.fromkeys(held.name for held in every)]
+    chosen = simplest([*tops, *([] if alone is None else [alone])]) if name == "auto" else tops[0]
     against = f", the prompt alone {100 * alone.right:.1f}" if alone is not None else ""
     if chosen.name == "none":
-        other = best(every)
+        other = max(tops, key=lambda each: each.right)
         said = f"{100 * chosen.right:.1f} % of the held-out shots right"
-        return None, f"none, the prompt answers alone: {said}, the best head ({other.name}) {100 * other.right:.1f}"
+        said += f", the best head ({other.name}) {100 * other.right:.1f}, no clear gain"
+        return None, f"none, the prompt answers alone: {said}"
     base = replace(shots, text=texts[chosen.text])
     head = head_file(chosen.name).fit(base, **chosen.options).divided(chosen.temperature)
     options = ", ".join(f"{option} {value:g}" for option, value in chosen.options.items())

@@ -120,10 +120,12 @@ PLAIN = {"accuracy", "mean_per_class", "ece"}
 def test_tune_then_evaluate(command: Command, clip_folder: Path, picture_folder: Path, tmp_path: Path) -> None:
     out, json_file = tmp_path / "new" / "prompts", tmp_path / "result.json"
     options = ["--model", clip_folder, "--shots", "2", "--method", "kgcoop", "--context", "3", *QUICK]
+    options += ["--head", "probe"]
     done = command("tune", picture_folder, "--out", out, "--json", json_file, *options)
     assert (done.code, done.err) == (0, "")
     tuned = json.loads(json_file.read_text())
-    check(tuned, "few-shot", ALL, PLAIN)
+    check(tuned, "few-shot", [*ALL, "with-head"], PLAIN)
+    assert "\nhead: probe (strength " in done.out and "\nFor these classes use " in done.out
     assert {"load model", "tune", "tuned"} <= set(tuned["seconds"])
     given = {"method": "kgcoop", "shots": 2, "context": 3, "epochs": 2, "learning_rate": 0.05, "batch_size": 8}
     assert given.items() <= tuned["settings"].items()
@@ -174,10 +176,10 @@ def test_base_to_new(command: Command, clip_folder: Path, picture_folder: Path, 
     options = ["--subset", "base", "--shots", "all", "--model", clip_folder, "--no-calibrate", *QUICK]
     done = command("tune", picture_folder, "--out", tmp_path / "prompts", "--json", "-", *options)
     assert done.code == 0
-    check(done.json, "base-to-new", ALL, halves)
+    check(done.json, "base-to-new", [*ALL, "with-head"], halves)
     evaluate = ["evaluate", picture_folder, "--protocol", "base-to-new", "--prompts", tmp_path / "prompts"]
     done = command(*evaluate, "--json", "-")
-    check(done.json, "base-to-new", ALL, halves)
+    check(done.json, "base-to-new", [*ALL, "with-head"], halves)
     tuned = done.json["systems"]["tuned"]
     base, new = tuned["base"], tuned["new"]
     assert tuned["harmonic_mean"] == pytest.approx(2 * base * new / (base + new) if base + new else 0)

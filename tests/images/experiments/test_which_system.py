@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multimodal.experiments.choice import advice, comparisons
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import ClassGroup
+from multimodal.experiments.which_system import advice, comparisons
 
 
 def result(part: str = "", **rights: float) -> ClassResult:
