@@ -105,7 +105,7 @@ class Web:
     async def _prompts(self, _: Request) -> Response:
         searcher = self.shelf.searcher
         about = {
-            "model": searcher.biencoder.tower.name,
+            "model": _plain(searcher.biencoder.tower.name),
             "documents": len(searcher.index),
             "words": searcher.hybrid is not None,
             "frozen": self.shelf.frozen,
@@ -144,7 +144,7 @@ class Web:
         made = loaded.biencoder
         return {
             "name": loaded.name,
-            "folder": loaded.folder,
+            "folder": _plain(loaded.folder),
             "kind": made.kind,
             "strength": made.strength,
             "bm25_weight": self.shelf.weight(loaded),
@@ -245,6 +245,11 @@ def _hit(hit: Hit, text: bool) -> dict[str, Any]:
 
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "retrieval-prompts"}
+
+
+def _plain(name: str) -> str:
+    """Without the path of this machine that may be in it."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -105,7 +105,7 @@ function show(found, name) {
   if (!found.hits.length) return say("Nothing was found.");
   const other = found.hits.filter((hit, place) => before.get(hit.id) !== place).length;
   const fresh = found.hits.filter((hit) => !before.has(hit.id)).length;
-  say(both ? `${other} of ${found.hits.length} places differ from the frozen model's; ${fresh} documents are new.` : `${found.hits.length} documents.`);
+  say(both ? `${other} of ${found.hits.length} places differ from the frozen model's, ${fresh} of them new.` : `${found.hits.length} documents.`);
 }
 
 function moved(before, id, place) {

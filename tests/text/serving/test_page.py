@@ -102,7 +102,7 @@ def test_both_rankings_and_what_moved(browser: webdriver.Chrome, server: Running
     until(browser, "#chosen .id", ids[1])
     assert texts(browser, "#strength-value") == ["0.00"]
     assert set(texts(browser, "#chosen .moved")) == {"="}
-    assert texts(browser, "#said") == ["0 of 10 places differ from the frozen model's; 0 documents are new."]
+    assert texts(browser, "#said") == ["0 of 10 places differ from the frozen model's, 0 of them new."]
     Select(find(browser, "#prompt")).select_by_value("frozen")
     WebDriverWait(browser, 30).until(lambda b: not find(b, "#frozen-side").is_displayed())
     assert browser.get_log("browser") == []
