@@ -65,7 +65,7 @@ def test_an_untouched_context_is_the_words_that_it_began_with(tiny_model: Clip, 
     words = inspect(classifier).words["context"]
     assert [vector.words[0].word for vector in words.vectors] == ["a", "photo", "of", "a"]
     assert [vector.turned for vector in words.vectors] == pytest.approx([1.0] * 4, abs=1e-5)
-    assert words.sentence().endswith("each to the word that it began at: training put no words there.")
+    assert words.sentence().endswith("each to a word that it began at or near: training put no words there.")
 
 
 def test_the_vocabulary_has_no_special_tokens(tiny_model: Clip) -> None:
