@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from retrieval_prompts.report.page import render
 def fitted(clip: Clip, data: ImageData, cache: Path, **given: object) -> PromptClassifier:
     train = data.split("train")
     labels = [data.classes[label] for label in train.labels]
-    options = {"epochs": 2, "learning_rate": 0.05, "batch_size": 8, "context": 2, **given}
+    options: dict[str, Any] = {"epochs": 2, "learning_rate": 0.05, "batch_size": 8, "context": 2, **given}
     return PromptClassifier(clip, **options).fit(train.pictures, labels, data.classes, cache=cache)
 
 
