@@ -15,7 +15,7 @@ from retrieval_prompts.evaluation.metrics import HEADLINE
 from retrieval_prompts.evaluation.significance import ALPHA, Comparison, adjust, compare
 from retrieval_prompts.experiments.inspection.nearest import Vocabulary
 from retrieval_prompts.experiments.inspection.null import Beside
-from retrieval_prompts.experiments.inspection.trial import Scores, Trial, each_without, mean, turned
+from retrieval_prompts.experiments.inspection.trial import Scores, Trial, each_without, mean, turned, without
 from retrieval_prompts.towers.injection import attention
 from retrieval_prompts.towers.text import Floats, TextTower
 
@@ -151,20 +151,16 @@ def leave_out(trial: Trial, whole: Floats, scores: Scores, done: Done) -> tuple[
         moves.append(float(turned(whole, left[-1]).mean()))
         judged.append(trial.scores(trial.rank(left[-1])))
         done(1)
-    null: list[list[float]] = []
-    for seed in range(left_out_draws(trial)):
+    pools: tuple[list[float], list[float]] = ([], [])  # of static vectors, and of those that are made from documents
+    static = trial.static
+    for seed, places in enumerate(left_out_places(trial)):
         random = trial.random(seed)
         before = trial.encode(random)
         done(1)
-        null.append([])
-        for prompt in each_without(random):
-            null[-1].append(float(turned(before, trial.encode(prompt)).mean()))
+        for place in places:
+            move = float(turned(before, trial.encode(without(random, place))).mean())
+            pools[place >= static].append(move)
             done(1)
-    static = trial.static
-    pools = [
-        [move for row in null for move in row[:static]],
-        [move for row in null for move in row[static:]],
-    ]
     tests = [compare(scores, each, HEADLINE) for each in judged]
     p_values = adjust([test.p_value for test in tests], "holm")
     rows = zip(trial.names, moves, tests, p_values, strict=True)
@@ -175,10 +171,15 @@ def leave_out(trial: Trial, whole: Floats, scores: Scores, done: Done) -> tuple[
     return found, Without(left, judged)
 
 
-def left_out_draws(trial: Trial) -> int:
-    """How many random prompts lose each of their vectors."""
-    fewest = min(each for each in (trial.static, trial.prompt.shape[-2] - trial.static) if each)
-    return math.ceil(LEFT_OUT / fewest)
+def left_out_places(trial: Trial) -> list[list[int]]:
+    """Which vectors are left out of each of some random prompts: enough static ones, and enough of documents."""
+    static, length = trial.static, trial.prompt.shape[-2]
+    groups = [group for group in (range(static), range(static, length)) if group]
+    draws = [math.ceil(LEFT_OUT / len(group)) for group in groups]
+    return [
+        [place for group, most in zip(groups, draws, strict=True) if seed < most for place in group]
+        for seed in range(max(draws))
+    ]
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class VectorWords:
         p_value: the share of random vectors that are as near to a word, corrected for the number of vectors (Holm).
         initial: the nearest word before training; None where that is not known.
         turned: the cosine of the vector to the one that it was before training.
+        started: the cosine of the first of the words to the vector before training.
     """
 
     words: list[Word]
@@ -113,6 +114,7 @@ class VectorWords:
     p_value: float
     initial: Word | None = None
     turned: float | None = None
+    started: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,13 +141,9 @@ class PromptWords:
 
     @property
     def kept(self) -> list[int]:
-        """Those of them whose nearest word is the one that they began at."""
-        return [
-            number
-            for number in self.near
-            if (first := self.vectors[number - 1].initial) is not None
-            and first.word == self.vectors[number - 1].words[0].word
-        ]
+        """Those of them that began near to that word already: nearer than nineteen of twenty random vectors."""
+        starts = {number: self.vectors[number - 1].started for number in self.near}
+        return [number for number, start in starts.items() if start is not None and start > self.null_cosine[1]]
 
     def sentence(self) -> str:
         """What the words are worth."""
@@ -163,9 +161,9 @@ class PromptWords:
         share = f"{len(self.near)} of {len(self.vectors)} vectors are nearer to a word than random ones"
         told = f"{share} (cosine {reach}; {null})"
         if len(self.kept) == len(self.near):
-            return f"{told}, and each to the word that it began at: training put no words there."
+            return f"{told}, and each to a word that it began at or near: training put no words there."
         if self.kept:
-            return f"{told}; {len(self.kept)} of them to the word that they began at."
+            return f"{told}; {len(self.kept)} of them to a word that they began at or near."
         return f"{told}. Whether the words stand for the vectors, only using them in their place can show."
 
     def to_json(self) -> dict[str, Any]:
@@ -204,8 +202,10 @@ def in_words(
     p_values = adjust(raw, "holm")
     theirs = vocabulary.rows(places).norm(dim=1)
     before = vocabulary.words(began, 1) if began is not None else None
-    turned = None
+    turned, started = None, None
     if began is not None:
+        firsts = vocabulary.rows(vocabulary.nearest(vectors, 1)[1][:, 0])
+        started = torch.cosine_similarity(firsts, began.to(firsts).float(), dim=1).tolist()
         turned = torch.cosine_similarity(vectors.float(), began.to(vectors).float(), dim=1).tolist()
     made = []
     for at, length in enumerate(lengths):
@@ -213,7 +213,13 @@ def in_words(
         first = before[at][0] if before else None
         made.append(
             VectorWords(
-                words[at], length, float(distances.median()), p_values[at], first, turned[at] if turned else None
+                words[at],
+                length,
+                float(distances.median()),
+                p_values[at],
+                first,
+                turned[at] if turned else None,
+                started[at] if started else None,
             )
         )
     edges = torch.quantile(near.double(), torch.tensor([0.5, 0.95], dtype=torch.double, device=near.device)).tolist()

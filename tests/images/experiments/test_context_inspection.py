@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from retrieval_prompts.report.page import render
 def fitted(clip: Clip, data: ImageData, cache: Path, **given: object) -> PromptClassifier:
     train = data.split("train")
     labels = [data.classes[label] for label in train.labels]
-    options = {"epochs": 2, "learning_rate": 0.05, "batch_size": 8, "context": 2, **given}
+    options: dict[str, Any] = {"epochs": 2, "learning_rate": 0.05, "batch_size": 8, "context": 2, **given}
     return PromptClassifier(clip, **options).fit(train.pictures, labels, data.classes, cache=cache)
 
 
@@ -65,7 +66,7 @@ def test_an_untouched_context_is_the_words_that_it_began_with(tiny_model: Clip, 
     words = inspect(classifier).words["context"]
     assert [vector.words[0].word for vector in words.vectors] == ["a", "photo", "of", "a"]
     assert [vector.turned for vector in words.vectors] == pytest.approx([1.0] * 4, abs=1e-5)
-    assert words.sentence().endswith("each to the word that it began at: training put no words there.")
+    assert words.sentence().endswith("each to a word that it began at or near: training put no words there.")
 
 
 def test_the_vocabulary_has_no_special_tokens(tiny_model: Clip) -> None:
