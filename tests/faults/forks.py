@@ -21,7 +21,17 @@ import tiny
 import tiny_clip
 
 TIMES = ("r.json", "results.json")  # seconds stand in them: compared without
-VARYING = ("seconds", "milliseconds", "cost", "sentence", "sha256", "documents_encoded", "images_encoded", "encoded")
+VARYING = (
+    "seconds",
+    "provenance",
+    "milliseconds",
+    "cost",
+    "sentence",
+    "sha256",
+    "documents_encoded",
+    "images_encoded",
+    "encoded",
+)
 QUICK = ("--epochs", "3", "--kind", "prefix", "--lr", "0.03", "--batch-size", "8", "--length", "2", "--folds", "1")
 CUT = "cut"  # what stands for the digest of a result or a page that is not whole
 MAINS: dict[str, Callable[[], None]] = {}  # program -> its function; filled by `prepare`

@@ -90,7 +90,7 @@ def _print(hits: list[dict[str, Any]], weight: float, passages: bool) -> None:
         id = hit["id"] if passages else hit.get("document", hit["id"])
         line.append(shown(hit["title"] or id), style="bold")
         people.print(line, soft_wrap=True)
-        if where := ", ".join(hit[name] for name in ("source", "place") if name in hit):
+        if where := ", ".join(hit[name] for name in ("source", "place") if hit.get(name, hit["title"]) != hit["title"]):
             people.print(Text(shown(f"     {where}")), soft_wrap=True)
         people.print(Text(shown(f"     [{id}] {_snippet(hit['text'])}")), style="dim", soft_wrap=True)
 
