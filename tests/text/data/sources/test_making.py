@@ -176,7 +176,9 @@ def test_a_source_that_is_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\*\.csv matches no file"):
         made(tmp_path, documents=["*.csv"])
     write(tmp_path / "pictures" / "a.jpg", b"x")
-    with pytest.raises(UserError, match=r"holds nothing to read: files of other kinds: 1 \(.*a\.jpg\); expected tables"):
+    with pytest.raises(
+        UserError, match=r"holds nothing to read: files of other kinds: 1 \(.*a\.jpg\); expected tables"
+    ):
         made(tmp_path, documents=["pictures"])
     write(tmp_path / "bad.csv", b"id,text\n1,caf\xe9\n")
     with pytest.raises(UserError, match=r"bad\.csv: expected UTF-8, got byte 0xe9"):
@@ -369,6 +371,9 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path, what: str) -> 
 
 def test_queries_that_cannot_be_read_and_splits_that_are_none(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "id,text\n1,x\n")
+    write(tmp_path / "pictures" / "a.jpg", b"x")
+    with pytest.raises(UserError, match=r"pictures holds no tables of queries or judgements: files of other kinds: 1"):
+        made(tmp_path, documents=["a.csv"], judgements=["pictures"])
     write(tmp_path / "q.txt", "é".encode("latin-1"))
     with pytest.raises(UserError, match=r"q\.txt: expected UTF-8"):
         made(tmp_path, documents=["a.csv"], queries=["q.txt"])
