@@ -248,8 +248,14 @@ class _Corpus:
 
 
 def _paths(names: Iterable[str], left: LeftOut) -> list[Path]:
-    """Files, and the tables in folders."""
-    return [table for path in expand(names) for table in (tables_of(path, left) if path.is_dir() else [path])]
+    """Files, and the tables in folders. Raises UserError for a folder without any."""
+    found: list[Path] = []
+    for path in expand(names):
+        tables = tables_of(path, left) if path.is_dir() else [path]
+        if not tables:
+            raise UserError(f"{path} holds no tables of queries or judgements{left.because()}")
+        found += tables
+    return found
 
 
 def _splits(judged: Judged, queries: Queries, shares: Shares, left: LeftOut) -> tuple[dict[str, Qrels], str]:

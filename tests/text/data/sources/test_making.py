@@ -371,6 +371,9 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path, what: str) -> 
 
 def test_queries_that_cannot_be_read_and_splits_that_are_none(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "id,text\n1,x\n")
+    write(tmp_path / "pictures" / "a.jpg", b"x")
+    with pytest.raises(UserError, match=r"pictures holds no tables of queries or judgements: files of other kinds: 1"):
+        made(tmp_path, documents=["a.csv"], judgements=["pictures"])
     write(tmp_path / "q.txt", "é".encode("latin-1"))
     with pytest.raises(UserError, match=r"q\.txt: expected UTF-8"):
         made(tmp_path, documents=["a.csv"], queries=["q.txt"])
