@@ -30,7 +30,7 @@ def merge(
         typer.Option(help="of a mixture: the BEIR folder that each was tuned on, in their order; for training queries"),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="of a mixture's choice, in cosines; lower is sharper  [default: 0.03]")
+        float | None, typer.Option(help="of a mixture's choice, in cosines; lower is sharper  [default: 0.1]")
     ] = None,
     name: Name = None,
     description: Description = None,
