@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
             maker.join()
             tables[name] = {"file_bytes": table.stat().st_size, **measured(table, Path(folder) / name, options.rows)}
             print(f"{name}: {tables[name]['peak_bytes'] / 1e6:,.0f} MB, {tables[name]['rows_a_second']:,} rows/s")
-    from retrieval_prompts.experiments.result_file import made_on
+    from retrieval_prompts.experiments.records.result_file import made_on
 
     about = made_on(("pyarrow",))
     about["machine"] |= {"cores": os.cpu_count(), "notes": options.notes}

@@ -22,7 +22,7 @@ from retrieval_prompts import BiEncoder, PromptTextClassifier, UserError
 from retrieval_prompts.cli import artifacts
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.towers.text import TextTower, load_tower
-from retrieval_prompts.training.tasks import mixture
+from retrieval_prompts.training.tasks import two_parts as mixture
 from retrieval_prompts.training.tasks.two_parts import HeldOut, best, mixed
 
 STEPS: dict[str, Any] = {"max_steps": 6, "learning_rate": 0.05, "length": 2}
