@@ -19,11 +19,8 @@ from retrieval_prompts.data.groups import Groups
 from retrieval_prompts.data.lines import characters, json_object, read_at, string
 from retrieval_prompts.errors import DataWarning, UserError, few
 
-ABOUT = (
-    "document",
-    "source",
-    "place",
-)  # of a line's "metadata", as `data.sources` writes it; other things may be there
+# Of a line's "metadata", as `data.sources` writes it; other things may be there
+ABOUT = ("document", "source", "place")
 LINE = 1 << 13  # bytes that are read at once where a line begins
 
 

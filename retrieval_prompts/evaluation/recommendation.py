@@ -166,8 +166,9 @@ def plainly(what: str, test: Comparison, on: str, against: str, unsure: str = "N
     low, high = (points(edge, signed=True) for edge in test.ci95)
     if test.p_value >= ALPHA:
         return (
-            f"{unsure}: on {asked}, results {what} are {points(test.difference, signed=True)} points of {metric} from "
-            f"those {against}, and anything from {low} to {high} would fit. That may be chance."
+            f"{unsure}: on {asked}, results {what} differ from those {against} by "
+            f"{points(test.difference, signed=True)} points of {metric}, and anything from {low} to {high} would fit. "
+            "That may be chance."
         )
     return (
         f"Sure: on {asked}, results {what} are {points(abs(test.difference))} points of {metric} "

@@ -38,10 +38,8 @@ def table(path: Path, part: str) -> Table:
     """
     data = _load(path)
     if not getattr(data, f"has_{part}")():
-        there = (
-            ", ".join(PARTS[each] for each in PARTS if getattr(data, f"has_{each}")()) or "nothing that is read here"
-        )
-        raise UserError(f"{path} has no {PARTS[part]}; it has {there}")
+        there = [PARTS[each] for each in PARTS if getattr(data, f"has_{each}")()]
+        raise UserError(f"{path} has no {PARTS[part]}; it has {', '.join(there) or 'nothing that is read here'}")
     fields = list(getattr(data, f"{part}_cls")()._fields)
 
     def read(wanted: Sequence[str]) -> Rows:

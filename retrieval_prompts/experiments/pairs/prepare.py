@@ -43,9 +43,10 @@ def prepare(bench: Workbench, settings: TuneSettings, split: str | None) -> Made
         except TooFew as error:
             reasons.append(str(error))
             continue
+        why_not = f" ({'; '.join(reasons)})" if reasons and log_of(bench.dataset, split) else ""
         warnings.warn(
-            f"{bench.dataset.name}: no judged training queries, so prompts learn from {found.what}; judged queries "
-            "teach more, and BM25 beside the frozen model needs none",
+            f"{bench.dataset.name}: no judged training queries, so prompts learn from {found.what}{why_not}; judged "
+            "queries teach more, and BM25 beside the frozen model needs none",
             DataWarning,
             stacklevel=3,
         )

@@ -144,8 +144,8 @@ def test_how_sure_it_is_in_plain_words() -> None:
     assert advice("tuned").sure == (sure,)
     unsure = advice("tuned", gain=Evidence(NOISE, "test, unseen documents"))
     assert unsure.sure == (
-        "Not sure: on 100 queries (test) about documents that training had not seen, results with the prompts are +0.4 "
-        "points of nDCG@10 from those of the model alone, and anything from -1.1 to +1.9 would fit. "
+        "Not sure: on 100 queries (test) about documents that training had not seen, results with the prompts "
+        "differ from those of the model alone by +0.4 points of nDCG@10, and anything from -1.1 to +1.9 would fit. "
         "That may be chance.",
     )
     loss = advice("tuned", gain=Evidence(LOSS, "test", "frozen+bm25"))

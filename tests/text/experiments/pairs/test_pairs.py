@@ -242,6 +242,9 @@ def test_auto_says_what_it_takes_instead(bench: Workbench, dataset: Dataset) -> 
         made = prepare(bench, TuneSettings(), None)
     assert made is not None
     assert made.dataset.queries == titles(dataset, 0).dataset.queries
+    bench.dataset = replace(dataset, queries={"q1": "one query"})
+    with pytest.warns(DataWarning, match=r"titles.*\(a log of only 1 queries, and 100 are needed\); judged queries"):
+        prepare(bench, TuneSettings(), None)
 
 
 def test_auto_proposes_the_fusion_where_nothing_helps(biencoder: BiEncoder, tmp_path: Path) -> None:
