@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", metavar="folder:PATH[=MODEL]")
     parser.add_argument("--method", default="none", help="of a prompt that is tuned first; none: zero-shot's texts")
+    parser.add_argument("--again", default="", help="systems to score anew: auto,... after a change of their rule")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--cache", type=Path, help="the folder of image features")
     parser.add_argument("--json", type=Path, required=True)
@@ -68,16 +69,18 @@ def run(options: argparse.Namespace) -> None:
         found = result["datasets"].setdefault(
             data.name, {"model": clip.title, "fingerprint": clip.fingerprint, "runs": {}}
         )
-        missing = [
-            (f"{shots} shots, seed {seed}", shots, seed)
-            for shots in reversed(SHOTS)
-            for seed in SEEDS
-            if f"{shots} shots, seed {seed}" not in found["runs"]
-        ]
+        again = set(filter(None, options.again.split(",")))
+        for run_ in found["runs"].values():
+            for name in again:
+                run_["systems"].pop(name, None)
+        keys = {f"{shots} shots, seed {seed}": (shots, seed) for shots in reversed(SHOTS) for seed in SEEDS}
+        missing = [key for key in keys if again or key not in found["runs"]]
         known = Classes(clip, data.classes, Settings(template=template_for(data.name)))
         texts = known.frozen, known.ensemble
         with ProcessPoolExecutor(options.jobs, get_context("fork")) as pool:
-            running = {pool.submit(one, clip, data, texts, shots, seed, options): key for key, shots, seed in missing}
+            running = {
+                pool.submit(one, clip, data, texts, found["runs"].get(key), keys[key], options): key for key in missing
+            }
             for done in as_completed(running):
                 found["runs"][running[done]] = done.result()
                 found["summary"] = summary(found["runs"])
@@ -87,9 +90,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def one(
-    clip: Clip, data: ImageData, texts: tuple[Tensor, Tensor], shots: int, seed: int, options: argparse.Namespace
+    clip: Clip,
+    data: ImageData,
+    texts: tuple[Tensor, Tensor],
+    done: dict[str, Any] | None,
+    which: tuple[int, int],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """{"systems": name -> scores, "seconds": name -> of its fit, choice included, "chosen": what auto took}"""
+    shots, seed = which
     base, new = halves(data.classes)
     part, test = subset(data, base), data.split("test")
     split = part.split("train")
@@ -108,11 +117,15 @@ def one(
         "zero-shot-ensemble": scores(clip.scale * features @ ensemble.T, labels, len(base)),
     }
     seconds: dict[str, float] = {}
+    if done is not None:
+        systems, seconds = systems | done["systems"], done["seconds"]
     began = time.process_time()
     probe = linear_probe(mine.features.numpy(), chosen.labels, len(base))
     seconds["linear-probe"] = time.process_time() - began
     systems["linear-probe"] = base_only(torch.from_numpy(np.log(probe.probabilities(features.numpy()))), labels)
     for name in (*HEADS, "auto"):
+        if name in systems or (done is not None and name in HEADS):
+            continue
         began = time.process_time()
         try:
             answer, why = choose(name, mine, base)
@@ -126,7 +139,7 @@ def one(
             **new_only(prompted[:, len(base) :], labels, len(base)),
             **mixed(answer.mixed(data.classes, own, cosines, prompted), labels, len(base)),
         }
-    if options.method != "none":
+    if options.method != "none" and f"{options.method} + auto" not in systems:
         settings = Settings.of(method=options.method, seed=seed, shots=shots, template=template_for(data.name))
         classifier = PromptClassifier(clip, settings)
         classifier.fit(chosen.pictures, [base[label] for label in chosen.labels], base, cache=options.cache)

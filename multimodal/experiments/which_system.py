@@ -32,12 +32,13 @@ CALLED = {
     "zero-shot-ensemble": "the ensemble of templates",
 }
 USE = {
-    "tuned": "the prompt as it is saved (for these classes alone --head none)",
+    "tuned": "the prompt alone: tune with --head none",
     "with-head": "what is saved: classify answers with the head",
     "linear-probe": "the linear probe: tune with --head probe saves one",
     "zero-shot": "zero-shot: classify --strength 0",
     "zero-shot-ensemble": "zero-shot with an ensemble of templates",
 }
+SAVED = "what is saved: classify answers with the prompt"
 
 
 def comparisons(groups: Sequence[ClassGroup]) -> dict[str, dict[str, Comparison]]:
@@ -73,6 +74,8 @@ def advice(result: ClassResult) -> dict[str, str]:
 def _part(part: str, scores: Mapping[str, float], tests: Mapping[str, Comparison]) -> str:
     """The system of the highest accuracy, but no other than what is saved where the test cannot tell them apart."""
     classes = f"the {part} classes" if part else "these classes"
+    if part == "new":  # of which the head knows nothing
+        scores = {name: score for name, score in scores.items() if name != "with-head"}
     saved = "with-head" if "with-head" in scores else "tuned"
     top = max(scores, key=lambda name: (scores[name], name == saved))
     use, against = top, "zero-shot"
@@ -87,7 +90,7 @@ def _part(part: str, scores: Mapping[str, float], tests: Mapping[str, Comparison
         test = _test(tests, saved, against)
     else:
         against = saved
-    line = f"For {classes} use {USE[use]}"
+    line = f"For {classes} use {SAVED if use == saved == 'tuned' else USE[use]}"
     if test is not None:
         line += f" ({points(scores[use])} %). {_said(use, against, test, scores)}"
     probe = _test(tests, "tuned", "linear-probe")

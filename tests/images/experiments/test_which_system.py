@@ -59,13 +59,21 @@ def test_what_is_saved_where_nothing_else_is_better() -> None:
 
 def test_a_difference_that_may_be_noise_changes_nothing() -> None:
     (line,) = _lines(result(zero_shot=0.6, tuned=0.58))
-    assert line.startswith("For these classes use the prompt as it is saved")
+    assert line.startswith("For these classes use what is saved: classify answers with the prompt (58.0 %). ")
     assert "too few to tell the tuned prompt from zero-shot" in line
 
 
 def test_zero_shot_where_tuning_hurts() -> None:
     (line,) = _lines(result("new", zero_shot=0.6, tuned=0.4))
     assert line.startswith("For the new classes use zero-shot: classify --strength 0 (60.0 %).")
+
+
+def test_new_classes_are_the_prompts_also_where_there_is_a_head() -> None:
+    (line,) = _lines(result("new", zero_shot=0.4, tuned=0.6, with_head=0.6))
+    assert line.startswith(
+        "For the new classes use what is saved: classify answers with the prompt (60.0 %). The tuned"
+    )
+    assert "the head" not in line
 
 
 def test_nothing_to_choose_between() -> None:
