@@ -202,7 +202,6 @@ def overload(index: Path, prompts: Path, queries: list[str], seconds: float) -> 
 def faults(index: Path, prompts: Path, queries: list[str], seconds: float) -> dict[str, Any]:
     """Odd clients and changes beside 16 good clients, whose answers are counted; at the end SIGTERM."""
     bodies = [{"query": query, "prompt": "abc"[at % 3], "bm25_weight": 0} for at, query in enumerate(queries)]
-    place = index.with_name("replaced")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=index.parent) as folder:
         place = Path(folder) / "index"
@@ -253,7 +252,7 @@ async def malformed(port: int, queries: list[str], until: Any, _: Path) -> Count
     counts: Counter[str] = Counter()
     while not until():
         body = odd.choice([*made, odd.randbytes(100)])
-        status, *_ = await ask(port, body)
+        status, *_rest = await ask(port, body)
         counts[str(status)] += 1
         await asyncio.sleep(0.01)
     return counts
@@ -264,7 +263,7 @@ async def slow_readers(port: int, queries: list[str], until: Any, _: Path) -> Co
     counts: Counter[str] = Counter()
     body = json.dumps({"queries": queries[:50], "k": 100, "text": True, "bm25_weight": 0}).encode()
     head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    held = []
+    held: list[Any] = []
     while not until():
         if len(held) < 4:
             _reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64)
@@ -295,7 +294,7 @@ async def unloaded(port: int, queries: list[str], until: Any, _: Path) -> Counte
 
 
 async def replaced(port: int, queries: list[str], until: Any, place: Path) -> Counter[str]:
-    """The index folder is moved away, and another one takes its place."""
+    """The index folder is moved away, and what is no index takes its place."""
     place.rename(place.with_name("old"))
     place.mkdir()
     (place / "manifest.json").write_text("{}")
@@ -375,8 +374,9 @@ def main() -> None:
             rest = options.index.resolve(), Path(folder), queries
             settings = {name: getattr(options, name) for name in ("clients", "turns", "seconds", "queries")}
             result: dict[str, Any] = {"settings": settings, **made_on(PACKAGES)}
-            for part, arguments in ((speed, options), (overload, options.seconds), (faults, options.seconds)):
-                result[part.__name__] = part(*rest, arguments)  # type: ignore[operator]
+            parts: Any = ((speed, options), (overload, options.seconds), (faults, options.seconds))
+            for part, arguments in parts:
+                result[part.__name__] = part(*rest, arguments)
                 result["load_average"] = [round(each, 1) for each in os.getloadavg()]
                 write_json(options.json, result)
     except UserError as error:

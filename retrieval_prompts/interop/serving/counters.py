@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -20,7 +21,7 @@ class Counters:
 
     def __init__(self, waiting: Callable[[], int], prompts: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
-        options = {"namespace": "retrieval_prompts", "registry": self.registry}
+        options: dict[str, Any] = {"namespace": "retrieval_prompts", "registry": self.registry}
         about = ("path", "method", "status")
         self.requests = Counter("requests", "Requests that were answered", about, **options)
         self.seconds = Histogram("request_seconds", "Until the answer was sent", ("path",), buckets=SECONDS, **options)

@@ -181,7 +181,8 @@ class Web:
             ) from None
         gone = asyncio.create_task(_gone(request))
         try:
-            await asyncio.wait({future, gone}, timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {future, gone}
+            await asyncio.wait(both, timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 answers = future.result()
                 counts = Counter(FROZEN if row.prompt is None else row.prompt.name for row in rows)

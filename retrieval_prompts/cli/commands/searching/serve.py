@@ -93,15 +93,15 @@ def _named(given: list[str]) -> dict[str, Path]:
 
 def _token(file: Path | None) -> str | None:
     """The token of a file or of the environment; None where there is none. Raises UserError for an empty one."""
-    if file is not None:
+    if file is None:
+        token, source = os.environ.get(TOKEN), TOKEN
+    else:
         try:
             token, source = file.read_text(encoding="utf-8").strip(), str(file)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"the token in {file} cannot be read ({error})") from None
-    else:
-        token, source = os.environ.get(TOKEN), TOKEN
-        if token is None:
-            return None
+    if token is None:
+        return None
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise UserError(f"expected a token of printable ASCII without spaces in {source}")
     return token
