@@ -64,7 +64,8 @@ def serve(
         raise UserError(f'serve needs its server: pip install "retrieval-prompts[serve]" ({error})') from None
     from retrieval_prompts.interop.serving.shelf import open_shelf
 
-    limits = Limits(max_body, max_text, max_queries, max_k, batch, queue, timeout)
+    queries = min(max_queries, queue)  # of more no request would ever find room
+    limits = Limits(max_body, max_text, queries, max_k, batch, queue, timeout)
     with server.listening(host, port) as at:  # before a model is loaded for nothing
         asked = {"model": model, "conventions": conventions, "device": device, "trust_remote_code": trust_remote_code}
         shelf = open_shelf(index, named, prompts_root, **asked)
