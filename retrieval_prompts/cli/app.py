@@ -6,6 +6,9 @@ import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.commands.corpus import corpus
+from retrieval_prompts.cli.commands.prompts.diff import diff
+from retrieval_prompts.cli.commands.prompts.list import list_prompts
+from retrieval_prompts.cli.commands.prompts.merge import merge
 from retrieval_prompts.cli.commands.searching.adopt import adopt
 from retrieval_prompts.cli.commands.searching.index import index
 from retrieval_prompts.cli.commands.searching.search import search
@@ -33,6 +36,9 @@ app = typer.Typer(
 searching = (index, adopt, search, serve)
 for command in (corpus, tune, evaluate, beir, compare, *searching, export, convert, push, pull, verify):
     app.command(cls=Grouped)(command)
+for command in (merge, diff):
+    app.command(cls=Grouped)(command)
+app.command("list", cls=Grouped)(list_prompts)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 
 

@@ -47,10 +47,21 @@ Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="run code that a model brings along", rich_help_panel=MODEL)
 ]
 Strength = Annotated[float | None, typer.Option(help="0 is the frozen model, 1 the whole prompt  [default: as saved]")]
+Strengths = Annotated[
+    str | None,
+    typer.Option(
+        "--strength",
+        help="0 is the frozen model, 1 the whole prompt; several, as in 0,0.25,...,1, are compared, and dev chooses  "
+        "[default: as saved]",
+    ),
+]
 Also = Annotated[
     list[Path] | None,
     typer.Option("--also", help="what the prompts lose elsewhere: on the test split of this BEIR folder"),
 ]
+Name = Annotated[str | None, typer.Option("--name", help="what people call these prompts; kept in the folder")]
+Description = Annotated[str | None, typer.Option("--description", help="what they are for; kept in the folder")]
+PromptVersion = Annotated[str | None, typer.Option("--prompt-version", help="of them, such as 1.2; kept in the folder")]
 TopK = Annotated[int, typer.Option("-k", "--top-k", min=1, help="how many hits")]
 Factory = Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")]
 Nprobe = Annotated[int | None, typer.Option(help="lists that an IVF index visits")]
@@ -92,7 +103,27 @@ def with_conventions(command: Callable[..., None]) -> Callable[..., None]:
     return replaced(command, run, "conventions", [parameter_of(name, kind) for name, kind in added.items()])
 
 
-def check_strength(strength: float | None, prompts: object) -> None:
+def strengths_of(given: str | None) -> list[float]:
+    """The numbers of --strength: one, or several with commas between, "..." for those between at even steps. None
+    where it was not given. Raises UserError."""
+    if given is None:
+        return []
+    found: list[float] = []
+    parts = [part.strip() for part in given.split(",")]
+    try:
+        for place, part in enumerate(parts):
+            if part == "...":
+                step, last = found[-1] - found[-2], float(parts[place + 1])
+                count = round((last - found[-1]) / step) - 1
+                found += [round(found[-1] + step * number, 6) for number in range(1, min(count, 1000) + 1)]
+            else:
+                found.append(float(part))
+    except (ValueError, IndexError, ZeroDivisionError, OverflowError):
+        raise UserError(f"--strength: expected a number, or several as in 0,0.25,...,1, got {given!r}") from None
+    return sorted(dict.fromkeys(found)) if len(found) > 1 else found
+
+
+def check_strength(strength: object, prompts: object) -> None:
     """Raises UserError for a strength without prompts."""
     if strength is not None and not prompts:
         raise UserError("--strength is that of a prompt; pass --prompts as well")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retrieval_prompts.data.judgements import Qrels
     from retrieval_prompts.experiments.retrieval import RetrievalResult
+    from retrieval_prompts.experiments.selection.sweep import Sweep
 
 
 def say_results(say: Any, found: RetrievalResult) -> None:
@@ -19,6 +20,17 @@ def say_results(say: Any, found: RetrievalResult) -> None:
         _say_tables(say, found)
     if found.recommendation is not None:
         say(f"\n{found.recommendation.sentence}")
+
+
+def say_sweep(say: Any, swept: Sweep) -> None:
+    """Print what each strength changes, and the best trade."""
+    from retrieval_prompts.evaluation.tables import rich_table
+
+    header, rows = swept.table()
+    say("\nchange of nDCG@10 (x 100) against the frozen model")
+    say(rich_table(rows, header))
+    for sentence in swept.sentences():
+        say(sentence)
 
 
 def _say_tables(say: Any, found: RetrievalResult) -> None:

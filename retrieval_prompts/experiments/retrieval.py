@@ -24,6 +24,7 @@ from retrieval_prompts.experiments.selection.encoder import train
 from retrieval_prompts.experiments.selection.trained import Trained
 from retrieval_prompts.experiments.workbench import TOP, Workbench, paired_tests
 from retrieval_prompts.prompts.folder import load_prompts
+from retrieval_prompts.prompts.label import Label
 from retrieval_prompts.training.loop import Step
 from retrieval_prompts.training.retrieval import run_identity
 from retrieval_prompts.training.settings import TuneSettings, check_given
@@ -100,13 +101,13 @@ def tune(
         out: the prompt folder, or a `PromptOutput`. Training is checkpointed beside it, and goes on from there when it
             was interrupted; prompts are saved before they are evaluated, and an evaluation that fails is in the result.
         on_step: called with each record and the number of all steps.
-        given: `split`, evaluated afterwards when the data has it ("test"; None: no evaluation); `bm25`, whether BM25
-            is there too, alone and beside the dense scores (True); and settings by name, such as max_steps=100, which
-            go before those of `settings`.
+        given: `label`, what people call the prompts; `split`, evaluated afterwards when the data has it ("test"; None:
+            no evaluation); `bm25`, whether BM25 is there too, alone and beside the dense scores (True); and settings by
+            name, such as max_steps=100, which go before those of `settings`.
 
     Raises UserError for data or settings that cannot be trained on; nothing is then written.
     """
-    split, bm25 = given.pop("split", "test"), given.pop("bm25", True)
+    split, bm25, label = given.pop("split", "test"), given.pop("bm25", True), given.pop("label", Label())
     settings = TuneSettings.of(**{**(asdict(settings) if settings is not None else {}), **given})
     check_given(settings, given)
     with out if isinstance(out, PromptOutput) else PromptOutput(out, overwrite=overwrite) as output:
@@ -119,12 +120,14 @@ def tune(
         vectors = bench.documents
         trained = _kept(biencoder, bench, output) if output.made_by(identity) else None
         record = biencoder.training_record
+        biencoder.label = label
         if trained is None:
             with bench.watch("tune"):
                 trained = train(biencoder, learning, settings, output, bm25=bm25, on_step=on_step)
             record = _record(biencoder, bench, settings, trained, identity)
             record["pairs"] = made.what if made is not None else "judged queries"
             record["dev_held_out_of_train"] = learned.held_out
+            biencoder.label = label
             if split not in bench.dataset.qrels:
                 _finish(record, by_dev(trained.choice))
             output.save(biencoder.save)

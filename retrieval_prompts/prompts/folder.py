@@ -6,7 +6,6 @@ compares what is read here with the model at hand.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import PROMPTS, check_seal, inside, new_folder, read_json, sealed, write_bytes, write_json
 from retrieval_prompts.prompts.encoders import KINDS, SIDES, fingerprint
 from retrieval_prompts.prompts.label import Label
-from retrieval_prompts.prompts.mixture import Mixture
+from retrieval_prompts.prompts.mixture import COLDEST, HOTTEST, Mixture
 from retrieval_prompts.prompts.strength import checked
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.fingerprint import digest
@@ -30,6 +29,7 @@ TARGETS = {"text": ("texts", "retrieval-prompts"), "clip": ("CLIP", "multimodal-
 VECTORS, DESCRIPTION = "prompt.safetensors", "prompt.json"
 FEEDBACK, PARTS = "query.", ("map", "bias", "gate")  # what a prompt that reads documents has beside its vectors
 KEYS = "query.keys"  # what a mixture has beside its prompts, which stand one behind the other
+LARGEST = 1e6  # floor or weight of a mixture: beyond it float32 could make infinities of them
 MOST = 4096  # vectors of a prompt: more than any text that it stands before
 
 
@@ -143,8 +143,8 @@ def _mixture(about: Mapping[str, Any], keys: Tensor) -> Mixture:
     """What a description says of a mixture. Raises ValueError for numbers that cannot be."""
     floors, weights, strengths = (tuple(map(float, about[name])) for name in ("floors", "weights", "strengths"))
     found = Mixture(keys, floors, weights, strengths, float(about["temperature"]))
-    numbers = [*floors, *weights, *strengths, found.temperature]
-    if not all(map(math.isfinite, numbers)) or min(weights) < 0 or found.temperature <= 0:
+    sound = all(abs(number) <= LARGEST for number in (*floors, *weights)) and min(weights) >= 0
+    if not sound or not COLDEST <= found.temperature <= HOTTEST:
         raise ValueError(f"mixture {dict(about)}")
     for strength in strengths:
         checked(strength)

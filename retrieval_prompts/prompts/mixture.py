@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from retrieval_prompts.errors import UserError
 
 LEAST = 0.01  # of the largest weight: less is none, so that most queries have exactly one prompt, or the frozen model
-TEMPERATURE = 0.03
+TEMPERATURE = 0.1
+COLDEST, HOTTEST = 1e-4, 1e4  # temperatures at which float32 still tells likenesses apart
 FLOOR = 0.05  # the part of a prompt's training queries that is less like their mean than its floor
 UNWEIGHED = (
     "these prompts are weighed anew for each query by its frozen vector; encode queries with BiEncoder.encode_query"

@@ -16,6 +16,7 @@ from retrieval_prompts.report.nearest_words import nearest_words, without_words
 if TYPE_CHECKING:
     from retrieval_prompts.experiments.benchmark import BenchmarkResult
     from retrieval_prompts.experiments.retrieval import RetrievalResult
+    from retrieval_prompts.experiments.selection.sweep import Sweep
     from retrieval_prompts.experiments.workbench import Workbench
 
 UNTUNED: Mapping[str, str] = {"baseline": "bm25", "system": "frozen"}  # what is compared where nothing is better
@@ -23,12 +24,15 @@ UNTUNED: Mapping[str, str] = {"baseline": "bm25", "system": "frozen"}  # what is
 SHOWN = ("ndcg@10", "mrr@10", "map@100", "recall@10", "recall@100", "recall@1000")
 
 
-def experiment_report(result: RetrievalResult, biencoder: BiEncoder, bench: Workbench) -> Report:
+def experiment_report(
+    result: RetrievalResult, biencoder: BiEncoder, bench: Workbench, swept: Sweep | None = None
+) -> Report:
     """The page of `experiments.retrieval.tune` or `evaluate`.
 
     Args:
         biencoder: the tuned one; without prompts it is the frozen model.
         bench: on which it was evaluated.
+        swept: the strengths that were compared.
     """
     assert result.split is not None
     advice = result.recommendation
@@ -45,6 +49,9 @@ def experiment_report(result: RetrievalResult, biencoder: BiEncoder, bench: Work
     section = replace(section, advice=advice.sentence if advice is not None else "")
     if biencoder.prompts:
         section = _with_prompts(section, biencoder, bench, [_reencoded(result.documents_reencoded)])
+    if swept is not None:
+        lines = [Curve(line.name, [*zip(swept.strengths, line.gains, strict=True)]) for line in swept.lines]
+        section = replace(section, trade=lines, facts=[*section.facts, swept.sentences()[0]])
     return Report(
         title=f"{result.dataset}: {'soft prompts' if biencoder.prompts else 'frozen model'}",
         sections=[section],

@@ -72,6 +72,7 @@ class Section:
     loss: Sequence[Curve] = ()
     dev: Sequence[Curve] = ()
     strength: Sequence[Curve] = ()
+    trade: Sequence[Curve] = ()
     words: Mapping[str, Sequence[Sequence[tuple[str, float]]]] = field(default_factory=dict)
     baseline: str = "frozen"
     system: str = "tuned"

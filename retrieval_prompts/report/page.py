@@ -210,6 +210,13 @@ def _plots(section: Section) -> list[Markup]:
         charts.line_chart(
             section.strength, title="Strength of the prompt: from frozen to tuned", x="strength", y=metric, percent=True
         ),
+        charts.line_chart(
+            section.trade,
+            title="What a strength changes here and elsewhere",
+            x="strength",
+            y=f"{metric}, change",
+            percent=True,
+        ),
     ]
     return [plot for plot in plots if plot]
 

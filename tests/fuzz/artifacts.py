@@ -33,6 +33,8 @@ def make_inputs(place: Path) -> None:
     from retrieval_prompts.experiments.benchmark import BenchmarkResult
     from retrieval_prompts.experiments.benchmark_dataset import DatasetRecord
     from retrieval_prompts.prompts.folder import Feedback, PromptFolder, save_prompts
+    from retrieval_prompts.prompts.label import Label
+    from retrieval_prompts.prompts.mixture import Mixture
     from retrieval_prompts.vectors.blocks import _keep
 
     shutil.copytree(DATA / "clip_prompts_1", place / "old CLIP prompts")
@@ -41,6 +43,9 @@ def make_inputs(place: Path) -> None:
     feedback = Feedback({"map": torch.eye(8), "bias": torch.zeros(8), "gate": torch.zeros(4)}, 0.5)
     prompts = PromptFolder("input", {"query": torch.ones(1, 2, 8)}, base, 0.5, {"dev": [0.1, 0.2]}, 0.3, feedback)
     save_prompts(place / "prompts", prompts)
+    mixture = Mixture(torch.eye(8)[:2], (0.1, 0.2), (1.0, 1.0), (1.0, 0.5))
+    mixed = PromptFolder("input", {"query": torch.ones(1, 4, 8)}, base, mixture=mixture, label=Label("both"))
+    save_prompts(place / "mixture", mixed)
     vectors = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
     documents = [Document(f"d{number}.png", f"title {number}", "a river\x1b[2J") for number in range(6)]
     ids = [document.id for document in documents]
@@ -90,7 +95,9 @@ def artifacts(place: Path) -> dict[str, Reader]:
     more = ((SEGMENT, "image features", _features),)
     verified = [path for path in sorted(place.iterdir()) if path.is_dir()]
     return {
-        "prompts": of_files(_artifact(place / "prompts", place / "old prompts"), _resealed(load_prompts)),
+        "prompts": of_files(
+            _artifact(place / "prompts", place / "old prompts", place / "mixture"), _resealed(load_prompts)
+        ),
         "CLIP prompts": of_files(_artifact(place / "old CLIP prompts"), _resealed(load_clip_prompts)),
         "indexes": of_files(_artifact(*place.glob("index *")), _resealed(_read_index)),
         "PEFT adapters": of_files(_artifact(place / "adapter"), _read_adapter),

@@ -176,6 +176,9 @@ def _evaluation(training: dict[str, Any]) -> str:
 def _training(training: dict[str, Any]) -> str:
     if training.get("imported"):
         return f"Imported from {_escape(_text(training['imported']))}."
+    if merged := training.get("merged"):
+        parts = [f"{_text(each['dataset'] or each['name'])} ({each['weight']:.2g})" for each in merged["of"]]
+        return f"Not trained itself: the {_escape(_text(merged['method']))} of prompts, {_escape(', '.join(parts))}."
     facts = {
         "training queries": training.get("train_queries"),
         "dev queries": training.get("dev_queries"),

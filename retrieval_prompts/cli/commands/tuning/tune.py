@@ -15,10 +15,13 @@ from retrieval_prompts.cli.options import (
     Also,
     Cache,
     DataFolder,
+    Description,
     Device,
     JsonFile,
     Model,
+    Name,
     Overwrite,
+    PromptVersion,
     Report,
     Trust,
     with_conventions,
@@ -28,6 +31,7 @@ from retrieval_prompts.cli.progress import Progress
 from retrieval_prompts.cli.results import say_results
 from retrieval_prompts.cli.sources import AS_IT_IS, Documents, Reading, data_folder, loader, with_sources
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts.label import Label
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.training.settings import TuneSettings, check_given
 
@@ -56,6 +60,9 @@ def tune(
     index: Annotated[
         Path | None, typer.Option(help="an index folder of these documents: its vectors are read, none is encoded")
     ] = None,
+    name: Name = None,
+    description: Description = None,
+    prompt_version: PromptVersion = None,
     also: Also = None,
     report: Report = None,
     json_file: JsonFile = None,
@@ -87,6 +94,7 @@ def tune(
     console.check_outputs(json_file, report, overwrite=overwrite)
     settings = TuneSettings.of(**given)
     check_given(settings, given)
+    label = Label(name, description, prompt_version)
     from retrieval_prompts.data.beir_folder import load, with_test
     from retrieval_prompts.experiments.elsewhere import also_json, elsewhere, load_others
     from retrieval_prompts.training.training_data import TrainingData
@@ -113,7 +121,7 @@ def tune(
     biencoder.tower.made(made_by)
     bench = Workbench(biencoder.tower, dataset, cache, given=stored)
     with Progress("nDCG@10", "frozen") as on_step:
-        found = retrieval.tune(biencoder, bench, settings, split=split, out=output, on_step=on_step)
+        found = retrieval.tune(biencoder, bench, settings, label=label, split=split, out=output, on_step=on_step)
     if found.failed is not None:  # it was warned of
         raise typer.Exit(1)
     lost = elsewhere(biencoder, others, cache)
