@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_prompts import BiEncoder, UserError, load
-from retrieval_prompts.experiments.records.result_file import made_on
-from retrieval_prompts.files import check_output, write_json
+from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.files import check_output, read_json, write_json
 
 LENGTHS = {"a": 8, "b": 8, "c": 8, "d": 8}
 PACKAGES = ("torch", "sentence-transformers", "transformers", "faiss-cpu", "starlette", "uvicorn")
@@ -114,6 +114,8 @@ async def clients(
                 counted.statuses["lost"] += 1
                 return
             counted.statuses[str(status)] += 1
+            if status in (429, 503):
+                await asyncio.sleep(1)  # as Retry-After says
             if status == 200:
                 counted.seconds.append(time.perf_counter() - started)
                 counted.wrong += expected is not None and not same(json.loads(found), expected[json.dumps(body)])
@@ -193,7 +195,7 @@ def speed(index: Path, prompts: Path, queries: list[str], options: argparse.Name
 def overload(index: Path, prompts: Path, queries: list[str], seconds: float) -> dict[str, Any]:
     """Far more clients than there is room for."""
     bodies = [{"query": query, "prompt": "a", "bm25_weight": 0} for query in queries]
-    with ours(index, prompts, "--queue=16", "--batch=8", "--timeout=2") as our:
+    with ours(index, prompts, "--queue=16", "--batch=8", "--timeout=5") as our:
         expected = asyncio.run(alone(our.port, bodies))
         counted = asyncio.run(clients(our.port, 200, bodies, after(seconds), expected))
     return {"clients": 200, "queue": 16, "statuses": dict(counted.statuses), "wrong": counted.wrong}
@@ -202,7 +204,6 @@ def overload(index: Path, prompts: Path, queries: list[str], seconds: float) -> 
 def faults(index: Path, prompts: Path, queries: list[str], seconds: float) -> dict[str, Any]:
     """Odd clients and changes beside 16 good clients, whose answers are counted; at the end SIGTERM."""
     bodies = [{"query": query, "prompt": "abc"[at % 3], "bm25_weight": 0} for at, query in enumerate(queries)]
-    place = index.with_name("replaced")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=index.parent) as folder:
         place = Path(folder) / "index"
@@ -213,7 +214,7 @@ def faults(index: Path, prompts: Path, queries: list[str], seconds: float) -> di
 
                 async def both(odd: Any = odd, port: int = our.port) -> Any:
                     good = clients(port, 16, bodies, after(seconds), expected)
-                    return await asyncio.gather(good, odd(port, queries, after(seconds), place))
+                    return await asyncio.gather(good, odd(port, queries, seconds, place))
 
                 counted, said = asyncio.run(both())
                 found[odd.__name__] = {"good": dict(counted.statuses), "wrong": counted.wrong, "odd": dict(said)}
@@ -229,9 +230,9 @@ def faults(index: Path, prompts: Path, queries: list[str], seconds: float) -> di
     return found
 
 
-async def gone(port: int, queries: list[str], until: Any, _: Path) -> Counter[str]:
+async def gone(port: int, queries: list[str], seconds: float, _: Path) -> Counter[str]:
     """Clients that go away before the answer."""
-    counts: Counter[str] = Counter()
+    counts, until = Counter[str](), after(seconds)
     while not until():
         _reader, writer = await asyncio.open_connection("127.0.0.1", port)
         data = json.dumps({"query": queries[counts["gone"] % len(queries)]}).encode()
@@ -245,26 +246,26 @@ async def gone(port: int, queries: list[str], until: Any, _: Path) -> Counter[st
     return counts
 
 
-async def malformed(port: int, queries: list[str], until: Any, _: Path) -> Counter[str]:
+async def malformed(port: int, queries: list[str], seconds: float, _: Path) -> Counter[str]:
     """Bodies that are no requests."""
     odd = random.Random(0)
     made = [b"", b"{", b"[]", b"null", b'{"query": 1}', b'{"query": ""}', b'{"query": "x", "k": 0}', b"\xff" * 9]
     made += [b"[" * 9999, b'{"query": "\\ud800"}', b'{"query": "' + b"x" * 9000 + b'"}', b" " * (1 << 20) + b"{}"]
-    counts: Counter[str] = Counter()
+    counts, until = Counter[str](), after(seconds)
     while not until():
         body = odd.choice([*made, odd.randbytes(100)])
-        status, *_ = await ask(port, body)
+        status, *_rest = await ask(port, body)
         counts[str(status)] += 1
         await asyncio.sleep(0.01)
     return counts
 
 
-async def slow_readers(port: int, queries: list[str], until: Any, _: Path) -> Counter[str]:
+async def slow_readers(port: int, queries: list[str], seconds: float, _: Path) -> Counter[str]:
     """Clients that ask for long answers and do not read them."""
-    counts: Counter[str] = Counter()
+    counts, until = Counter[str](), after(seconds)
     body = json.dumps({"queries": queries[:50], "k": 100, "text": True, "bm25_weight": 0}).encode()
     head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    held = []
+    held: list[Any] = []
     while not until():
         if len(held) < 4:
             _reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64)
@@ -277,11 +278,11 @@ async def slow_readers(port: int, queries: list[str], until: Any, _: Path) -> Co
     return counts
 
 
-async def unloaded(port: int, queries: list[str], until: Any, _: Path) -> Counter[str]:
+async def unloaded(port: int, queries: list[str], seconds: float, _: Path) -> Counter[str]:
     """Prompts that are unloaded and loaded while eight clients ask with them."""
-    bodies = [{"query": query, "prompt": "d", "bm25_weight": 0} for query in queries]
+    bodies = [{"query": query, "prompt": "d", "bm25_weight": 0} for query in queries[:8]]
     expected = await alone(port, bodies)
-    counts: Counter[str] = Counter()
+    counts, until = Counter[str](), after(seconds)
 
     async def change() -> None:
         while not until():
@@ -294,8 +295,8 @@ async def unloaded(port: int, queries: list[str], until: Any, _: Path) -> Counte
     return counts + counted.statuses + Counter({"wrong": counted.wrong})
 
 
-async def replaced(port: int, queries: list[str], until: Any, place: Path) -> Counter[str]:
-    """The index folder is moved away, and another one takes its place."""
+async def replaced(port: int, queries: list[str], seconds: float, place: Path) -> Counter[str]:
+    """The index folder is moved away, and what is no index takes its place."""
     place.rename(place.with_name("old"))
     place.mkdir()
     (place / "manifest.json").write_text("{}")
@@ -359,6 +360,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0, help="of a turn")
     parser.add_argument("--queries", type=int, default=200, help="different ones")
+    parser.add_argument("--parts", nargs="+", default=["speed", "overload", "faults"], help="others stay as they were")
     parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--other", action="store_true", help="be the server that is compared with")
     options = parser.parse_args()
@@ -374,11 +376,15 @@ def main() -> None:
                 biencoder.attach("query", length=length, seed=seed).save(Path(folder) / name)
             rest = options.index.resolve(), Path(folder), queries
             settings = {name: getattr(options, name) for name in ("clients", "turns", "seconds", "queries")}
-            result: dict[str, Any] = {"settings": settings, **made_on(PACKAGES)}
-            for part, arguments in ((speed, options), (overload, options.seconds), (faults, options.seconds)):
-                result[part.__name__] = part(*rest, arguments)  # type: ignore[operator]
-                result["load_average"] = [round(each, 1) for each in os.getloadavg()]
-                write_json(options.json, result)
+            before = read_json(options.json) if options.json.exists() else {}
+            result: dict[str, Any] = {**before, **made_on(PACKAGES)}
+            parts: Any = ((speed, options), (overload, options.seconds), (faults, options.seconds))
+            for part, arguments in parts:
+                if part.__name__ in options.parts:
+                    load_average = [round(each, 1) for each in os.getloadavg()]
+                    result[part.__name__] = part(*rest, arguments)
+                    result[f"{part.__name__}_made"] = {"settings": settings, "load_average": load_average}
+                    write_json(options.json, result)
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -21,7 +21,7 @@ class Counters:
 
     def __init__(self, waiting: Callable[[], int], prompts: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
-        options: Any = {"namespace": "retrieval_prompts", "registry": self.registry}
+        options: dict[str, Any] = {"namespace": "retrieval_prompts", "registry": self.registry}
         about = ("path", "method", "status")
         self.requests = Counter("requests", "Requests that were answered", about, **options)
         self.seconds = Histogram("request_seconds", "Until the answer was sent", ("path",), buckets=SECONDS, **options)

@@ -27,7 +27,7 @@ from retrieval_prompts.serving.counters import TYPE, Counters
 from retrieval_prompts.serving.embeddings import embedded, embeddings_of
 from retrieval_prompts.serving.guard import App, Guard, failure
 from retrieval_prompts.serving.limits import Limits
-from retrieval_prompts.serving.served import FROZEN, Loaded, Shelf, Taken, Unknown
+from retrieval_prompts.serving.shelf import FROZEN, Loaded, Shelf, Taken, Unknown
 
 PAGE = {
     "/": ("page.html", "text/html"),
@@ -181,8 +181,8 @@ class Web:
             ) from None
         gone = asyncio.create_task(_gone(request))
         try:
-            waited: set[asyncio.Future[Any]] = {future, gone}
-            await asyncio.wait(waited, timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {future, gone}
+            await asyncio.wait(both, timeout=self.limits.timeout, return_when=asyncio.FIRST_COMPLETED)
             if future.done():
                 answers = future.result()
                 counts = Counter(FROZEN if row.prompt is None else row.prompt.name for row in rows)

@@ -159,6 +159,8 @@ def _elsewhere(bench: Workbench) -> tuple[Asked, Asked]:
     test, qrels = bench.dataset.split("test")
     if bench.choosing("test")[0]:
         return _choosing(bench, "test"), ("test", test, qrels)
+    if len(test) < 2:
+        raise UserError(f"{bench.dataset.name} has one test query and no others: one is to choose by, and one to show")
     ordered = sorted(test, key=lambda query: hashlib.sha256(query.encode()).digest())
     halves = [sorted(ordered[start::2]) for start in (0, 1)]
     one, rest = (

@@ -1028,6 +1028,7 @@ OPTIONS = {
     "compare": "--qrels --datasets --metric --correction --json --report",
     "index": "--out --model --prompts --bm25 --compare --overwrite",
     "search": "--prompts --top-k -k --bm25-weight --json",
+    "serve": "--prompts --prompts-root --host --port --token-file --allow-host --queue --timeout",
     "export": "--out --overwrite",
     "convert": "--out --side --overwrite",
     "push": "--private --revision",

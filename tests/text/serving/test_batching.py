@@ -27,13 +27,12 @@ class Slow:
         return [10 * row for row in rows]
 
 
-def tried(test: Callable[[Batcher, Slow], Awaitable[None]], **options: int) -> None:
+def tried(test: Callable[[Batcher, Slow], Awaitable[None]]) -> None:
     """Run a test while a batch, of the number 0, is worked on."""
 
     async def run() -> None:
         slow = Slow()
-        settings: Any = {"most": 4, "waiting": 10, **options}
-        batcher = Batcher(slow, **settings)
+        batcher = Batcher(slow, most=4, waiting=10)
         working = asyncio.create_task(batcher.run())
         first = batcher.submit([0])
         await asyncio.to_thread(slow.begun.wait, 10)

@@ -201,7 +201,7 @@ class Stuck:
 def test_too_much_and_too_slow(home: Path) -> None:
     """One query is worked on, two may wait: the fourth is refused, the others get their answers."""
     web = web_of(home, limits=Limits(waiting=2))
-    web.batcher._work = stuck = Stuck(web.batcher._work)  # type: ignore[assignment]
+    web.batcher._work = stuck = Stuck(web.batcher._work)
     with running(web) as served:
 
         def asked() -> int:
@@ -224,7 +224,7 @@ def test_too_much_and_too_slow(home: Path) -> None:
 
 def test_what_takes_too_long_is_given_up(home: Path) -> None:
     web = web_of(home, limits=Limits(timeout=0.2))
-    web.batcher._work = stuck = Stuck(web.batcher._work)  # type: ignore[assignment]
+    web.batcher._work = stuck = Stuck(web.batcher._work)
     with running(web) as served:
         late = served.call("POST", "/search", {"query": "copper"})
         assert late.status == 503 and late.headers["retry-after"] == "1"

@@ -64,7 +64,8 @@ def serve(
         raise UserError(f'serve needs its server: pip install "retrieval-prompts[serve]" ({error})') from None
     from retrieval_prompts.serving.served import open_shelf
 
-    limits = Limits(max_body, max_text, max_queries, max_k, batch, queue, timeout)
+    queries = min(max_queries, queue)  # of more no request would ever find room
+    limits = Limits(max_body, max_text, queries, max_k, batch, queue, timeout)
     with server.listening(host, port) as at:  # before a model is loaded for nothing
         asked = {"model": model, "conventions": conventions, "device": device, "trust_remote_code": trust_remote_code}
         shelf = open_shelf(index, named, prompts_root, **asked)
@@ -93,15 +94,15 @@ def _named(given: list[str]) -> dict[str, Path]:
 
 def _token(file: Path | None) -> str | None:
     """The token of a file or of the environment; None where there is none. Raises UserError for an empty one."""
-    if file is not None:
+    if file is None:
+        token, source = os.environ.get(TOKEN), TOKEN
+    else:
         try:
             token, source = file.read_text(encoding="utf-8").strip(), str(file)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"the token in {file} cannot be read ({error})") from None
-    else:
-        token, source = os.environ.get(TOKEN), TOKEN
-        if token is None:
-            return None
+    if token is None:
+        return None
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise UserError(f"expected a token of printable ASCII without spaces in {source}")
     return token

@@ -56,6 +56,11 @@ def test_what_cannot_be_swept(biencoder: BiEncoder, tmp_path: Path) -> None:
     del data.qrels["train"]
     with pytest.raises(UserError, match="data has no train or dev queries to choose a strength by; give one"):
         sweep(biencoder, Workbench(biencoder.tower, data), [], [0, 1], "test")
+    here, single = (load(tiny.write_data(tmp_path / name, dev=True)) for name in ("here", "single"))
+    single.qrels["test"] = dict([next(iter(single.qrels["test"].items()))])
+    del single.qrels["train"], single.qrels["dev"]
+    with pytest.raises(UserError, match="single has one test query and no others: one is to choose by"):
+        sweep(biencoder, Workbench(biencoder.tower, here), [single], [0, 1], "test")
     with pytest.raises(UserError, match="several strengths share one index, and a document prompt needs one of each"):
         sweep(biencoder.attach("both"), Workbench(biencoder.tower, data), [], [0, 1], "test")
 
