@@ -1,4 +1,4 @@
-"""An inspection as a page: what is beyond random prompts, what is not, and every figure beside its null."""
+"""An inspection as a page: what is beyond untrained prompts, what is not, and every figure beside its null."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def inspection_report(found: Inspection, bench: Workbench | None, name: str) -> 
         section = _section(asked, bench)
     else:
         section = Section(Path(name).name, "", "ndcg@10", {}, {}, [], {})
-    blocks = [Block("What random prompts do as well", rest)] if rest else []
+    blocks = [Block("What untrained prompts do as well", rest)] if rest else []
     blocks += [vectors_block(f"{side} prompt", words) for side, words in found.words.items()]
     blocks += [_attention(side, seen) for side, seen in found.attention.items()]
     if asked is not None:
