@@ -124,6 +124,8 @@ def without_each(left: list[LeftOut], what: str = "queries", metric: str = "nDCG
     furthest = max(left, key=lambda each: each.moved.value)
     edges = f"{furthest.moved.null_low:.3f} to {furthest.moved.null_high:.3f}"
     null = f"leaving one out of random prompts turns them by {edges}"
+    before = [each.moved.initial for each in left if each.moved.initial is not None]
+    null += f", of the prompt before training by {min(before):.3f} to {max(before):.3f}" if before else ""
     if not mattering:
         surely = [each for each in left if each.p_adjusted < ALPHA]
         rank = f"; without {_names(surely)} {metric} is significantly another" if surely else ""
