@@ -273,7 +273,9 @@ class _Gallery:
         return self.prompts.context.shape[-2]
 
     def encodings(self, draws: int) -> int:
-        return 3 + draws + math.ceil(draws / 2) + self.length + math.ceil(LEFT_OUT / self.length) * (self.length + 1)
+        return (
+            3 + draws + math.ceil(draws / 2) + 2 * self.length + math.ceil(LEFT_OUT / self.length) * (self.length + 1)
+        )
 
 
 def _of_length(drawn: Tensor, like: Tensor) -> Tensor:
@@ -322,12 +324,14 @@ def _show(gallery: _Gallery, draws: int, done: Done) -> Shown:
 
 
 def _leave_out(gallery: _Gallery, whole: Tensor, right: Mapping[str, float], done: Done) -> list[LeftOut]:
-    moves, tests, null = [], [], []
+    moves, tests, null, first = [], [], [], []
+    began = gallery.texts(gallery.began)
     for place in range(gallery.length):
+        first.append(_turn(began, gallery.texts(_without(gallery.began, place))))
         texts = gallery.texts(_without(gallery.prompts, place))
         moves.append(_turn(whole, texts))
         tests.append(compare(right, gallery.right(gallery.logits(texts)), METRIC))
-        done(1)
+        done(2)
     for seed in range(math.ceil(LEFT_OUT / gallery.length)):
         random = gallery.random(seed)
         before = gallery.texts(random)
@@ -336,10 +340,10 @@ def _leave_out(gallery: _Gallery, whole: Tensor, right: Mapping[str, float], don
             null.append(_turn(before, gallery.texts(_without(random, place))))
             done(1)
     p_values = adjust([test.p_value for test in tests], "holm")
-    rows = zip(moves, tests, p_values, strict=True)
+    rows = zip(moves, first, tests, p_values, strict=True)
     return [
-        LeftOut(f"vector {at}", Beside.of(move, null, side="above"), test, p)
-        for at, (move, test, p) in enumerate(rows, 1)
+        LeftOut(f"vector {at}", Beside.of(move, null, before, side="above"), test, p)
+        for at, (move, before, test, p) in enumerate(rows, 1)
     ]
 
 

@@ -1,4 +1,4 @@
-"""An inspection of a CLIP context as a page: what is beyond random contexts, and the pictures that it changes."""
+"""An inspection of a CLIP context as a page: what is beyond untrained contexts, and the pictures that it changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def context_report(found: ContextInspection, name: str) -> Report:
         tests = {key: test.as_dict() for key, test in shown.tests.items()}
         section = replace(section, tests=tests, baseline="zero-shot", system="tuned")
     rest = [claim.text for claim in made if not claim.beyond]
-    blocks = [Block("What random contexts do as well", rest)] if rest else []
+    blocks = [Block("What untrained contexts do as well", rest)] if rest else []
     blocks += [vectors_block(what, words) for what, words in found.words.items()]
     blocks += [left_out_block(shown.left_out, "the texts of classes", "accuracy")] if shown is not None else []
     sentences = [verdict(made), *(claim.text for claim in made if claim.beyond)]

@@ -1,4 +1,4 @@
-"""An inspection as a page: what is beyond random prompts, what is not, and every figure beside its null."""
+"""An inspection as a page: what is beyond untrained prompts, what is not, and every figure beside its null."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def inspection_report(found: Inspection, bench: Workbench | None, name: str) -> 
         section = _section(asked, bench)
     else:
         section = Section(Path(name).name, "", "ndcg@10", {}, {}, [], {})
-    blocks = [Block("What random prompts do as well", rest)] if rest else []
+    blocks = [Block("What untrained prompts do as well", rest)] if rest else []
     blocks += [vectors_block(f"{side} prompt", words) for side, words in found.words.items()]
     blocks += [_attention(side, seen) for side, seen in found.attention.items()]
     if asked is not None:
@@ -122,7 +122,18 @@ def _attention(side: str, seen: Attention) -> Block:
 
 def left_out_block(left: Sequence[LeftOut], what: str = "queries", metric: str = "nDCG@10") -> Block:
     """Each vector left out. `what` turns then; `metric` changes."""
-    header = ("Left out", f"{capital(what)} turn", "Random", "from", "to", "p", metric, "95 % interval", "p adjusted")
+    header = (
+        "Left out",
+        f"{capital(what)} turn",
+        "Random",
+        "from",
+        "to",
+        "Before training",
+        "p",
+        metric,
+        "95 % interval",
+        "p adjusted",
+    )
     rows: list[list[str | Span]] = [
         [
             each.name,
@@ -130,6 +141,7 @@ def left_out_block(left: Sequence[LeftOut], what: str = "queries", metric: str =
             f"{each.moved.null_mean:.4f}",
             f"{each.moved.null_low:.4f}",
             f"{each.moved.null_high:.4f}",
+            "-" if each.moved.initial is None else f"{each.moved.initial:.4f}",
             p_cell(each.moved.p_value),
             points(each.test.difference, signed=True),
             Span(each.test.ci95[0], each.test.difference, each.test.ci95[1]),

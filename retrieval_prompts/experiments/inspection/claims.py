@@ -1,4 +1,4 @@
-"""What an inspection found, in sentences: what random prompts do not explain is told apart from what they do."""
+"""What an inspection found, in sentences: what untrained prompts do not explain is told apart from what they do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from retrieval_prompts.experiments.inspection.null import Beside
 
 RANDOM = "random vectors of the same lengths"
 CHANCE = (
-    "Every figure stands beside random prompts. Of twenty figures that mean nothing, one is beyond them by chance: a "
-    "single finding wants to be seen again on other data, or with another seed of the training."
+    "Every figure stands beside random prompts, and beside the prompt before training where that is known. Of twenty "
+    "figures that mean nothing, one is beyond them by chance: a single finding wants to be seen again on other data, "
+    "or with another seed of the training."
 )
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence about a prompt. `beyond`: random prompts do not explain it."""
+    """A sentence about a prompt. `beyond`: neither random prompts explain it nor the prompt before training."""
 
     text: str
     beyond: bool
@@ -38,14 +39,14 @@ def with_claims(found: Inspection) -> dict[str, Any]:
 
 
 def verdict(made: Sequence[Claim]) -> str:
-    """How much of what can be said random prompts do not explain."""
+    """How much of what can be said untrained prompts do not explain."""
     beyond = sum(claim.beyond for claim in made)
     if not made:
         return "There is nothing to say of these prompts by themselves."
     if not beyond:
-        return "Nothing that was found here is beyond what random prompts do."
+        return "Nothing that was found here is beyond what untrained prompts do."
     chance = f"of as many that mean nothing, {ALPHA * len(made):.1f} would be on the mean"
-    return f"{beyond} of {count(len(made), 'finding is', 'findings are')} beyond what random prompts do; {chance}."
+    return f"{beyond} of {count(len(made), 'finding is', 'findings are')} beyond what untrained prompts do; {chance}."
 
 
 def _claims(found: Inspection) -> Iterator[Claim]:
@@ -123,6 +124,8 @@ def without_each(left: list[LeftOut], what: str = "queries", metric: str = "nDCG
     furthest = max(left, key=lambda each: each.moved.value)
     edges = f"{furthest.moved.null_low:.3f} to {furthest.moved.null_high:.3f}"
     null = f"leaving one out of random prompts turns them by {edges}"
+    before = [each.moved.initial for each in left if each.moved.initial is not None]
+    null += f", of the prompt before training by {min(before):.3f} to {max(before):.3f}" if before else ""
     if not mattering:
         surely = [each for each in left if each.p_adjusted < ALPHA]
         rank = f"; without {_names(surely)} {metric} is significantly another" if surely else ""

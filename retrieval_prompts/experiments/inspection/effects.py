@@ -105,7 +105,8 @@ class LeftOut:
     """One vector left out.
 
     Args:
-        moved: how far queries turn (1 - cosine), the mean, beside vectors of random prompts that are left out.
+        moved: how far queries turn (1 - cosine), the mean, beside vectors of random prompts that are left out, and the
+            same vector before training.
         test: of nDCG@10 without the vector against the whole prompt.
         p_adjusted: its p, corrected for the number of vectors (Holm).
     """
@@ -163,12 +164,23 @@ def leave_out(trial: Trial, whole: Floats, scores: Scores, done: Done) -> tuple[
             done(1)
     tests = [compare(scores, each, HEADLINE) for each in judged]
     p_values = adjust([test.p_value for test in tests], "holm")
-    rows = zip(trial.names, moves, tests, p_values, strict=True)
+    rows = zip(trial.names, moves, _before(trial, done), tests, p_values, strict=True)
     found = [
-        LeftOut(name, Beside.of(move, pools[at >= static], side="above"), test, p)
-        for at, (name, move, test, p) in enumerate(rows)
+        LeftOut(name, Beside.of(move, pools[at >= static], first, side="above"), test, p)
+        for at, (name, move, first, test, p) in enumerate(rows)
     ]
     return found, Without(left, judged)
+
+
+def _before(trial: Trial, done: Done) -> list[float | None]:
+    """How far queries turned without each vector before training; None where that prompt is not known."""
+    if trial.initial is None:
+        return [None] * trial.prompt.shape[-2]
+    whole, moves = trial.encode(trial.initial), []
+    for prompt in each_without(trial.initial):
+        moves.append(float(turned(whole, trial.encode(prompt)).mean()))
+        done(1)
+    return moves
 
 
 def left_out_places(trial: Trial) -> list[list[int]]:

@@ -249,6 +249,7 @@ def _encodings(trial: Trial, draws: int) -> int:
     parts = len(FEEDBACK_PARTS) if trial.biencoder.feedback is not None else 0
     parts += 1 + math.ceil(draws / 2) if words else 0
     looked = 1 + draws + (trial.initial is not None)
+    vectors *= 1 + (trial.initial is not None)
     return looked + 2 + parts + draws + vectors + sum(1 + len(places) for places in effects.left_out_places(trial))
 
 

@@ -54,8 +54,9 @@ class Beside:
 
     @property
     def beaten(self) -> bool:
-        """Whether random prompts do not explain the figure."""
-        return self.p_value < ALPHA
+        """Whether neither random prompts explain the figure nor the prompt before training, which may be as far out."""
+        out, before = self.value - self.null_mean, 0.0 if self.initial is None else self.initial - self.null_mean
+        return self.p_value < ALPHA and not (out * before > 0 and abs(before) >= abs(out))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -88,7 +88,7 @@ def inspect(
 
 
 def say_claims(say: Callable[[str], None], made: Sequence[Claim], notes: Sequence[str]) -> None:
-    """What was found: what is beyond random prompts has a star."""
+    """What was found: what is beyond untrained prompts has a star."""
     from retrieval_prompts.experiments.inspection.claims import verdict
 
     say(f"\n{verdict(made)}")

@@ -59,6 +59,10 @@ def test_a_figure_beside_random_ones() -> None:
     assert Beside.of(-1.0, drawn, side="below").beaten
     assert not Beside.of(38.0, drawn, side="above").beaten  # as far out as one of them
     assert Beside.of(5.0, [5.0]).p_value == 1.0
+    # The prompt before training was as far out, or further: training did not make it so
+    assert not Beside.of(40.0, drawn, 40.0, side="above").beaten
+    assert not Beside.of(-30.0, drawn, -31.0, side="below").beaten
+    assert Beside.of(-30.0, drawn, 60.0, side="below").beaten
 
 
 def test_the_whole_of_a_prompt(bench: Workbench, kind: str) -> None:
@@ -140,7 +144,7 @@ def test_what_random_vectors_do_is_no_finding(bench: Workbench) -> None:
     found = inspect(BiEncoder(bench.tower).attach(length=3, init="gaussian", seed=77), bench, draws=45)
     assert sum(claim.beyond for claim in claims(found)) <= 1
     words = inspect(BiEncoder(bench.tower).attach(length=3, init="gaussian", seed=77))
-    assert verdict(claims(words)) == "Nothing that was found here is beyond what random prompts do."
+    assert verdict(claims(words)) == "Nothing that was found here is beyond what untrained prompts do."
 
 
 def test_without_data(bench: Workbench) -> None:

@@ -42,7 +42,7 @@ def test_with_data_a_page_and_json(command: Command, prompts: Path, data: Path, 
     assert found["asked"]["systems"]["words"] == pytest.approx(found["asked"]["systems"]["tuned"])  # they are words
     assert len(found["asked"]["left_out"]) == 2
     assert all(f"{'*' if claim['beyond'] else '-'} {claim['text']}" in said.out for claim in found["claims"])
-    assert "What random prompts do as well" in page.read_text()
+    assert "What untrained prompts do as well" in page.read_text()
     again = command("inspect", prompts, "--html", page)
     assert again.code == 2
     assert again.err.splitlines()[-1].startswith(f"error: {page} exists")
