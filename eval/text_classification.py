@@ -145,7 +145,7 @@ def one(tower: TextTower, train: Labelled, test: Labelled, seed: int) -> dict[st
         "systems": systems,
         "choice": classifier.choice_,
         "held_out": mixture.held_out,
-        "strength": mixture.biencoder.strength,
+        "strength": mixture.strength,
         "share": mixture.share,
         "cpu_seconds": round(took, 1),
     }
