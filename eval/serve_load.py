@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_prompts import BiEncoder, UserError, load
-from retrieval_prompts.experiments.result_file import made_on
+from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, read_json, write_json
 
 LENGTHS = {"a": 8, "b": 8, "c": 8, "d": 8}

@@ -28,7 +28,8 @@ import numpy as np
 
 from retrieval_prompts import PromptTextClassifier
 from retrieval_prompts.data.lines import json_rows
-from retrieval_prompts.experiments.labelled_texts import compared, scored
+from retrieval_prompts.evaluation.tables import Cell, Mean, markdown
+from retrieval_prompts.experiments.labelled_texts import SYSTEMS, compared, scored
 from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import write_json
 from retrieval_prompts.towers.text import DEFAULT_MODEL, TextTower, load_tower
@@ -46,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--setfit", action="store_true")
     parser.add_argument("--json", type=Path, required=True, help="the result file; it is added to")
+    parser.add_argument("--table", action="store_true", help="print what the file holds, and end")
     options = parser.parse_args(arguments)
+    if options.table:
+        print(table(kept(options.json)))
+        return
     tower = load_tower(DEFAULT_MODEL, device="cpu")
     for name, path, read in (("reviews", options.reviews, reviews), ("topics", options.topics, topics)):
         if path is None:
@@ -72,6 +77,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def kept(path: Path) -> dict[str, Any]:
     """The runs that are there."""
     return dict(json.loads(path.read_text())["runs"]) if path.exists() else {}
+
+
+def table(runs: dict[str, Any]) -> str:
+    """Accuracy and macro-F1 x 100, mean and deviation over the seeds that are there."""
+    rows: list[list[Cell]] = []
+    groups = sorted({(name, int(shots)) for name, shots, _ in (key.split(".") for key in runs)})
+    for name, shots in groups:
+        own = [run for key, run in runs.items() if key.startswith(f"{name}.{shots}.")]
+        for system, said in {**SYSTEMS, "setfit": "SetFit"}.items():
+            found = [run["systems"][system] for run in own if system in run["systems"]]
+            if found:
+                figures = [100 * np.array([each[metric] for each in found]) for metric in ("accuracy", "macro_f1")]
+                cells = [Mean(float(values.mean()), float(values.std())) for values in figures]
+                rows.append([f"{name}, {own[0]['labels']} labels", shots, said, len(found), *cells])
+    return markdown(rows, ["texts", "examples a label", "system", "seeds", "accuracy", "macro-F1"])
 
 
 def reviews(path: Path) -> Labelled:
@@ -125,7 +145,7 @@ def one(tower: TextTower, train: Labelled, test: Labelled, seed: int) -> dict[st
         "systems": systems,
         "choice": classifier.choice_,
         "held_out": mixture.held_out,
-        "strength": mixture.biencoder.strength,
+        "strength": mixture.strength,
         "share": mixture.share,
         "cpu_seconds": round(took, 1),
     }

@@ -67,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = round(time.process_time() - start, 1)
         found["runs"][str(seed)] = {"test_loss": value, **prompt.training["dev_loss"], "cpu_seconds": seconds}
         print(seed, found["runs"][str(seed)], flush=True)
-    del model.__dict__["fingerprint"]
-    found |= {"dataset": dataset.name, "pairs": len(learned), "test": len(asked), "test_loss": losses}
-    write_json(options.json, found | {"weights_unchanged": model.fingerprint == before, **made_on(PACKAGES)})
+        del model.__dict__["fingerprint"]
+        found |= {"dataset": dataset.name, "pairs": len(learned), "test": len(asked), "test_loss": losses}
+        write_json(options.json, found | {"weights_unchanged": model.fingerprint == before, **made_on(PACKAGES)})
 
 
 def document_of(dataset: Dataset, judged: dict[str, int]) -> str:

@@ -27,7 +27,7 @@ from retrieval_prompts.serving.counters import TYPE, Counters
 from retrieval_prompts.serving.embeddings import embedded, embeddings_of
 from retrieval_prompts.serving.guard import App, Guard, failure
 from retrieval_prompts.serving.limits import Limits
-from retrieval_prompts.serving.shelf import FROZEN, Loaded, Shelf, Taken, Unknown
+from retrieval_prompts.serving.served import FROZEN, Loaded, Shelf, Taken, Unknown
 
 PAGE = {
     "/": ("page.html", "text/html"),

@@ -60,6 +60,11 @@ class Mixture:
     choice: str
     held_out: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def strength(self) -> float:
+        """Of the prompt; 0 where there is none."""
+        return self.biencoder.strength if self.biencoder.prompts else 0.0
+
     def probabilities(self, texts: Sequence[str]) -> Logits:
         """(n, C), rows sum to 1."""
         named = head = np.zeros((len(texts), len(self.documents)))

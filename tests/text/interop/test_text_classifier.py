@@ -86,7 +86,7 @@ def test_one_part_alone(tower: TextTower, head: str) -> None:
 
 def test_without_steps_there_is_no_prompt(tower: TextTower) -> None:
     classifier = PromptTextClassifier(tower, NAMES, max_steps=0).fit(*examples(6))
-    assert not classifier.mixture_.biencoder.prompts
+    assert not classifier.mixture_.biencoder.prompts and classifier.mixture_.strength == 0
     assert "names+prompt" not in classifier.mixture_.held_out
 
 

@@ -160,7 +160,7 @@ def _learn(
         "choice": classifier.choice_,
         "held_out": classifier.mixture_.held_out,
         "share": classifier.mixture_.share,
-        "strength": classifier.mixture_.biencoder.strength,
+        "strength": classifier.mixture_.strength,
         "systems": systems,
     }
 
