@@ -153,6 +153,7 @@ def test_the_longest_text_may_stand_in_an_object_and_numbers_are_none(tmp_path: 
     assert longest_text(open_table(tmp_path / "a.jsonl", known, LeftOut()), ["_id"]) == "_source"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
 def test_pipes_and_links_to_folders_are_said_and_not_read(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
