@@ -15,7 +15,7 @@ import numpy as np
 from retrieval_prompts.data.ids import id_text, id_texts
 from retrieval_prompts.data.lines import json_rows
 from retrieval_prompts.errors import UserError, few, first_line
-from retrieval_prompts.files import read_json
+from retrieval_prompts.files import check_regular, read_json
 from retrieval_prompts.vectors import faiss_foreign, faiss_index
 
 BLOCK = 16_384  # vectors that are read at once
@@ -124,6 +124,8 @@ def read_vectors(path: Path | str, *, id_field: str | None = None, vector_field:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; expected a FAISS file, .npy, .npz or Parquet")
+    for each in (path, *sorted(path.rglob("*"))):  # of a folder Parquet's reader would wait for a pipe
+        check_regular(each)
     kind = path.suffix.lower()
     if path.is_dir() or kind in (".parquet", ".pq"):
         return _parquet(path, id_field, vector_field)

@@ -159,8 +159,8 @@ def _quoted(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[
     reader = csv.reader(kept(), delimiter=delimiter)
     try:
         for row in reader:
-            if len(held) > 1:
-                next(csv.reader(held, delimiter=delimiter, strict="".join(held).count('"') % 2 == 1), None)
+            if len(held) > 1 and len(list(csv.reader([*held, "next"], delimiter=delimiter))) == 1:
+                raise csv.Error("what came next would be a part of it")
             if row and (len(row) > 1 or row[0].strip()):
                 yield reader.line_num, row
             held.clear()
@@ -209,23 +209,15 @@ def _one_object(path: Path, known: Callable[[str], bool]) -> Table | None:
     """A file that is one object: id -> text, or id -> object; None where it is JSON lines."""
     with open_text(path) as file:
         whole = file.readline(WHOLE + 1)
-        try:
-            found = json.loads(whole)
-            more = next(filter(str.strip, text_lines(file, path)), None)
-            if more is not None or not isinstance(found, dict) or any(map(known, found)):
-                return None
-        except RecursionError:
+        if (found := _parsed(whole)) is None:
+            whole += file.read(WHOLE)
+            found = _parsed(whole) if len(whole) <= WHOLE else None
+        elif any(map(str.strip, text_lines(file, path))) or (isinstance(found, dict) and any(map(known, found))):
             return None
-        except json.JSONDecodeError:
-            whole, found = whole + file.read(WHOLE), None
     if len(whole) > WHOLE:
         raise UserError(
             f"{path} is one value of more than {WHOLE >> 20:,} MB; expected JSON lines or an array of objects"
         )
-    try:
-        found = json.loads(whole) if found is None else found
-    except (ValueError, RecursionError):
-        return None
     if not isinstance(found, dict):
         return None
     if list(found.values())[:1] and isinstance(next(iter(found.values())), list):
@@ -237,6 +229,14 @@ def _one_object(path: Path, known: Callable[[str], bool]) -> Table | None:
         list(columns),
         lambda wanted: ((number, [row.get(name) for name in wanted]) for number, row in enumerate(rows, 1)),
     )
+
+
+def _parsed(text: str) -> Any:
+    """What JSON says; None where it is malformed."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

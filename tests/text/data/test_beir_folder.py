@@ -446,7 +446,7 @@ def test_judgements_of_documents_and_of_chunks_are_those_of_the_first_chunk(fold
     assert dataset.corpus.groups is not None
     assert dataset.corpus.groups.firsts.tolist() == [0, 1, 0, 3]
     assert dataset.corpus.groups.members(0).tolist() == [0, 2]
-    assert dataset.corpus.first_of == {"a#2": "a#1"}
+    assert dataset.corpus.first_of == {"a#2": "a#1", "a": "a#1"}
     assert [dataset.corpus.stands_for(id) for id in ("a", "a#2", "c", "x")] == ["a#1", "a#1", "c", None]
     assert best_passages({"a#2": 3.0, "b": 2.0, "a#1": 1.0, "c": 0.5}, dataset.corpus.first_of, 2) == {
         "a#1": 3.0,

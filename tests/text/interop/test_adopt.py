@@ -4,6 +4,7 @@ they are not."""
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -333,6 +334,18 @@ def test_ids_as_bytes_with_a_byte_order_mark_and_none(tmp_path: Path) -> None:
         UserError, match=r"ids\.npy: expected an id for each, got none at 1 of 2 places, the first at 1"
     ):
         read_ids(tmp_path / "ids.npy")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_folder_with_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", {"id": ["a"], "vector": [np.ones(2, dtype=np.float32)]})
+    assert read_vectors(tmp_path).ids == ["a"]
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(
+            UserError, match=r"pipe is no regular file but a pipe, a socket or a device; it is not read"
+        ):
+            read_vectors(path)
 
 
 def test_an_array_of_npz_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,8 +103,8 @@ def test_a_quote_that_is_never_closed_takes_no_rows_with_it(tmp_path: Path) -> N
     ):
         read(tmp_path / "a.csv", 'id,text\n1,"two\nlines"\n2,"open\n3,x\n4,y\n'.replace('"two\nlines"', "x"))
     # a quote in the middle of a value is a character
-    found = read(tmp_path / "a.csv", 'id,text\n1,"two\nlines"\n2,5" pipe\n3,"x\n""y"""\n')
-    assert found == [("1", "two\nlines"), ("2", '5" pipe'), ("3", 'x\n"y"')]
+    found = read(tmp_path / "a.csv", 'id,text\n1,"two\nlines"\n2,5" pipe\n3,"x\n""y"""\n4,"a\nb" and 5"\n')
+    assert found == [("1", "two\nlines"), ("2", '5" pipe'), ("3", 'x\n"y"'), ("4", 'a\nb and 5"')]
 
 
 def test_a_header_may_have_line_breaks_and_blank_lines_before_it(tmp_path: Path) -> None:
@@ -114,6 +114,9 @@ def test_a_header_may_have_line_breaks_and_blank_lines_before_it(tmp_path: Path)
 def test_one_object_in_one_line_is_id_and_text_unless_it_names_columns(tmp_path: Path) -> None:
     assert read(tmp_path / "a.json", '{"d1": "a text", "d2": "another"}') == [("d1", "a text"), ("d2", "another")]
     assert read(tmp_path / "a.json", '{"id": "d1", "text": "a text"}\n') == [("d1", "a text")]
+    for content in ('{"a": ' + "1" * 5000 + "}", "null", '"text"'):
+        with pytest.raises(UserError, match=r"a\.json:1: expected a JSON object"):
+            read(tmp_path / "a.json", content)
 
 
 def test_bytes_are_text() -> None:
@@ -153,6 +156,7 @@ def test_the_longest_text_may_stand_in_an_object_and_numbers_are_none(tmp_path: 
     assert longest_text(open_table(tmp_path / "a.jsonl", known, LeftOut()), ["_id"]) == "_source"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
 def test_pipes_and_links_to_folders_are_said_and_not_read(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
