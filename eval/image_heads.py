@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
         keys = {f"{shots} shots, seed {seed}": (shots, seed) for shots in reversed(SHOTS) for seed in SEEDS}
         missing = [key for key in keys if again or key not in found["runs"]]
         known = Classes(clip, data.classes, Settings(template=template_for(data.name)))
-        texts = known.frozen, known.ensemble
+        texts = known.frozen, (known.ensemble if set(missing) - found["runs"].keys() else None)
         with ProcessPoolExecutor(options.jobs, get_context("fork")) as pool:
             running = {
                 pool.submit(one, clip, data, texts, found["runs"].get(key), keys[key], options): key for key in missing
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
 def one(
     clip: Clip,
     data: ImageData,
-    texts: tuple[Tensor, Tensor],
+    texts: tuple[Tensor, Tensor | None],
     done: dict[str, Any] | None,
     which: tuple[int, int],
     options: argparse.Namespace,
@@ -112,10 +112,9 @@ def one(
     numbers = torch.as_tensor(chosen.labels)
     mine = Shots.of(seen.take(np.arange(len(seen))), numbers, frozen[: len(base)], clip.scale)
     cosines = clip.scale * features @ frozen.T
-    systems: dict[str, Scores] = {
-        "zero-shot": scores(cosines, labels, len(base)),
-        "zero-shot-ensemble": scores(clip.scale * features @ ensemble.T, labels, len(base)),
-    }
+    systems: dict[str, Scores] = {"zero-shot": scores(cosines, labels, len(base))}
+    if ensemble is not None:
+        systems["zero-shot-ensemble"] = scores(clip.scale * features @ ensemble.T, labels, len(base))
     seconds: dict[str, float] = {}
     if done is not None:
         systems, seconds = systems | done["systems"], done["seconds"]
