@@ -17,8 +17,8 @@ import torch
 
 from retrieval_prompts import BiEncoder, HybridIndex, Index, load_corpus
 from retrieval_prompts.interop.serving.limits import Limits
+from retrieval_prompts.interop.serving.served import open_shelf
 from retrieval_prompts.interop.serving.server import LOCAL, Server, listening
-from retrieval_prompts.interop.serving.shelf import open_shelf
 from retrieval_prompts.interop.serving.web import Web
 from retrieval_prompts.prompts.feedback import Start
 

@@ -1,7 +1,7 @@
 """One frozen model and one index behind HTTP, and the prompts of many over them.
 
     limits      what a request may ask for
-    shelf       the prompts that are served by name: loaded and unloaded while it runs
+    served      the prompts that are served by name: loaded and unloaded while it runs
     batching    requests -> batches; knows nothing of texts or HTTP
     encoding    texts, each with a prompt of its own -> vectors
     answering   the rows of a batch -> vectors and hits

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from retrieval_prompts.interop.frameworks.searcher import Hit, Searcher
 from retrieval_prompts.interop.serving.encoding import encode_queries
-from retrieval_prompts.interop.serving.shelf import Loaded
+from retrieval_prompts.interop.serving.served import Loaded
 from retrieval_prompts.towers.text import Floats
 
 

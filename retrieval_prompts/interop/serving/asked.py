@@ -11,7 +11,7 @@ from retrieval_prompts.data.plain_texts import as_texts
 from retrieval_prompts.errors import UserError, clipped, few
 from retrieval_prompts.interop.serving.answering import Query
 from retrieval_prompts.interop.serving.limits import Limits
-from retrieval_prompts.interop.serving.shelf import Loaded, Shelf
+from retrieval_prompts.interop.serving.served import Loaded, Shelf
 
 SEARCH = ("query", "queries", "k", "prompt", "strength", "bm25_weight", "text", "frozen")
 MOST = 500  # characters of what a refusal repeats

@@ -9,7 +9,7 @@ from typing import Any
 from retrieval_prompts.interop.serving.answering import Answer, Query
 from retrieval_prompts.interop.serving.asked import Refused, checked_texts, parsed, strength_of, value
 from retrieval_prompts.interop.serving.limits import Limits
-from retrieval_prompts.interop.serving.shelf import FROZEN, Shelf
+from retrieval_prompts.interop.serving.served import FROZEN, Shelf
 
 FIELDS = ("model", "input", "encoding_format", "dimensions", "user", "strength")
 

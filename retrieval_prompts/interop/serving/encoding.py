@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from retrieval_prompts.interop.serving.shelf import Loaded
+from retrieval_prompts.interop.serving.served import Loaded
 from retrieval_prompts.serving.prompt_set import PromptSet
 from retrieval_prompts.towers.text import Floats, TextTower
 

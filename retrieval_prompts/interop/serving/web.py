@@ -27,7 +27,7 @@ from retrieval_prompts.interop.serving.counters import TYPE, Counters
 from retrieval_prompts.interop.serving.embeddings import embedded, embeddings_of
 from retrieval_prompts.interop.serving.guard import App, Guard, failure
 from retrieval_prompts.interop.serving.limits import Limits
-from retrieval_prompts.interop.serving.shelf import FROZEN, Loaded, Shelf, Taken, Unknown
+from retrieval_prompts.interop.serving.served import FROZEN, Loaded, Shelf, Taken, Unknown
 
 PAGE = {
     "/": ("page.html", "text/html"),

@@ -62,7 +62,7 @@ def serve(
         from retrieval_prompts.interop.serving.web import Web
     except ImportError as error:
         raise UserError(f'serve needs its server: pip install "retrieval-prompts[serve]" ({error})') from None
-    from retrieval_prompts.interop.serving.shelf import open_shelf
+    from retrieval_prompts.interop.serving.served import open_shelf
 
     queries = min(max_queries, queue)  # of more no request would ever find room
     limits = Limits(max_body, max_text, queries, max_k, batch, queue, timeout)
