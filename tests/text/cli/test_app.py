@@ -1034,6 +1034,9 @@ OPTIONS = {
     "push": "--private --revision",
     "pull": "--out --overwrite",
     "verify": "--json --overwrite",
+    "merge": "--out --overwrite",
+    "list": "--json",
+    "diff": "--json",
 }
 
 
