@@ -92,7 +92,7 @@ def attention(tower: TextTower, ids: list[list[int]], side: str, kind: str, vect
         [weights[..., first : first + P].mean(dim=1) for weights in prefix.attended]
     )  # (layers, B, T, P)
     paid = paid.masked_fill(~asks[:, :, None], 0.0)  # what a padded token pays may be no number
-    return paid.sum(dim=2) / asks.sum(dim=1)[:, None]
+    return paid.sum(dim=2) / asks.sum(dim=1).clamp_min(1)[:, None]
 
 
 def _embed_input(tower: TextTower, ids: list[list[int]], side: str, vectors: Tensor | None) -> Tensor:

@@ -130,7 +130,7 @@ def without_each(left: list[LeftOut], what: str = "queries", metric: str = "nDCG
         surely = [each for each in left if each.p_adjusted < ALPHA]
         rank = f"; without {_names(surely)} {metric} is significantly another" if surely else ""
         return Claim(
-            f"No single vector is beyond the null: without {furthest.name} {what} turn furthest, by "
+            f"No single vector is shown to matter: without {furthest.name} {what} turn furthest, by "
             f"{furthest.moved.value:.3f}; {null}{rank}.",
             False,
         )

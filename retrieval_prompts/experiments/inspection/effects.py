@@ -176,8 +176,7 @@ def _before(trial: Trial, done: Done) -> list[float | None]:
     """How far queries turned without each vector before training; None where that prompt is not known."""
     if trial.initial is None:
         return [None] * trial.prompt.shape[-2]
-    whole = trial.encode(trial.initial)
-    moves: list[float | None] = []
+    whole, moves = trial.encode(trial.initial), list[float | None]()
     for prompt in each_without(trial.initial):
         moves.append(float(turned(whole, trial.encode(prompt)).mean()))
         done(1)
