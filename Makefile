@@ -6,12 +6,13 @@ BIN := .venv/bin
 # build of several GB; for the CPU build: make test TORCH="torch torchvision --index-url INDEX", with the index that torch names.
 TORCH ?= torch torchvision
 
-.PHONY: help demo demo-images test faults fuzz lowest release-check lint venv clean
+.PHONY: help demo demo-images docs test faults fuzz lowest release-check lint venv clean
 
 help:
 	@echo "make demo          tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
 	@echo "make demo-images   tune prompts on 8 pictures a class for a small CLIP, and write a classifier and a page"
 	@echo "make test          the tests, a process a core; pass options to pytest with ARGS, as in ARGS='-k losses'"
+	@echo "make docs          the documentation as a site, in site/"
 	@echo "make faults        inject faults into every command and artifact, and count what comes of them (the tests try a few)"
 	@echo "make fuzz          odd files and options for an hour, or FUZZ_MINUTES (the tests try a few); writes eval/results/fuzz.json"
 	@echo "make lowest        the tests with the lowest versions that pyproject.toml allows, in an environment of their own"
@@ -33,6 +34,10 @@ demo-images: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 faults: .venv/.installed
 	$(BIN)/python eval/inject_faults.py $(ARGS)
@@ -68,5 +73,5 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 clean:
-	rm -rf demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf demo build site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -108,7 +108,8 @@ class BiEncoder(nn.Module):
                 all-MiniLM-L6-v2.
             prompts: a folder, or "hf:user/name" on the hub.
             strength: overrides the one saved with the prompts.
-            query_words, document_words: what the model wants before each text, such as "query: "; "" for nothing.
+            query_words: what the model wants before each query, such as "query: "; "" for nothing.
+            document_words: the same before each document.
             similarity: "cosine" or "dot". None, for all three: as the prompts were made, else as the model says.
 
         Raises UserError when the model or the folder cannot be read, or do not belong together.

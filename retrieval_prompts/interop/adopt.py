@@ -64,7 +64,8 @@ def adopt(
             where it has none the corpus's, in its order.
         factory: FAISS index string; None: a FAISS index by inner product stays as it is, all else becomes Flat.
         sample: how many documents are encoded and compared.
-        id_field, vector_field: of a store, columns of a Parquet file, arrays of .npz; None: by their usual names.
+        id_field: of a store, a column of a Parquet file, an array of .npz; None: by its usual names.
+        vector_field: the same of the vectors.
 
     Vectors without a text, and texts without a vector, are left out with a warning. Raises UserError where ids and
     vectors do not belong together, and, with the likely reason, where they are not what the model makes of the texts.

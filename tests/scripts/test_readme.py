@@ -1,4 +1,4 @@
-"""The README's example runs as printed, on a small part of its data; its table is that of the committed results."""
+"""The examples of README and docs run as printed, on a part of the data; tables are those of the committed results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, EVALUATION, IMAGES = (
+    (ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/evaluation.md", "docs/images.md")
+)
 
 
 def test_the_first_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,8 +38,7 @@ def test_the_example_on_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "eval").symlink_to(ROOT / "eval")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(tmp_path / "cache"))
-    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    example = next(each for each in examples if "picture-prompts" in each)
+    (example,) = re.findall(r"```python\n(.*?)```", IMAGES, re.DOTALL)
     names: dict[str, Any] = {}
     exec(example, names)
     assert sorted(file.name for file in Path("picture-prompts").iterdir()) == ["prompt.json", "prompt.safetensors"]
@@ -46,14 +47,14 @@ def test_the_example_on_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_tables_are_those_of_the_results() -> None:
-    assert _script("results_table").table() in README, "run eval/results_table.py and put its table into README.md"
-    assert (ROOT / "eval/results/beir-baselines.md").read_text().strip() in README
+    assert _script("results_table").table() in EVALUATION, "run eval/results_table.py and put its table in"
+    assert (ROOT / "eval/results/beir-baselines.md").read_text().strip() in EVALUATION
     indexes = _script("index_table")
-    assert indexes.gains() in README, "run eval/index_table.py and put its second table into README.md"
+    assert indexes.gains() in EVALUATION, "run eval/index_table.py and put its second table in"
     assert indexes.speed() in (ROOT / "eval/README.md").read_text(), "and its first table into eval/README.md"
     images = _script("image_table")
     for table in (images.speed(), images.base_to_new(), images.retrieval()):
-        assert table in README, "run eval/image_table.py and put its tables into README.md"
+        assert table in IMAGES, "run eval/image_table.py and put its tables in"
 
 
 def _script(name: str) -> Any:

@@ -286,7 +286,7 @@ def test_queries_by_id_by_header_or_without_one_and_as_lines(tmp_path: Path) -> 
         ("a.json", b"[" * 100_000, r"a\.json, object 1: malformed JSON"),
         ("a.json", b'{"a":' * 50_000, r"a\.json:1: "),
         ("a.json", b'"a text"', r"a\.json:1: expected a JSON object"),
-        ("a.jsonl.gz", gzip.compress(b'{"id": 1, "text": "a"}', mtime=0)[:-9], r"a\.jsonl\.gz cannot be read to its end"),
+        ("a.jsonl.gz", gzip.compress(b'{"id": 1, "text": "a"}', mtime=0)[:-9], r"a\.jsonl\.gz cannot be read to its"),
     ],
 )
 def test_damaged_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes, message: str) -> None:
