@@ -79,7 +79,8 @@ def rich_table(
     for name, align, cells in zip(header, _align(rows), columns, strict=True):
         # Where a terminal is narrow, headings and cells of several words are broken; no name, no number is cut short
         several = any(" " in cell for cell in (name, *cells))
-        result.add_column(Text(shown(name)), justify=align, no_wrap=not several, overflow="fold")
+        least = max(len(word) for cell in (name, *cells) for word in (cell.split() or [""])) if several else None
+        result.add_column(Text(shown(name)), justify=align, no_wrap=not several, overflow="fold", min_width=least)
     for row in rows:
         texts = (Text(shown(_text(cell, digits, "-")), "bold" if isinstance(cell, Bold) else "") for cell in row)
         result.add_row(*texts)

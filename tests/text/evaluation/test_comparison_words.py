@@ -72,7 +72,7 @@ def test_too_few_queries() -> None:
 def test_a_correction_may_take_the_difference_away() -> None:
     found = dataclasses.replace(one_pair([0.5] * 6, [0.6] * 6), p_adjusted=0.0938)  # p = 2 / 2**6
     assert verdict(found, 0.01) == "undecided"
-    assert "(p = 0.0312, 0.0938 after Holm's correction for 3 data sets)" in words(found, 0.01, "holm", 3)
+    assert "; p = 0.0312, 0.0938 after Holm's correction for 3 data sets)" in words(found, 0.01, "holm", 3)
 
 
 def test_remarks() -> None:

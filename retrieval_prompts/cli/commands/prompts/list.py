@@ -10,7 +10,7 @@ import typer
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import JsonFile, Overwrite
 
-HEADER = ["name", "version", "model", "prompt", "tuned on", "dev", "test", "written"]
+HEADER = ["name", "prompt", "tuned on", "dev", "test", "written", "model", "version"]
 
 
 def list_prompts(
@@ -27,7 +27,9 @@ def list_prompts(
     if json_file is not None:
         console.write_result(json_file, [each.to_json() for each in found])
     if sound := [each for each in found if not each.problem]:
-        say(rich_table([_row(each) for each in sound], HEADER))
+        columns = [column for column in zip(HEADER, *map(_row, sound), strict=True) if any(column[1:])]
+        header, *rows = zip(*columns, strict=True)
+        say(rich_table(rows, header))
     for each in found:
         if each.problem:
             say(f"{each.path}: cannot be read: {each.problem}")
@@ -44,4 +46,4 @@ def _row(entry: Any) -> list[str]:
     strength = "" if entry.strength == 1 else f", strength {entry.strength:g}"
     gains = [f"{100 * entry.gains[split]:+.1f}" if split in entry.gains else "" for split in ("dev", "test")]
     what = f"{entry.kind} {lengths}".strip() + sides + made + strength
-    return [entry.name, entry.version, entry.model, what, entry.tuned_on, *gains, entry.written]
+    return [entry.name, what, entry.tuned_on, *gains, entry.written, entry.model, entry.version]
