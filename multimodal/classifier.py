@@ -91,8 +91,10 @@ class PromptClassifier(Estimator):
             checkpoint: a file from which an interrupted training goes on.
             on_step: called with each record and the number of all steps.
 
-        Images that cannot be read are left out, counted and named in a DataWarning. Raises UserError for fewer than
-        two classes, a label that is no class, and settings that the model cannot take.
+        Images that cannot be read are left out, counted and named in a DataWarning.
+
+        Raises:
+            UserError: for fewer than two classes, a label that is no class, and settings that the model cannot take.
         """
         from multimodal.training.classes import fit_classifier
 
@@ -126,7 +128,11 @@ class PromptClassifier(Estimator):
         return self.method.prompts_images
 
     def known_classes(self, classes: Sequence[str] | None = None) -> Classes:
-        """The classes to tell apart; None: those of the training. Raises UserError where prompts serve no others."""
+        """The classes to tell apart; None: those of the training.
+
+        Raises:
+            UserError: where prompts serve no others.
+        """
         if classes is None and self.method and not self.classes:
             raise UserError("these prompts were tuned on captions and have no classes of their own; give --classes")
         names = self.classes if classes is None else as_names(classes)
@@ -141,8 +147,11 @@ class PromptClassifier(Estimator):
 
     @torch.no_grad()
     def class_vectors(self, classes: Sequence[str] | None = None) -> Tensor:
-        """(C, D) of unit length: what an image's feature is compared with. Raises UserError where it depends on the
-        image (CoCoOp)."""
+        """(C, D) of unit length: what an image's feature is compared with.
+
+        Raises:
+            UserError: where it depends on the image (CoCoOp).
+        """
         with CHANGING:  # all of one moment: another thread may train
             known, strength, texts = self.known_classes(classes), self.strength, self._texts
             prompter = self.method.prompter
@@ -170,7 +179,8 @@ class PromptClassifier(Estimator):
             images: paths, PIL images, bytes of files, arrays and tensors of pixels; or their frozen features (n, D),
                 where no prompt enters the image tower.
 
-        Raises UserError for an image that cannot be read.
+        Raises:
+            UserError: for an image that cannot be read.
         """
         with CHANGING:
             known, built, answer = self.known_classes(classes), self.method, self.answer
@@ -228,7 +238,11 @@ class PromptClassifier(Estimator):
     # ---- folders
 
     def save(self, folder: Path | str, *, overwrite: bool = False) -> None:
-        """Write a prompt folder. Raises UserError when it exists, unless `overwrite`."""
+        """Write a prompt folder.
+
+        Raises:
+            UserError: when it exists, unless `overwrite`.
+        """
         saved = prompt_folder.Saved(
             state=self.method.prompter.state_dict(),
             settings=asdict(self.settings),
@@ -262,7 +276,8 @@ class PromptClassifier(Estimator):
             strength: from 0 (the frozen model) to 1; None: as saved.
             quick_gelu: of a checkpoint; see `load_clip`.
 
-        Raises UserError for another model than the one that the prompts were tuned on, and for a damaged folder.
+        Raises:
+            UserError: for another model than the one that the prompts were tuned on, and for a damaged folder.
         """
         saved = prompt_folder.load(folder)
         if not isinstance(clip, Clip):
@@ -298,7 +313,8 @@ class PromptClassifier(Estimator):
     def as_sentence_transformer(self) -> LiveModel:
         """A live SentenceTransformer: `encode_query` puts the prompt before a text, `encode_document` reads images.
 
-        Raises UserError for prompts that serve no search, such as those that depend on the image.
+        Raises:
+            UserError: for prompts that serve no search, such as those that depend on the image.
         """
         from multimodal.interop.live import as_sentence_transformer
 
@@ -307,7 +323,8 @@ class PromptClassifier(Estimator):
     def search_prompts(self) -> tuple[nn.Module, float]:
         """(prompter, strength), to put before the words of a search.
 
-        Raises UserError for prompts that cannot be put before a text.
+        Raises:
+            UserError: for prompts that cannot be put before a text.
         """
         if self.settings.position != "end":
             raise UserError(
@@ -329,9 +346,11 @@ class PromptClassifier(Estimator):
 
         `classes.safetensors` holds "weight" (C, D), unit-length rows; "logit_scale" (with the temperature in it): the
         prompt's logits of unit-length image features X are logit_scale * X @ weight.T. Where a head answers for all of
-        the classes, "head_weight", "head_bias" and perhaps "head_keys", "head_values" are there too: its logits are
-        X @ head_weight.T + head_bias + exp(-beta * (1 - X @ head_keys.T)) @ head_values, `beta` in `classes.json`.
-        Raises UserError for prompts that depend on the image, or enter the image tower.
+        the classes, "head_weight", "head_bias" and perhaps "head_keys", "head_values" are there too: its logits are X @
+        head_weight.T + head_bias + exp(-beta * (1 - X @ head_keys.T)) @ head_values, `beta` in `classes.json`.
+
+        Raises:
+            UserError: for prompts that depend on the image, or enter the image tower.
         """
         from multimodal.interop.class_matrix import export
 

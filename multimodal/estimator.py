@@ -34,7 +34,11 @@ class Estimator:
         return {"clip": self.clip, **plain, **self._given}
 
     def set_params(self, **params: Any) -> Self:
-        """Other settings for the next `fit`. Raises UserError for a name that is none."""
+        """Other settings for the next `fit`.
+
+        Raises:
+            UserError: for a name that is none.
+        """
         clip = params.pop("clip", self.clip)
         given = {**self._given, **params}
         self.use_settings(type(self.settings).of(**given), given)

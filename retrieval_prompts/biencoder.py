@@ -112,7 +112,8 @@ class BiEncoder(nn.Module):
             document_words: the same before each document.
             similarity: "cosine" or "dot". None, for all three: as the prompts were made, else as the model says.
 
-        Raises UserError when the model or the folder cannot be read, or do not belong together.
+        Raises:
+            UserError: when the model or the folder cannot be read, or do not belong together.
         """
         folder = None
         if str(prompts).startswith("hf:"):
@@ -156,7 +157,8 @@ class BiEncoder(nn.Module):
             given: other fields of `PromptSettings`; what is not given is the default of the kind. A common part of
                 both sides starts at zero.
 
-        Raises UserError for what is no setting, and when the model fails the probe (see `towers.probe.verify`).
+        Raises:
+            UserError: for what is no setting, and when the model fails the probe (see `towers.probe.verify`).
         """
         wanted = replace(side, **given) if isinstance(side, PromptSettings) else PromptSettings.of(side=side, **given)
         kind, length, init, seed = wanted.kind, wanted.length, wanted.init, wanted.seed
@@ -219,7 +221,8 @@ class BiEncoder(nn.Module):
     def bind(self, searched: Index | HybridIndex) -> BiEncoder:
         """Give a feedback prompt the index that its first search is in; returns self. Other prompts need none.
 
-        Raises UserError when the index is not of this frozen model's documents, or does not give its vectors back.
+        Raises:
+            UserError: when the index is not of this frozen model's documents, or does not give its vectors back.
         """
         if (reads := self.feedback) is not None:
             index = searched if isinstance(searched, Index) else searched.index
@@ -251,7 +254,8 @@ class BiEncoder(nn.Module):
     def encode_query(self, texts: str | Iterable[str]) -> Floats:
         """Queries -> vectors (queries, dimension) in float32; one string -> (dimension,).
 
-        Raises UserError for what is no text, such as None, with its position; so do the other ways to encode.
+        Raises:
+            UserError: for what is no text, such as None, with its position; so do the other ways to encode.
         """
         return self._encode(texts, "query")
 
@@ -302,7 +306,8 @@ class BiEncoder(nn.Module):
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the prompts, collapsed to plain vectors, as a prompt folder of a few kilobytes.
 
-        Raises UserError when there is no prompt, or the folder exists and `overwrite` is not given.
+        Raises:
+            UserError: when there is no prompt, or the folder exists and `overwrite` is not given.
         """
         save_prompts(folder, self.collapsed(), overwrite=overwrite)
 

@@ -50,7 +50,11 @@ class Row(NamedTuple):
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """The rows of a file or folder; see `load_captions`. Raises UserError with file and line for what is malformed."""
+    """The rows of a file or folder; see `load_captions`.
+
+    Raises:
+        UserError: with file and line for what is malformed.
+    """
     if path.is_dir():
         listed = [path / name for name in BESIDE if (path / name).is_file()]
         return rows(next(filter(_says_captions, listed), listed[0])) if listed else _pairs(path)

@@ -50,8 +50,11 @@ def load_captions(file: str | Path, split: str | None = None, *, images: str | P
         images: the folder that the names of pictures are relative to; None: the folder of `file`, or the one above,
             or "images" in either.
 
-    Captions without a word and pictures that are not there are left out, counted in a DataWarning each. Raises
-    UserError with file and line for what is malformed, for a split that no picture has, and where no picture is there.
+    Captions without a word and pictures that are not there are left out, counted in a DataWarning each.
+
+    Raises:
+        UserError: with file and line for what is malformed, for a split that no picture has, and where no picture is
+            there.
     """
     path = Path(file)
     wanted = None if split is None else split_name(split, "captions")

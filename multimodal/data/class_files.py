@@ -44,8 +44,9 @@ def read_names(path: Path, only: Collection[str] | None = None) -> dict[str, str
     Args:
         only: the labels to take; None: all.
 
-    Raises UserError with file and line for an empty name, a label that comes twice, a WordNet id without a name, and a
-    file without names.
+    Raises:
+        UserError: with file and line for an empty name, a label that comes twice, a WordNet id without a name, and a
+            file without names.
     """
     names: dict[str, str] = {}
     for where, label, name in _rows(path):
@@ -160,7 +161,11 @@ def _without_header(rows: Iterable[Labelled]) -> Iterator[Labelled]:
 
 
 def _parsed(path: Path, text: str) -> Any:
-    """The content of a JSON file. Raises UserError for what is none, and for anything but a list or an object."""
+    """The content of a JSON file.
+
+    Raises:
+        UserError: for what is none, and for anything but a list or an object.
+    """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -14,7 +14,10 @@ def load_named(source: str, class_file: Path | None = None) -> ImageData:
     """`load_images`, with the classes called as the class file says.
 
     Without one, classes that begin with an id are called by what stands behind it, or as a file in the data's folder
-    says (`names_of`). Raises UserError for what cannot be read, and for classes that are ids alone.
+    says (`names_of`).
+
+    Raises:
+        UserError: for what cannot be read, and for classes that are ids alone.
     """
     loaded = load_images(source)
     if class_file is not None:
@@ -26,8 +29,11 @@ def load_named(source: str, class_file: Path | None = None) -> ImageData:
 
 
 def renamed(data: ImageData, names: dict[str, str]) -> ImageData:
-    """The data with its classes called as `names` says. Raises UserError for a class without a name, and for two
-    classes of one name."""
+    """The data with its classes called as `names` says.
+
+    Raises:
+        UserError: for a class without a name, and for two classes of one name.
+    """
     if missing := [label for label in data.classes if label not in names]:
         raise UserError(f"the class file has no name for {few(missing)}; name every class of {data.name}")
     new = {label: names[label] for label in data.classes}

@@ -23,7 +23,9 @@ def hugging_face(name: str) -> Listing:
 
     Labels are the ClassLabel column (the one called label, if there are several), or else any column called label.
     Pictures keep the bytes that the data set holds. Rows whose label is -1 or none are left out, with a DataWarning.
-    Raises UserError when the data set cannot be had or has no such columns.
+
+    Raises:
+        UserError: when the data set cannot be had or has no such columns.
     """
     try:
         import datasets
@@ -63,8 +65,10 @@ def hugging_face(name: str) -> Listing:
 def torchvision(name: str) -> Listing:
     """The pictures of the class torchvision.datasets.NAME, downloaded into the folder of caches if they are not there.
 
-    Its splits are those that the class's parameter `split` or `train` has; trainval is train. Raises UserError when
-    there is no such class or it cannot be downloaded.
+    Its splits are those that the class's parameter `split` or `train` has; trainval is train.
+
+    Raises:
+        UserError: when there is no such class or it cannot be downloaded.
     """
     from torchvision import datasets
 

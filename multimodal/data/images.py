@@ -92,8 +92,9 @@ def load_images(source: str | Path, *, split_seed: int = 0) -> ImageData:
         split_seed: decides which pictures are held out where there is no test split: 30 % of each class, at least
             one where it has two. A val split is the test split where there is no other.
 
-    Raises UserError for what cannot be trusted: nothing found, one class only, a class without pictures, class names
-    that differ by case, underscores or spaces alone, classes that occur outside of train alone, a malformed CSV.
+    Raises:
+        UserError: for what cannot be trusted: nothing found, one class only, a class without pictures, class names that
+            differ by case, underscores or spaces alone, classes that occur outside of train alone, a malformed CSV.
     """
     if str(source).startswith(("hf:", "torchvision:")):
         from multimodal.data import hubs
@@ -116,7 +117,10 @@ def load_images(source: str | Path, *, split_seed: int = 0) -> ImageData:
 def few_shot(split: Split, shots: int | None, seed: int) -> NDArray[np.int64]:
     """Positions of `shots` pictures of each class, ascending; None: of all pictures.
 
-    A class that has fewer gives all it has, named in a DataWarning. Raises UserError for less than one shot.
+    A class that has fewer gives all it has, named in a DataWarning.
+
+    Raises:
+        UserError: for less than one shot.
     """
     if shots is None:
         return np.arange(len(split), dtype=np.int64)
@@ -144,7 +148,8 @@ def halves(classes: Sequence[str]) -> tuple[list[str], list[str]]:
 def subset(data: ImageData, classes: Sequence[str]) -> ImageData:
     """The pictures of these classes alone, with labels 0, 1, ... in the classes' sorted order.
 
-    Raises UserError for a class that the data does not have.
+    Raises:
+        UserError: for a class that the data does not have.
     """
     if unknown := sorted(set(classes) - set(data.classes)):
         raise UserError(f"{data.name} has no class {few(unknown)}")

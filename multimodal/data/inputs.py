@@ -88,7 +88,8 @@ def as_names(classes: Sequence[str], said: str = "classes") -> tuple[str, ...]:
 def label_numbers(labels: Sequence[Any] | NDArray, names: tuple[str, ...], count: int) -> NDArray[np.int64]:
     """(n,) each label's position in the names: by name; where labels are whole numbers that are no names, as they are.
 
-    Raises UserError for labels of another number, or of no class.
+    Raises:
+        UserError: for labels of another number, or of no class.
     """
     given = np.asarray(labels).tolist()
     if not isinstance(given, list) or len(given) != count:

@@ -14,7 +14,10 @@ from retrieval_prompts.files import check_output, read_json, write_json
 def write_manifest(path: Path, data: ImageData, *, seed: int, shots: int | None, overwrite: bool = False) -> None:
     """Write the names of all pictures of `data` by split and class, with the seed and the shots they were chosen by.
 
-    Names are relative to the data's root. Raises UserError if `path` exists, unless `overwrite`.
+    Names are relative to the data's root.
+
+    Raises:
+        UserError: if `path` exists, unless `overwrite`.
     """
     check_output(path, overwrite=overwrite)
     splits: dict[str, dict[str, list[str]]] = {}
@@ -30,8 +33,10 @@ def write_manifest(path: Path, data: ImageData, *, seed: int, shots: int | None,
 def apply_manifest(path: Path, data: ImageData) -> ImageData:
     """The pictures of `data` that a manifest lists, in its splits, classes and order.
 
-    A picture is looked for in all splits of `data`, so a manifest also fixes what was held out. Raises UserError for a
-    file that is no manifest, and for pictures that `data` does not have.
+    A picture is looked for in all splits of `data`, so a manifest also fixes what was held out.
+
+    Raises:
+        UserError: for a file that is no manifest, and for pictures that `data` does not have.
     """
     there = {picture.name: picture for split in data.splits.values() for picture in split.pictures}
     classes, listed = _read(path)

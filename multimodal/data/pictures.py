@@ -63,7 +63,11 @@ class Picture:
         return str(self.source) if isinstance(self.source, Path) else self.name
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises UserError that names the picture, also for what is no file or holds over 1 GB."""
+        """The encoded bytes.
+
+        Raises:
+            UserError: that names the picture, also for what is no file or holds over 1 GB.
+        """
         try:
             return _content(self.source) if isinstance(self.source, Path) else self.source()
         except OSError as error:
@@ -90,9 +94,11 @@ def decode(content: bytes, place: str) -> Image.Image:
     """Bytes of a picture file -> RGB, as a viewer shows it.
 
     The first frame, turned as its EXIF says, what is transparent over white, 16 bits a channel scaled to 8. Metadata
-    that is broken never costs the picture. Raises UserError that names `place` for bytes that are no whole picture, and
-    for one that is too large (`PIL.Image.MAX_IMAGE_PIXELS`: a few bytes can unpack to more than the memory holds) or
-    too elongated.
+    that is broken never costs the picture.
+
+    Raises:
+        UserError: that names `place` for bytes that are no whole picture, and for one that is too large
+            (`PIL.Image.MAX_IMAGE_PIXELS`: a few bytes can unpack to more than the memory holds) or too elongated.
     """
     try:
         return _decoded(content)
@@ -128,8 +134,10 @@ def load_pictures(source: str | Path | Sequence[str | Path]) -> list[Picture]:
 
     A folder gives its files with a picture's extension, sorted by name and without hidden ones; named relative to the
     folder if it is the only source. Others, but texts and lists, are counted in a DataWarning. A file is taken whatever
-    its extension is, and once if it is given twice. Raises UserError for what does not exist, and if there is no
-    picture at all.
+    its extension is, and once if it is given twice.
+
+    Raises:
+        UserError: for what does not exist, and if there is no picture at all.
     """
     alone = isinstance(source, str | Path)
     sources = [Path(source)] if isinstance(source, str | Path) else [Path(one) for one in source]

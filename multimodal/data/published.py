@@ -51,7 +51,8 @@ LAYOUTS = {
 def load_published(name: str, folder: Path) -> ImageData:
     """A data set of LAYOUTS with its train and test split; `folder` holds all data sets.
 
-    Raises UserError for another name, for what is not there, and for a listing that contradicts itself.
+    Raises:
+        UserError: for another name, for what is not there, and for a listing that contradicts itself.
     """
     if name not in LAYOUTS:
         raise UserError(f"there is no data set {name!r}; expected one of {', '.join(LAYOUTS)}")
@@ -132,9 +133,12 @@ def _imagenet(images: Path, listing: Path) -> Rows:
 
 
 def _assemble(name: str, images: Path, rows: Rows, listing: Path) -> ImageData:
-    """Rows -> a data set. Raises UserError unless labels and names fit together.
+    """Rows -> a data set.
 
     A name that an earlier label has already (two of ImageNet's) gets a number, said in a DataWarning.
+
+    Raises:
+        UserError: unless labels and names fit together.
     """
     names: dict[int, str] = {}
     for part in rows.values():

@@ -22,7 +22,11 @@ SPLITS = {
 
 
 def split_name(name: str, where: str) -> str:
-    """A data set's name of a split -> "train", "val" or "test". Raises UserError that begins with `where`."""
+    """A data set's name of a split -> "train", "val" or "test".
+
+    Raises:
+        UserError: that begins with `where`.
+    """
     try:
         return SPLITS[name.strip().lower()]
     except KeyError:

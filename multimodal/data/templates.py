@@ -59,7 +59,8 @@ def fill(template: str, name: str) -> str:
     >>> fill("a photo of a {}.", "water_lilly")
     'a photo of a water lilly.'
 
-    Raises UserError for a template without exactly one "{}".
+    Raises:
+        UserError: for a template without exactly one "{}".
     """
     if template.count("{}") != 1:
         raise UserError(f'expected a template with one {{}} for the class name, such as "{DEFAULT}"; got "{template}"')

@@ -64,7 +64,11 @@ class Pairs:
 
     @classmethod
     def of(cls, clip: Clip, data: Captioned, cache: Path | None = None) -> Pairs:
-        """Of the pictures that can be read. Raises UserError when fewer than two are left."""
+        """Of the pictures that can be read.
+
+        Raises:
+            UserError: when fewer than two are left.
+        """
         features = image_features(clip, data.pictures, cache=cache)
         kept = list(features.kept)
         if len(kept) < 2:

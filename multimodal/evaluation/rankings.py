@@ -139,7 +139,8 @@ def write(folder: Path, dataset: str, rankings: Iterable[Rankings]) -> None:
 def read(folder: Path, dataset: str, asked: Rankings, systems: Iterable[str]) -> Rankings:
     """What `write` wrote of these systems, as far as it is there, for those queries of `asked` that were judged.
 
-    Raises UserError for a run of other queries or documents.
+    Raises:
+        UserError: for a run of other queries or documents.
     """
     stem = file_stem(dataset, asked.name)
     qrels = folder / f"{stem}.qrels.tsv"
@@ -174,7 +175,8 @@ def _best(path: Path, asked: Rankings) -> Best:
 def check_beside(out: Path, runs: Path | None, report: Path | None, *, overwrite: bool) -> None:
     """Check what a script writes beside a result file that it may go on from: files of another result are not replaced.
 
-    Raises UserError where there is no result yet, but its runs or its report are, and for a report without runs.
+    Raises:
+        UserError: where there is no result yet, but its runs or its report are, and for a report without runs.
     """
     if report is not None and runs is None:
         raise UserError("--report is made of the run files; pass --runs as well")

@@ -62,7 +62,8 @@ def tune(
         on_step: called with each record and the number of all steps.
         keep_rankings: the result holds what the systems ranked.
 
-    Raises UserError for data or settings that cannot be trained on; nothing is then written.
+    Raises:
+        UserError: for data or settings that cannot be trained on; nothing is then written.
     """
     with PromptOutput.of(out) as output:
         return _tune(clip, data, settings, output, cache, on_step, keep_rankings)

@@ -49,8 +49,10 @@ def tune(
         on_step: called with each record and the number of all steps.
         keep_rankings: the result holds what the systems ranked.
 
-    Returns the result of `protocols.evaluate`, with the seconds and settings of the training in it. Raises UserError
-    for data or settings that cannot be trained on; nothing is then written.
+    Returns the result of `protocols.evaluate`, with the seconds and settings of the training in it.
+
+    Raises:
+        UserError: for data or settings that cannot be trained on; nothing is then written.
     """
     with PromptOutput.of(out) as output:
         return _tune(clip, data, settings, output, subset, cache, on_step, keep_rankings)

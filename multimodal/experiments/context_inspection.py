@@ -107,7 +107,8 @@ def inspect(
         cache: the folder of image features; None: the user's cache.
         on_start: called with the number of encodings of all classes; gives what is called with those that are done.
 
-    Raises UserError for fewer than 1 draw, data without the split, and classes that the prompts do not serve.
+    Raises:
+        UserError: for fewer than 1 draw, data without the split, and classes that the prompts do not serve.
     """
     if draws < 1:
         raise UserError(f"expected one random context at least, got {draws}")

@@ -51,7 +51,8 @@ class EvaluationProtocol:
         split: scored; the linear probe learns from the few shots of train that its seed's prompts were trained on.
         template: of zero-shot; None: that of the prompts if they have one of their own, else the data set's published.
 
-    Raises UserError for a name or a system that there is not.
+    Raises:
+        UserError: for a name or a system that there is not.
     """
 
     name: str = "few-shot"
@@ -90,7 +91,8 @@ def evaluate(
         keep_rankings: the result holds what the systems ranked, one entry a part: which classes each picture looks
             like most. Of several classifiers the systems are called "tuned-SEED" and "linear-probe-SEED".
 
-    Raises UserError for prompts that do not belong together or to the protocol, and data without the split.
+    Raises:
+        UserError: for prompts that do not belong together or to the protocol, and data without the split.
     """
     how = EvaluationProtocol(protocol) if isinstance(protocol, str) else protocol
     first = _same_but_seed(classifiers)

@@ -59,7 +59,11 @@ class Answer:
 
     @classmethod
     def of(cls, folder: Path | str, about: Mapping[str, Any], tensors: Mapping[str, Tensor], dimension: int) -> Answer:
-        """The inverse of `about`. Raises UserError that names the folder for what is missing or does not fit."""
+        """The inverse of `about`.
+
+        Raises:
+            UserError: that names the folder for what is missing or does not fit.
+        """
         try:
             head = Head.of(tensors, float(about["beta"]))
             texts, own, constant = map(float, about["gate"])

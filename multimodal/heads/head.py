@@ -116,7 +116,11 @@ class Head:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], beta: float) -> Head:
-        """The inverse of `tensors`. Raises KeyError for one that is missing, ValueError for shapes that do not fit."""
+        """The inverse of `tensors`.
+
+        Raises:
+            KeyError: for one that is missing, ValueError for shapes that do not fit.
+        """
         made = cls.linear(tensors["weight"], tensors["bias"])
         if "keys" in tensors:
             made = replace(made, keys=tensors["keys"], values=tensors["values"], beta=beta)

@@ -118,7 +118,11 @@ class Towers(InputModule):
 
 
 def _picture(given: Any) -> Image.Image | None:
-    """The picture in RGB, or None for what is a text. Raises UserError for a picture that cannot be read."""
+    """The picture in RGB, or None for what is a text.
+
+    Raises:
+        UserError: for a picture that cannot be read.
+    """
     if isinstance(given, dict) and len(given) == 1 and next(iter(given)) in ("image", "text"):
         ((kind, given),) = given.items()
         return _picture(Path(given) if isinstance(given, str) else given) if kind == "image" else None

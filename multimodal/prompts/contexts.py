@@ -61,8 +61,9 @@ class Classes:
     Args:
         names: as the data has them; underscores become spaces where they are written into a prompt.
 
-    Raises UserError for no names, an empty or repeated name, one that is an id of WordNet, and one that does not fit
-    beside the context.
+    Raises:
+        UserError: for no names, an empty or repeated name, one that is an id of WordNet, and one that does not fit
+            beside the context.
     """
 
     def __init__(self, clip: Clip, names: Sequence[str], settings: PromptSettings) -> None:
@@ -126,7 +127,8 @@ def initial_context(clip: Clip, init: str, length: int, seed: int) -> Tensor:
             ("text:" may stand before them): the rows of their tokens, repeated before them or cut at the front to
             `length`, so that the last vector is that of the last word.
 
-    Raises UserError for words without tokens.
+    Raises:
+        UserError: for words without tokens.
     """
     if init == "gaussian":
         table = clip.text.embeddings.weight.float()

@@ -50,7 +50,11 @@ class Saved:
 
 
 def save(folder: Path | str, saved: Saved, *, overwrite: bool = False) -> None:
-    """Write a prompt folder atomically. Raises UserError when it exists, unless `overwrite`."""
+    """Write a prompt folder atomically.
+
+    Raises:
+        UserError: when it exists, unless `overwrite`.
+    """
     training = {name: value for name, value in saved.training.items() if name not in PASSING}
     about = {**vars(saved), "classes": list(saved.classes), "training": training, "labels": list(saved.labels)}
     state = {**about.pop("state"), **{HEAD + name: value for name, value in about.pop("head_state").items()}}
@@ -61,7 +65,11 @@ def save(folder: Path | str, saved: Saved, *, overwrite: bool = False) -> None:
 
 
 def load(folder: Path | str) -> Saved:
-    """Read a prompt folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
+    """Read a prompt folder strictly.
+
+    Raises:
+        UserError: when a part is missing, malformed or does not fit the rest.
+    """
     about, file = describe(folder, "clip"), Path(folder) / DESCRIPTION
     with strictly(file):
         saved = Saved(

@@ -149,7 +149,8 @@ def load_clip(
             them were. The vectors are others, and the weights do not tell. None: as the architecture's name says
             ("ViT-B-32-quickgelu"), with a DataWarning where that is GELU. A tag knows its own.
 
-    Raises UserError when there is no such model, or it cannot take context vectors.
+    Raises:
+        UserError: when there is no such model, or it cannot take context vectors.
     """
     import open_clip
 

@@ -26,7 +26,8 @@ def encode_images(clip: Clip, pixels: Tensor, visual: Mapping[int, Tensor]) -> T
 
     Returns (B, dimension), unit length; without prompts, what the model's own forward gives, bit for bit.
 
-    Raises UserError when the image tower is no VisionTransformer of open_clip, and for rows that do not fit it.
+    Raises:
+        UserError: when the image tower is no VisionTransformer of open_clip, and for rows that do not fit it.
     """
     tower = _tower(clip)
     for layer, rows in visual.items():
@@ -56,12 +57,20 @@ def encode_images(clip: Clip, pixels: Tensor, visual: Mapping[int, Tensor]) -> T
 
 
 def visual_width(clip: Clip) -> int:
-    """The width of a visual prompt's rows. Raises UserError like `encode_images`."""
+    """The width of a visual prompt's rows.
+
+    Raises:
+        UserError: like `encode_images`.
+    """
     return int(_tower(clip).transformer.width)
 
 
 def visual_layers(clip: Clip) -> int:
-    """How many layers can be prompted. Raises UserError like `encode_images`."""
+    """How many layers can be prompted.
+
+    Raises:
+        UserError: like `encode_images`.
+    """
     return len(_tower(clip).transformer.resblocks)
 
 

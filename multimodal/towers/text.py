@@ -37,7 +37,8 @@ class TextTower:
         memory: gigabytes that saved activations may take; beyond it classes are run in chunks that are recomputed in
             the backward pass (torch.utils.checkpoint), so that memory does not grow with the number of classes.
 
-    Raises UserError when the model has no text tower that can take context vectors.
+    Raises:
+        UserError: when the model has no text tower that can take context vectors.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, *, memory: float = MEMORY) -> None:
@@ -116,7 +117,8 @@ class TextTower:
             way: "full", "truncated" or "shared"; None: the fastest that is exact.
             chunk: rows run at once; None: as many as the memory budget allows.
 
-        Raises UserError for a way that is not exact here, and for shapes that do not fit.
+        Raises:
+            UserError: for a way that is not exact here, and for shapes that do not fit.
         """
         deep = dict(deep or {})
         self._check(rows, context, deep)

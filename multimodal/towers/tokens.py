@@ -43,7 +43,8 @@ class Rows:
 class Tokens:
     """What a tokenizer puts before, after and behind a text: `lead` (SOS), `trail` (EOT) and `pad`.
 
-    Raises UserError for a tokenizer whose rows are not lead + text + trail + padding.
+    Raises:
+        UserError: for a tokenizer whose rows are not lead + text + trail + padding.
     """
 
     def __init__(self, tokenizer: Any, context_length: int) -> None:

@@ -56,7 +56,11 @@ class Tuned:
     training: dict[str, Any]
 
     def save(self, folder: Path | str, clip: Clip, *, overwrite: bool = False) -> None:
-        """Write a prompt folder, the same as that of prompts for classes. Raises UserError when it exists."""
+        """Write a prompt folder, the same as that of prompts for classes.
+
+        Raises:
+            UserError: when it exists.
+        """
         base = {"name": clip.name, "pretrained": clip.pretrained, "fingerprint": clip.fingerprint}
         saved = Saved(
             self.prompter.state_dict(), asdict(self.settings), base, strength=self.strength, training=self.training
@@ -146,7 +150,8 @@ def tune_captions(
         checkpoint: see `training.loop.fit`.
         on_step: called with each record and the number of all steps.
 
-    Raises UserError for other methods and positions, and for fewer than four pictures that can be read.
+    Raises:
+        UserError: for other methods and positions, and for fewer than four pictures that can be read.
     """
     started = time.perf_counter()
     built, settings = _method(clip, settings)
@@ -199,7 +204,11 @@ def tune_captions(
 
 
 def hold_out(count: int, seed: int) -> tuple[Positions, Positions]:
-    """(train, dev): positions of pictures, ascending. Raises UserError for fewer than four."""
+    """(train, dev): positions of pictures, ascending.
+
+    Raises:
+        UserError: for fewer than four.
+    """
     if count < 4:
         raise UserError(f"expected four or more pictures with captions to train on, got {count}")
     order = np.random.default_rng([seed]).permutation(count)
@@ -208,7 +217,11 @@ def hold_out(count: int, seed: int) -> tuple[Positions, Positions]:
 
 
 def _method(clip: Clip, settings: Settings) -> tuple[Method, Settings]:
-    """The settings' method, and the settings for all pictures. Raises UserError where captions do not go with it."""
+    """The settings' method, and the settings for all pictures.
+
+    Raises:
+        UserError: where captions do not go with it.
+    """
     built = method(settings.method).build(clip, settings)
     if built.objective is not cross_entropy or built.prompts_images:
         raise UserError(

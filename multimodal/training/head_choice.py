@@ -56,7 +56,8 @@ def choose(
         parts: of the prompt, where it was calibrated.
         text: (C, D) of the prompt; None as in `Part`.
 
-    Raises UserError for a head that so few shots cannot fit.
+    Raises:
+        UserError: for a head that so few shots cannot fit.
     """
     texts = {"frozen": shots.text, **({} if text is None else {"prompt": text.to(shots.text)})}
     folds = list(_folds(shots.labels))

@@ -123,8 +123,11 @@ def image_features(
             groups as they are made, so a run that is cut short goes on where it stopped; two runs may share it.
         progress: show a bar if it takes more than a second.
 
-    Pictures that cannot be read are skipped, counted and named in one DataWarning. Raises UserError if none can be
-    read, if the encoder gives numbers that are not finite, and if the cache cannot be written.
+    Pictures that cannot be read are skipped, counted and named in one DataWarning.
+
+    Raises:
+        UserError: if none can be read, if the encoder gives numbers that are not finite, and if the cache cannot be
+            written.
     """
     if not 1 <= views <= VIEWS:
         raise UserError(f"expected from 1 to {VIEWS} views, got {views}")
@@ -175,7 +178,11 @@ def image_features(
 
 
 def pixels(clip: ImageEncoder, picture: Picture, view: int = 0) -> Tensor:
-    """What the image tower sees of a picture, (3, H, W); see `view_pixels`. Raises UserError if it cannot be read."""
+    """What the image tower sees of a picture, (3, H, W); see `view_pixels`.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     content = picture.read()
     return view_pixels(clip, decode(content, picture.place), hashlib.sha256(content).digest(), view)
 

@@ -35,7 +35,11 @@ ASK = "say where the pictures are with --images FOLDER (images=...)"
 
 @torch.no_grad()
 def picture_vector(clip: Clip, picture: Picture) -> Tensor:
-    """A picture -> (1, D) of unit length, on the CPU. Raises UserError if it cannot be read."""
+    """A picture -> (1, D) of unit length, on the CPU.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     return clip.encode_images(clip.preprocess(picture.load())[None]).cpu()
 
 
@@ -84,8 +88,11 @@ class ImageIndex(Index):
         np.save(folder / "digests.npy", self.digests, allow_pickle=False)  # type: ignore[arg-type]
 
     def picture(self, id: str, images: Path | str | None = None) -> Picture:
-        """The picture of this id, in the folder that the index names, or in `images`. Raises UserError where its name
-        leads out of the folder."""
+        """The picture of this id, in the folder that the index names, or in `images`.
+
+        Raises:
+            UserError: where its name leads out of the folder.
+        """
         root = Path(self.manifest["encoder"].get("images", "") if images is None else images)
         _check_within(root, id)
         if images is not None:
@@ -153,7 +160,8 @@ def search(
     Args:
         images: where the pictures are, if not in the folder that the index names.
 
-    Raises UserError for a hit whose name leads out of the folder of pictures.
+    Raises:
+        UserError: for a hit whose name leads out of the folder of pictures.
     """
     scores, (ids,) = index.search(vector.numpy(), k, **parameters)
     root = Path(index.manifest["encoder"].get("images", "") if images is None else images)

@@ -89,7 +89,11 @@ class Segments:
         return result
 
     def add(self, keys: Sequence[bytes], vectors: Tensor) -> None:
-        """Write one segment: keys of KEY bytes, and their vectors (n, dimension). Raises UserError if it cannot."""
+        """Write one segment: keys of KEY bytes, and their vectors (n, dimension).
+
+        Raises:
+            UserError: if it cannot.
+        """
         tensors = {
             "keys": torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), KEY),
             "vectors": vectors.half().contiguous(),
@@ -125,7 +129,11 @@ class Segments:
 
 
 def check(path: Path) -> bool:
-    """True. Raises UserError for a segment that is not the one which was written under its name."""
+    """True.
+
+    Raises:
+        UserError: for a segment that is not the one which was written under its name.
+    """
     try:
         with safe_open(path, "pt") as file:
             encoder = (file.metadata() or {}).get("encoder", "")

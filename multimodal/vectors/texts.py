@@ -100,7 +100,11 @@ class Texts:
 
 
 def text_prompts(prompter: nn.Module, texts: Texts) -> Prompts:
-    """The prompts for these texts. Raises UserError for prompts that fit no other texts, or no frozen pictures."""
+    """The prompts for these texts.
+
+    Raises:
+        UserError: for prompts that fit no other texts, or no frozen pictures.
+    """
     some_image = torch.zeros(1, texts.clip.dimension, device=texts.clip.device)
     if not torch.is_grad_enabled():
         prompts = still(prompter, texts, some_image)
@@ -129,7 +133,11 @@ def encode_texts(texts: Texts, prompter: nn.Module | None = None, strength: floa
 
 
 def finite(vectors: Tensor) -> Tensor:
-    """The vectors (n, D). Raises UserError for any that is not finite, as prompts of huge numbers make them."""
+    """The vectors (n, D).
+
+    Raises:
+        UserError: for any that is not finite, as prompts of huge numbers make them.
+    """
     if not torch.isfinite(vectors).all():
         raise UserError("these prompts give vectors that are not finite; lower their strength, or train them again")
     return vectors

@@ -44,7 +44,8 @@ def verdicts(path: Path, more: tuple[tuple[str, str, Check], ...] = ()) -> Itera
     Args:
         more: (pattern of a file's name, kind, check) of kinds that this package does not know.
 
-    Raises UserError for a path that does not exist.
+    Raises:
+        UserError: for a path that does not exist.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist")

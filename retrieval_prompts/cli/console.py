@@ -97,7 +97,11 @@ def check_outputs(json_file: Path | None, *files: Path | None, overwrite: bool) 
 
 
 def lock(*files: Path | None) -> None:
-    """Keep other runs from files or folders until the command ends. Raises UserError where one writes them already."""
+    """Keep other runs from files or folders until the command ends.
+
+    Raises:
+        UserError: where one writes them already.
+    """
     from retrieval_prompts.files import check_place, locked
 
     for path in files:

@@ -97,7 +97,8 @@ class Reading:
     def chunking(self, sources: Sources, load: Callable[[], Any]) -> Chunking | None:
         """How texts are cut. `load` gives the model, which is loaded where it counts tokens.
 
-        Raises UserError for a size or an overlap that cannot be.
+        Raises:
+            UserError: for a size or an overlap that cannot be.
         """
         from retrieval_prompts.data.sources.documents import has_prose
 

@@ -40,9 +40,12 @@ class Dataset:
     dropped: dict[str, str] = field(default_factory=dict)
 
     def split(self, name: str) -> tuple[dict[str, str], Qrels]:
-        """The queries of a split that have a relevant document (grade > 0), in the order of its qrels file, and
-        their judgements, grade 0 included. Raises UserError if there is no such split or no such query, and for a
-        judged query without a text."""
+        """The queries of a split that have a relevant document (grade > 0), in the order of its qrels file, and their
+        judgements, grade 0 included.
+
+        Raises:
+            UserError: if there is no such split or no such query, and for a judged query without a text.
+        """
         if name not in self.qrels:
             there = f"it has {', '.join(self.qrels)}" if self.qrels else f"there is no {self.folder}/qrels/<split>.tsv"
             raise UserError(f"{self.folder} has no split {name!r}; {there}")
@@ -65,8 +68,11 @@ def load(folder: Path | str, *, judged: bool = True) -> Dataset:
     Args:
         judged: queries and judgements must be there; else what is there is read.
 
-    Raises UserError for what is missing or malformed, and where no judgement is about a query and a document of the
-    folder. Judgements of unknown queries or documents are dropped, and counted in one DataWarning for each split.
+    Judgements of unknown queries or documents are dropped, and counted in one DataWarning for each split.
+
+    Raises:
+        UserError: for what is missing or malformed, and where no judgement is about a query and a document of the
+            folder.
     """
     folder = _existing_folder(folder)
     corpus = load_corpus(folder)
@@ -104,7 +110,10 @@ def hold_out(qrels: Qrels, fraction: float, seed: int) -> tuple[Qrels, Qrels]:
 
     dev gets round(fraction * n) of the n queries, but at least one and at most n - 1, so neither side is empty. Who
     goes is decided by a hash of seed and query id: the same on every machine, whatever the order of the file, and a
-    larger fraction only adds queries. Raises UserError if fraction is not within (0, 1) or there are under two queries.
+    larger fraction only adds queries.
+
+    Raises:
+        UserError: if fraction is not within (0, 1) or there are under two queries.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the held-out fraction must lie between 0 and 1, got {fraction}")

@@ -54,7 +54,8 @@ def expand(names: Iterable[str], data_dir: Path | None = None) -> list[str]:
     """Data sets to run: "cqadupstack" is its twelve forums, "cqadupstack/android" and so on; "all" is what is public.
     A folder in `data_dir` that is called so and holds a corpus is itself.
 
-    Raises UserError for a name that comes twice, and when there is none.
+    Raises:
+        UserError: for a name that comes twice, and when there is none.
     """
     expanded: list[str] = []
     for name in names:
@@ -71,7 +72,11 @@ def expand(names: Iterable[str], data_dir: Path | None = None) -> list[str]:
 
 
 def eval_split(name: str, dataset: Dataset) -> str:
-    """The split that BEIR scores: dev for MS MARCO, test for all others. Raises UserError where there is none."""
+    """The split that BEIR scores: dev for MS MARCO, test for all others.
+
+    Raises:
+        UserError: where there is none.
+    """
     split = "dev" if name == "msmarco" else "test"
     if split not in dataset.qrels:
         raise UserError(
@@ -83,8 +88,11 @@ def eval_split(name: str, dataset: Dataset) -> str:
 def folder_of(name: str, data_dir: Path) -> Path:
     """The folder of a data set below `data_dir`, fetched by beir's own utility if it is not there.
 
-    Any folder there may be named, not only BEIR's. Raises UserError for a name that leads out of `data_dir`, a set
-    that is neither there nor public, and a download that fails; what arrived of it is deleted.
+    Any folder there may be named, not only BEIR's.
+
+    Raises:
+        UserError: for a name that leads out of `data_dir`, a set that is neither there nor public, and a download that
+            fails; what arrived of it is deleted.
     """
     folder = data_dir / name
     if not folder.resolve().is_relative_to(data_dir.resolve()) or folder.resolve() == data_dir.resolve():

@@ -85,7 +85,9 @@ class Corpus:
 
         A document with neither title nor text is kept, so that ids stay valid, and counted in one DataWarning; so are
         the ids of lines that say the same again, which are left out, and those of documents without the field "text".
-        Raises UserError with file and line for anything malformed, and for one id of two documents.
+
+        Raises:
+            UserError: with file and line for anything malformed, and for one id of two documents.
         """
         path = Path(path)
         in_memory = path.suffix == ".gz"
@@ -150,14 +152,22 @@ class Corpus:
         return [document.content for document in self._read(start, stop)]
 
     def only(self, ids: Sequence[str]) -> Corpus:
-        """These documents, in this order. Its fingerprint is that of the whole. Raises UserError for an unknown id."""
+        """These documents, in this order. Its fingerprint is that of the whole.
+
+        Raises:
+            UserError: for an unknown id.
+        """
         at = [self.position(id) for id in ids]
         texts = self._texts[at] if isinstance(self._texts, np.ndarray) else [self._texts[each] for each in at]
         checks = None if self._checks is None else self._checks[at]
         return Corpus(self.path, list(ids), self.fingerprint, texts, checks)
 
     def position(self, id: str) -> int:
-        """Where the document stands in the file, from 0. Raises UserError for an unknown id."""
+        """Where the document stands in the file, from 0.
+
+        Raises:
+            UserError: for an unknown id.
+        """
         try:
             return self._positions[id]
         except KeyError:

@@ -17,11 +17,14 @@ def csv_rows(
     """(line number from 1, column -> value without surrounding spaces) of a CSV file with a header, in UTF-8.
 
     Columns may stand in any order, with comma, semicolon, tab or "|" between. An optional column that is not there is
-    None in every row; columns that are neither are ignored, with a DataWarning. Raises UserError with file and line for
-    a header without a required column, a row with more or fewer values than columns, and bad quoting.
+    None in every row; columns that are neither are ignored, with a DataWarning.
 
     Args:
         rest: the last column takes what is more than the columns: a text with commas that nobody quoted.
+
+    Raises:
+        UserError: with file and line for a header without a required column, a row with more or fewer values than
+            columns, and bad quoting.
     """
     number, raw = 0, ""
 

@@ -46,8 +46,10 @@ def from_texts(
             "train", "dev", "test".
         shares: how judgements without splits are divided (see `division.divide`); fewer than 50 queries are all train.
 
-    Ids may be numbers or what else can be written as text. Raises UserError for ids that are missing, not there, or the
-    same as text (1 and "1"), and for what is no text.
+    Ids may be numbers or what else can be written as text.
+
+    Raises:
+        UserError: for ids that are missing, not there, or the same as text (1 and "1"), and for what is no text.
     """
     held = _documents(documents)
     by_text: dict[int, str] = {}
@@ -77,7 +79,11 @@ def from_texts(
 
 
 def corpus_of(documents: Documents) -> Corpus:
-    """A corpus of texts in memory; see `from_texts`. Raises UserError for what is no text."""
+    """A corpus of texts in memory; see `from_texts`.
+
+    Raises:
+        UserError: for what is no text.
+    """
     return _corpus(_documents(documents))
 
 

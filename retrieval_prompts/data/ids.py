@@ -54,7 +54,11 @@ def id_text(value: Any) -> str | None:
 
 
 def id_texts(values: Iterable[Any], where: object) -> list[str]:
-    """Ids as text. Raises UserError for a missing one, with its position."""
+    """Ids as text.
+
+    Raises:
+        UserError: for a missing one, with its position.
+    """
     found = [id_text(each) for each in values]
     if None in found:
         raise UserError(
@@ -65,7 +69,11 @@ def id_texts(values: Iterable[Any], where: object) -> list[str]:
 
 
 def by_id(given: Mapping[Any, Held], what: str) -> dict[str, Held]:
-    """A dictionary by ids as text. Raises UserError for a missing id, and for two that are the same as text."""
+    """A dictionary by ids as text.
+
+    Raises:
+        UserError: for a missing id, and for two that are the same as text.
+    """
     found: dict[str, Held] = {}
     for id, (key, value) in zip(id_texts(given, what), given.items(), strict=True):
         if id in found:

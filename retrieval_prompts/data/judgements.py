@@ -37,7 +37,8 @@ NAMES = {
 def read_qrels(path: Path | str, split: str = "test") -> Qrels:
     """Read a qrels file, gzipped if its name ends in .gz, or the one of a split of a BEIR folder; see `parse_qrels`.
 
-    Raises UserError when there are no judgements, or there is no such file or split.
+    Raises:
+        UserError: when there are no judgements, or there is no such file or split.
     """
     path = _of_split(Path(path), split) if Path(path).is_dir() else Path(path)
     check_listed(path)
@@ -58,8 +59,9 @@ def parse_qrels(path: Path, *, keep: Callable[[str, str], bool] = lambda query, 
 
     Grades are integers; others are rounded, 0.5 up, and counted in one DataWarning.
 
-    Raises UserError with file and line for a line of another shape, for a grade that is no number of at most 4 digits,
-    and for two grades of one document.
+    Raises:
+        UserError: with file and line for a line of another shape, for a grade that is no number of at most 4 digits,
+            and for two grades of one document.
     """
     lines = read_lines(path)
     if (first := next(lines, None)) is None:

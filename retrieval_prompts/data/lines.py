@@ -21,8 +21,9 @@ WORDS = re.compile(r'(?<!\S)"((?:[^"]|"")*)"(?!\S)|(\S+)')  # quoted, or not
 def read_lines(path: Path, *, longest: int = LINE) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of a UTF-8 file, gzipped if it ends in .gz; blank lines are left out.
 
-    Raises UserError for bytes that are not UTF-8, for a line of more than `longest` bytes, and for a file that cannot
-    be read, is cut short, or unpacks to what no text is packed from (`packed.RATIO`).
+    Raises:
+        UserError: for bytes that are not UTF-8, for a line of more than `longest` bytes, and for a file that cannot be
+            read, is cut short, or unpacks to what no text is packed from (`packed.RATIO`).
     """
     return ((number, line) for number, _, line in read_at(path, longest=longest))
 
@@ -112,7 +113,11 @@ def json_object(line: str, where: str) -> dict[str, Any]:
 
 
 def string(row: dict[str, Any], key: str, where: str, *, empty: bool = True) -> str:
-    """The text of a field. Raises UserError where there is none, and for an empty one unless `empty`."""
+    """The text of a field.
+
+    Raises:
+        UserError: where there is none, and for an empty one unless `empty`.
+    """
     if key not in row:
         raise UserError(f'{where}: expected the field "{key}", got only {", ".join(row)[:80] or "an empty object"}')
     value = row[key]

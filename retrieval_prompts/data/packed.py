@@ -24,8 +24,9 @@ BUFFER = 1 << 17
 def opened(path: Path) -> IO[bytes]:
     """The bytes of a file, decompressed by its name, to be read from the start to the end.
 
-    Raises UserError without zstandard and, while it is read, for what unpacks to more than any text does; one of
-    `damage()` for a file that ends too early.
+    Raises:
+        UserError: without zstandard and, while it is read, for what unpacks to more than any text does; one of
+            `damage()` for a file that ends too early.
     """
     ending = path.suffix.lower()
     if ending not in COMPRESSED:
@@ -46,7 +47,11 @@ def cut_short(path: Path, error: Exception) -> UserError:
 
 
 class _Bounded(io.RawIOBase):
-    """What a packed file unpacks to. Raises UserError behind the bound (see `RATIO`)."""
+    """What a packed file unpacks to.
+
+    Raises:
+        UserError: behind the bound (see `RATIO`).
+    """
 
     def __init__(self, unpacked: Any, path: Path) -> None:
         self._unpacked, self._path, self._total = unpacked, path, 0

@@ -15,8 +15,9 @@ def as_texts(texts: Iterable[Any], *, first: int = 0) -> list[str]:
         texts: a sequence, an array, a column of a table or an iterator, read once.
         first: the position of the first one, for messages.
 
-    Raises UserError for what is no such thing, and for an element that is no text (None, a missing value, a number,
-    bytes, a list) or that holds half a surrogate, with its position.
+    Raises:
+        UserError: for what is no such thing, and for an element that is no text (None, a missing value, a number,
+            bytes, a list) or that holds half a surrogate, with its position.
     """
     # A set has no order, and a table would give the names of its columns
     odd = hasattr(texts, "columns") or (isinstance(texts, Set) and not isinstance(texts, KeysView))
@@ -27,7 +28,11 @@ def as_texts(texts: Iterable[Any], *, first: int = 0) -> list[str]:
 
 
 class Texts:
-    """Texts that are read a stretch at a time, as those of a corpus are. Raises UserError as `as_texts` does."""
+    """Texts that are read a stretch at a time, as those of a corpus are.
+
+    Raises:
+        UserError: as `as_texts` does.
+    """
 
     def __init__(self, texts: Iterable[Any]) -> None:
         self._texts = as_texts(texts)
@@ -41,7 +46,11 @@ class Texts:
 
 
 def one_or_many(texts: Any) -> str | list[str]:
-    """A single text as it is, or the list of `as_texts`. Raises UserError as that does."""
+    """A single text as it is, or the list of `as_texts`.
+
+    Raises:
+        UserError: as that does.
+    """
     if getattr(texts, "ndim", None) == 0:  # an array without dimensions
         texts = texts.item()
     return str(texts) if isinstance(texts, str) else as_texts(texts)

@@ -72,9 +72,11 @@ class BM25Index:
     def open(cls, folder: Path, ids: Sequence[str], *, mmap: bool = True) -> BM25Index:
         """Open what `save` wrote; with `mmap` the arrays stay on disk until a search reads them.
 
-        Raises UserError when it is damaged, was made with other settings or other words, or holds another number of
-        documents. What is read is checked to be an index; that it is the one which was written is for its owner to
-        know.
+        What is read is checked to be an index; that it is the one which was written is for its owner to know.
+
+        Raises:
+            UserError: when it is damaged, was made with other settings or other words, or holds another number of
+                documents.
         """
         import bm25s
 

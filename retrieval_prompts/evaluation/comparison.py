@@ -87,9 +87,12 @@ def compare_runs(
 ) -> Compared:
     """Score two runs on the same judgements and compare them query by query.
 
-    Every query with a relevant document counts, also one that a run does not have. Documents with their query's own
-    id are dropped, as BEIR does, unless `keep_identical`. Raises UserError for an unknown metric, for judgements
-    without a relevant document, and for a run that has none of the judged queries.
+    Every query with a relevant document counts, also one that a run does not have. Documents with their query's own id
+    are dropped, as BEIR does, unless `keep_identical`.
+
+    Raises:
+        UserError: for an unknown metric, for judgements without a relevant document, and for a run that has none of the
+            judged queries.
     """
     for metric in metrics:
         parse_metric(metric)

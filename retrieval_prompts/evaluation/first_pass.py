@@ -42,7 +42,8 @@ class FirstPass:
         documents: how many are found a query. Where there are fewer, they are repeated in their order.
         bm25_weight: of BM25, from 0 to 1. Without words in the index it is 0, with a warning.
 
-    Raises UserError when the type of the index does not give its vectors back.
+    Raises:
+        UserError: when the type of the index does not give its vectors back.
     """
 
     def __init__(self, searched: Index | HybridIndex, documents: int, bm25_weight: float) -> None:
@@ -92,7 +93,8 @@ def prompts_of(
     """The prompts (queries, layers, length, width) of queries, made from their frozen vectors, and how much each counts
     (queries,), from 0 for the frozen model to 1.
 
-    Raises UserError where prompts read documents and there is no first search.
+    Raises:
+        UserError: where prompts read documents and there is no first search.
     """
     if isinstance(prompt, MixturePrompt):
         vectors, share = prompt(torch.from_numpy(frozen).to(tower.device))

@@ -16,7 +16,8 @@ def reciprocal_rank_fusion(runs: Sequence[Run], k: int, constant: int = 60) -> R
     Methods"; 60 is theirs. A run that lacks a document or a query adds nothing to it. Equal scores stand as trec_eval
     sorts them, here and in the result: by document id, descending.
 
-    Raises UserError for no runs, k < 1 and a constant below 0.
+    Raises:
+        UserError: for no runs, k < 1 and a constant below 0.
     """
     if not runs:
         raise UserError("fusing needs at least one run, got none")

@@ -73,7 +73,11 @@ class HybridIndex:
 
     @classmethod
     def open(cls, folder: Path | str, **options: bool) -> HybridIndex | None:
-        """What `save` wrote; None for an index without words. Raises UserError as `Index.open`, with its options."""
+        """What `save` wrote; None for an index without words.
+
+        Raises:
+            UserError: as `Index.open`, with its options.
+        """
         mmap = options.get("mmap", True)
         return unreplaced(Path(folder), lambda: cls.of(Index.open(folder, **options), folder, mmap=mmap))
 
@@ -81,7 +85,8 @@ class HybridIndex:
     def of(cls, index: Index, folder: Path | str, mmap: bool = True) -> HybridIndex | None:
         """An index opened from a folder with the words in there; None where there are none.
 
-        Raises UserError when they were damaged, or exchanged for those of other documents.
+        Raises:
+            UserError: when they were damaged, or exchanged for those of other documents.
         """
         if not index.has_beside(folder, WORDS):
             return None
@@ -90,7 +95,11 @@ class HybridIndex:
     def candidates(
         self, queries: Sequence[str], vectors: NDArray[np.float32], k: int, **parameters: int | None
     ) -> Iterator[Candidates]:
-        """For each query the candidates from which its k best are taken. Raises UserError as `Index.search`."""
+        """For each query the candidates from which its k best are taken.
+
+        Raises:
+            UserError: as `Index.search`.
+        """
         depth = max(k, DEPTH)
         scores, positions = self.index.nearest(vectors, depth, **parameters)
         for query, vector, found, where in zip(queries, vectors, scores, positions, strict=True):

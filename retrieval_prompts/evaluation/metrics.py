@@ -28,8 +28,10 @@ def per_query(qrels: Qrels, run: Run, metrics: Sequence[str] = METRICS) -> dict[
 
     Computed by trec_eval (pytrec_eval, Van Gysel and de Rijke 2018), so ties are broken as it does: score as float32,
     then document id, both descending. A metric is ndcg, mrr, map, recall, precision or hit (1 where any relevant
-    document is found), "@" and a cutoff; nDCG has linear gains. Raises UserError for another name, for empty qrels,
-    and for a score that is not a finite number.
+    document is found), "@" and a cutoff; nDCG has linear gains.
+
+    Raises:
+        UserError: for another name, for empty qrels, and for a score that is not a finite number.
     """
     import pytrec_eval
 
@@ -78,7 +80,11 @@ def drop_identical(run: Run) -> Run:
 
 
 def parse_metric(metric: str) -> tuple[str, int]:
-    """(name, cutoff) of "ndcg@10" and its like. Raises UserError for what `per_query` does not know."""
+    """(name, cutoff) of "ndcg@10" and its like.
+
+    Raises:
+        UserError: for what `per_query` does not know.
+    """
     match = METRIC.fullmatch(metric)
     if match is None:  # trec_eval ends the process on a cutoff of 0
         known = ", ".join(f"{name}@k" for name in (*TREC_EVAL, "mrr"))

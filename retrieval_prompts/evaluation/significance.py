@@ -32,7 +32,11 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
-        """What `as_dict` gave, perhaps with more beside it. Raises KeyError for what is missing."""
+        """What `as_dict` gave, perhaps with more beside it.
+
+        Raises:
+            KeyError: for what is missing.
+        """
         known = {field.name: values[field.name] for field in fields(cls)}
         return cls(**{**known, "ci95": tuple(known["ci95"])})
 
@@ -102,11 +106,14 @@ def compare(
 ) -> Comparison:
     """Is the system better than the baseline on this metric? Both map query id -> value, for the same queries.
 
-    ci95: percentile bootstrap of the mean difference over queries (Efron and Tibshirani 1993, chapter 13).
-    p_value: two-sided paired permutation test, that is random flips of the sign of each query's difference, which
-    are enumerated where `resamples` allow it (Smucker et al. 2007, "A comparison of statistical significance tests for
-    information retrieval evaluation"). The same seed gives the same numbers. With a single query the interval is a
-    point and p is 1. Raises UserError if the query sets differ or are empty.
+    ci95: percentile bootstrap of the mean difference over queries (Efron and Tibshirani 1993, chapter 13). p_value:
+    two-sided paired permutation test, that is random flips of the sign of each query's difference, which are enumerated
+    where `resamples` allow it (Smucker et al. 2007, "A comparison of statistical significance tests for information
+    retrieval evaluation"). The same seed gives the same numbers. With a single query the interval is a point and p is
+    1.
+
+    Raises:
+        UserError: if the query sets differ or are empty.
     """
     if baseline.keys() != system.keys():
         odd = sorted(baseline.keys() ^ system.keys())
@@ -131,7 +138,11 @@ def compare(
 def paired(
     a: Mapping[str, float], b: Mapping[str, float], metric: str, resamples: int = 10_000, seed: int = 0
 ) -> Paired:
-    """Compare query -> value of two systems on the same queries. Raises UserError if the queries are not the same."""
+    """Compare query -> value of two systems on the same queries.
+
+    Raises:
+        UserError: if the queries are not the same.
+    """
     from scipy.stats import rankdata, ttest_rel, wilcoxon
 
     test = compare(a, b, metric, resamples, seed)
@@ -177,7 +188,10 @@ def adjust(p_values: Sequence[float], correction: str) -> list[float]:
     """p-values of several data sets, corrected so that many data sets do not make a discovery of chance.
 
     "holm": the chance of one false discovery or more stays under 0.05 (Holm 1979). "bh": the expected share of false
-    ones among the discoveries does (Benjamini and Hochberg 1995). "none": as they are. Raises UserError for another.
+    ones among the discoveries does (Benjamini and Hochberg 1995). "none": as they are.
+
+    Raises:
+        UserError: for another.
     """
     if correction not in CORRECTIONS:
         raise UserError(f"unknown correction {correction!r}; expected {', '.join(CORRECTIONS)}")

@@ -41,7 +41,10 @@ BOLD_START, BOLD_END = "\ue000", "\ue001"  # private characters: tabulate passes
 def markdown(rows: Sequence[Sequence[Cell]], header: Sequence[str], digits: int = 1) -> str:
     """A pipe table, floats with so many digits, a missing value as a dash; ends with a line break.
 
-    A column of numbers is aligned right. Raises UserError when there are no rows, or one is not as long as the header.
+    A column of numbers is aligned right.
+
+    Raises:
+        UserError: when there are no rows, or one is not as long as the header.
     """
     escaped = [[_markdown(name) for name in header]]
     for row in rows:

@@ -19,13 +19,15 @@ MARK = "%"  # of an encoded id, in the second column
 def write_run(path: Path | str, run: Run, tag: str) -> None:
     """Write a TREC run file, atomically: lines "query Q0 document rank score tag", gzipped if the name ends in .gz.
 
-    Queries keep their order, documents are sorted as trec_eval sorts them; scores are written in full. A query
-    without documents leaves no line. An id with white space, which divides the columns, is percent-encoded, and the
-    second column, which nothing else reads, says so: "%Q0" for the query, "Q0%" for the document, "%Q0%" for both. So
-    `read_run` gives the same ids, and an id with a "%" of its own stays as it is. Raises UserError for an empty id or
-    tag, and for a score that is not a finite number.
+    Queries keep their order, documents are sorted as trec_eval sorts them; scores are written in full. A query without
+    documents leaves no line. An id with white space, which divides the columns, is percent-encoded, and the second
+    column, which nothing else reads, says so: "%Q0" for the query, "Q0%" for the document, "%Q0%" for both. So
+    `read_run` gives the same ids, and an id with a "%" of its own stays as it is.
 
     SHA256SUMS beside it gets its digest, by which `read_run` knows what was cut or changed since.
+
+    Raises:
+        UserError: for an empty id or tag, and for a score that is not a finite number.
     """
     path = Path(path)
     check_finite(run)
@@ -53,9 +55,11 @@ def _column(id: str) -> str:
 def read_run(path: Path | str) -> Run:
     """Read a TREC run file, gzipped if it ends in .gz. The rank and tag columns are not used: scores decide.
 
-    Ids are those that `write_run` was given; those of a run from elsewhere are taken as they are. Raises UserError with
-    file and line for a line without 6 columns, a score that is not a finite number, and a document that comes twice for
-    a query; and for a file that SHA256SUMS beside it lists with another digest.
+    Ids are those that `write_run` was given; those of a run from elsewhere are taken as they are.
+
+    Raises:
+        UserError: with file and line for a line without 6 columns, a score that is not a finite number, and a document
+            that comes twice for a query; and for a file that SHA256SUMS beside it lists with another digest.
     """
     check_listed(Path(path))
     run: Run = {}

@@ -79,7 +79,10 @@ class PairedTest:
 def paired_tests(tests: Mapping[str, Mapping[str, Any]], systems: Iterable[str]) -> list[PairedTest]:
     """The tests of a result, with the systems that they compare, from keys such as "tuned_vs_frozen_unseen_documents".
 
-    tests: key -> `Comparison.as_dict()`, perhaps with "p_adjusted" and "effect_size". Raises KeyError for others.
+    tests: key -> `Comparison.as_dict()`, perhaps with "p_adjusted" and "effect_size".
+
+    Raises:
+        KeyError: for others.
     """
     names = list(systems)
     pairs = {f"{a}_vs_{b}": (a, b) for a in names for b in names}

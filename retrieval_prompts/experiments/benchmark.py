@@ -72,7 +72,11 @@ class BenchmarkResult:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any], place: Path) -> BenchmarkResult:
-        """What `to_json` gave. Raises UserError that names `place` for anything else."""
+        """What `to_json` gave.
+
+        Raises:
+            UserError: that names `place` for anything else.
+        """
         own = {each.name for each in fields(cls)} - {"made_on", "provenance"}
         rest = {name: value for name, value in found.items() if name not in (*own, "provenance")}
         try:
@@ -108,7 +112,8 @@ def run(
         names: data sets, see `beir_sets.expand`.
         on_system: called with data set, system and means after each.
 
-    Raises UserError when `out` was made with another model or settings, or a data set has changed since.
+    Raises:
+        UserError: when `out` was made with another model or settings, or a data set has changed since.
     """
     with locked(out / "results.json"):
         return _run(biencoder, names, data_dir, out, settings, cache, overwrite, on_system)

@@ -148,7 +148,13 @@ class DatasetRecord:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> DatasetRecord:
-        """What `to_json` gave. Raises TypeError, AttributeError or KeyError for anything else."""
+        """What `to_json` gave.
+
+        Raises:
+            TypeError: for anything else.
+            AttributeError: for anything else.
+            KeyError: for anything else.
+        """
         tests = {
             name: (Adjusted if "p_adjusted" in test else Comparison)(**{**test, "ci95": tuple(test["ci95"])})
             for name, test in found["tests"].items()

@@ -45,7 +45,11 @@ class Elsewhere:
 
 
 def load_others(folders: Iterable[Path]) -> list[Dataset]:
-    """BEIR folders that have test queries. Raises UserError for any other."""
+    """BEIR folders that have test queries.
+
+    Raises:
+        UserError: for any other.
+    """
     others = [load(folder) for folder in folders]
     for folder, other in zip(folders, others, strict=True):
         if SPLIT not in other.qrels:
@@ -59,7 +63,8 @@ def elsewhere(biencoder: BiEncoder, others: Sequence[Dataset], cache: Path | Non
     Args:
         cache: the folder of document vectors; None: the user's cache.
 
-    Raises UserError when the bi-encoder has no prompts, or a data set no test split.
+    Raises:
+        UserError: when the bi-encoder has no prompts, or a data set no test split.
     """
     if others and not biencoder.prompts:
         raise UserError("there is nothing to compare with the frozen model elsewhere: the bi-encoder has no prompts")

@@ -114,7 +114,8 @@ def tune(
             no evaluation); `bm25`, whether BM25 is there too, alone and beside the dense scores (True); and settings by
             name, such as max_steps=100, which go before those of `settings`.
 
-    Raises UserError for data or settings that cannot be trained on; nothing is then written.
+    Raises:
+        UserError: for data or settings that cannot be trained on; nothing is then written.
     """
     split, bm25, label = given.pop("split", "test"), given.pop("bm25", True), given.pop("label", Label())
     settings = TuneSettings.of(**{**(asdict(settings) if settings is not None else {}), **given})
@@ -230,7 +231,8 @@ def evaluate(
     Args:
         data: see `tune`.
 
-    Raises UserError when the data has no such split.
+    Raises:
+        UserError: when the data has no such split.
     """
     bench = Workbench.of(biencoder.tower, data)
     result = _evaluate(biencoder, bench, split, bm25)

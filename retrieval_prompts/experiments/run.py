@@ -73,7 +73,8 @@ class PromptOutput:
     def made_by(self, identity: str) -> bool:
         """Whether the folder is there and was made by the run of this identity, which then is not trained again.
 
-        Raises UserError where another made it.
+        Raises:
+            UserError: where another made it.
         """
         if self.there and self.folder is not None and _record(self.folder).get(IDENTITY) != identity:
             raise UserError(

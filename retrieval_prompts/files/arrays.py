@@ -11,8 +11,9 @@ from retrieval_prompts.errors import first_line
 def read_array(path: Path, kind: Any, ndim: int, *, mmap: bool = True) -> Any:
     """An array that is of this type and has so many dimensions; with `mmap` it stays on disk until it is read.
 
-    Raises ValueError that names the file for anything else: numpy takes what begins as no array for pickle or a zip
-    file, evaluates headers, and raises whatever comes of that; OSError for a file that cannot be read.
+    Raises:
+        ValueError: that names the file for anything else: numpy takes what begins as no array for pickle or a zip file,
+            evaluates headers, and raises whatever comes of that; OSError for a file that cannot be read.
     """
     import numpy as np
 

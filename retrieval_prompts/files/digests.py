@@ -56,7 +56,8 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 def check_seal(path: Path, value: Mapping[str, Any]) -> bool:
     """Whether an object that was read has the digest of its content; False: it has none, older files have not.
 
-    Raises UserError that names the file where it has another.
+    Raises:
+        UserError: that names the file where it has another.
     """
     if SEAL not in value:
         return False
@@ -93,7 +94,8 @@ def check_all_listed(folder: Path, whole: Sequence[str] = ()) -> bool:
     Args:
         whole: patterns of names that are all in the list, unless it was cut or changed itself.
 
-    Raises UserError that names the first that is not.
+    Raises:
+        UserError: that names the first that is not.
     """
     if not (folder / SUMS).is_file():
         return False
@@ -128,7 +130,8 @@ def _lines(folder: Path) -> list[str]:
 def check_listed(path: Path) -> bool:
     """Whether the list of the file's folder has its digest; False: it is not listed, as other tools' files are not.
 
-    Raises UserError where the list has another.
+    Raises:
+        UserError: where the list has another.
     """
     expected = listed(path.parent).get(path.name)
     if expected is None or not path.is_file():

@@ -18,8 +18,11 @@ _guard = threading.Lock()
 def locked(path: Path) -> Iterator[bool]:
     """Hold the lock of an output, a file `.NAME.lock` beside it, while the block runs; within it, once more is free.
 
-    Folders above that are not there are made, and removed again if they stay empty. Raises UserError where another run
-    holds the lock. Yields whether it is held: some file systems have no locks.
+    Folders above that are not there are made, and removed again if they stay empty. Yields whether it is held: some
+    file systems have no locks.
+
+    Raises:
+        UserError: where another run holds the lock.
     """
     from filelock import FileLock, Timeout
 

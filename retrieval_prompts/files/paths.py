@@ -117,8 +117,9 @@ def _check_kind(path: Path, holds: Kind) -> None:
 def inside(folder: Path, name: str) -> Path:
     """The path of a file that is named in a folder's description.
 
-    Raises UserError where it is no regular file, and where it leads out of the folder, by its name or by a link; the
-    files of a hub's cache are links to their place in it, and may be.
+    Raises:
+        UserError: where it is no regular file, and where it leads out of the folder, by its name or by a link; the
+            files of a hub's cache are links to their place in it, and may be.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not path.parts:

@@ -56,7 +56,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises UserError that names the file when it is missing, malformed or no regular file."""
+    """Read a JSON file.
+
+    Raises:
+        UserError: that names the file when it is missing, malformed or no regular file.
+    """
     check_regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -109,7 +113,10 @@ def sweep(folder: Path, of: str = "") -> None:
 def output(path: Path, *, overwrite: bool, holds: Kind | None = None) -> Iterator[None]:
     """Hold an output while the block runs: checked (see `check_output`), locked, and rid of what killed runs left.
 
-    A folder that a killed run was about to replace is put back. Raises UserError too where another run holds it.
+    A folder that a killed run was about to replace is put back.
+
+    Raises:
+        UserError: too where another run holds it.
     """
     check_place(path)
     with locked(path) as held:
@@ -123,8 +130,11 @@ def output(path: Path, *, overwrite: bool, holds: Kind | None = None) -> Iterato
 def new_folder(path: Path, *, holds: Kind, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` when the block ends without an error.
 
-    An existing `path` is kept until the new one is whole, then replaced: only with `overwrite`, and only if it is
-    empty or of this kind. Raises UserError as `output`.
+    An existing `path` is kept until the new one is whole, then replaced: only with `overwrite`, and only if it is empty
+    or of this kind.
+
+    Raises:
+        UserError: as `output`.
     """
     with output(path, overwrite=overwrite, holds=holds):
         place = path.absolute()  # "." has no parent

@@ -67,8 +67,11 @@ def adopt(
         id_field: of a store, a column of a Parquet file, an array of .npz; None: by its usual names.
         vector_field: the same of the vectors.
 
-    Vectors without a text, and texts without a vector, are left out with a warning. Raises UserError where ids and
-    vectors do not belong together, and, with the likely reason, where they are not what the model makes of the texts.
+    Vectors without a text, and texts without a vector, are left out with a warning.
+
+    Raises:
+        UserError: where ids and vectors do not belong together, and, with the likely reason, where they are not what
+            the model makes of the texts.
     """
     tower = biencoder.tower
     if biencoder.identity()["document_prompt"] is not None:

@@ -135,7 +135,8 @@ class FaissSearch(BaseSearch):
             score_function: "cos_sim" or "dot".
             nprobe, ef_search: see `Index.search`.
 
-        Raises UserError for another score function, and whatever `Index.build` and `Index.search` refuse.
+        Raises:
+            UserError: for another score function, and whatever `Index.build` and `Index.search` refuse.
         """
         _check_score(score_function)
         identity = {**self._identity(), "score_function": score_function}
@@ -163,7 +164,8 @@ class FaissSearch(BaseSearch):
     def save(self, folder: Path | str, overwrite: bool = False) -> None:
         """Write the index as an index folder (see `Index`), which `Index.open` and our command line read too.
 
-        Raises UserError before the first search, when the encoder has no name, and if the folder exists.
+        Raises:
+            UserError: before the first search, when the encoder has no name, and if the folder exists.
         """
         if self.index is None:
             raise UserError("there is no index yet; it is made by the first search")
@@ -177,7 +179,8 @@ class FaissSearch(BaseSearch):
         """Take a saved index, one of our command line's too; returns self. The first search that is of another corpus
         or by another score function makes a new one.
 
-        Raises UserError when there is no index with documents, or another encoder made it.
+        Raises:
+            UserError: when there is no index with documents, or another encoder made it.
         """
         index = Index.open(folder)
         index.check_encoder(self._identity())
@@ -202,7 +205,9 @@ class FaissSearch(BaseSearch):
         """Write vectors and ids to .npz files, for `search_from_files`; files that exist are kept unless `overwrite`.
 
         EvaluateRetrieval.encode_and_retrieve asks for beir's pickles where it is not given these names.
-        Raises UserError for names that do not end in .npz.
+
+        Raises:
+            UserError: for names that do not end in .npz.
         """
         for name in (query_filename, corpus_filename):
             if not name.endswith(".npz"):
@@ -227,7 +232,11 @@ class FaissSearch(BaseSearch):
         score_function: str = "dot",
         **_: Any,
     ) -> Run:
-        """Search the vectors of files written by `encode`. Raises UserError for files that are none."""
+        """Search the vectors of files written by `encode`.
+
+        Raises:
+            UserError: for files that are none.
+        """
         _check_score(score_function)
         ids: list[str] = []
         blocks: list[Floats] = []

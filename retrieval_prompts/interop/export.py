@@ -38,8 +38,9 @@ TOLERANCE = 1e-6
 def export(biencoder: BiEncoder, folder: Path, *, overwrite: bool = False) -> None:
     """Write the checkpoint atomically.
 
-    Raises UserError for prefixes and partial strengths (no stock checkpoint can hold them), for a folder that
-    exists, and when the loaded checkpoint does not reproduce the vectors to 1e-6.
+    Raises:
+        UserError: for prefixes and partial strengths (no stock checkpoint can hold them), for a folder that exists, and
+            when the loaded checkpoint does not reproduce the vectors to 1e-6.
     """
     if not biencoder.prompts:
         raise UserError("there is no prompt to export; load or train one first")

@@ -116,7 +116,8 @@ class LiveModel(SentenceTransformer):
     def encode(self, *given: Any, **options: Any) -> Any:
         """As in any SentenceTransformer. Without a side, which the first such call warns of, this is the frozen model.
 
-        Raises UserError for what is no text, with its position.
+        Raises:
+            UserError: for what is no text, with its position.
         """
         named = [options.get(name) for name in ("task", "prompt_name", "prompt")] + list(given[1:3])
         prompted = bool(self._tower.biencoder.prompts) and self._tower.biencoder.strength > 0
@@ -151,7 +152,10 @@ class LiveModel(SentenceTransformer):
         """Write the prompts into the folder `path`, beside what else is there (a trainer's state, for instance).
 
         `BiEncoder.load(model, path)` reads it. Prompts that were there are replaced, as with any SentenceTransformer.
-        Of the arguments only `create_model_card` (a README.md) counts. Raises UserError when there is no prompt.
+        Of the arguments only `create_model_card` (a README.md) counts.
+
+        Raises:
+            UserError: when there is no prompt.
         """
         self._tower.save(path)
         if create_model_card:
@@ -314,7 +318,11 @@ class SavedPrompts:
         self.folder = folder
 
     def state_dict(self) -> dict[str, Tensor]:
-        """For `LiveModel.load_state_dict`. Raises UserError when the folder holds no prompts."""
+        """For `LiveModel.load_state_dict`.
+
+        Raises:
+            UserError: when the folder holds no prompts.
+        """
         from safetensors import SafetensorError, safe_open
 
         saved = load_prompts(self.folder)

@@ -89,7 +89,8 @@ class IndexSearch:
             queries: rows "id" and "text"; an "instruction" follows the text, as in mteb.
             top_ranked: of a reranking task, the documents of each query; they are scored exactly.
 
-        Raises UserError before `index`, and for queries that are conversations.
+        Raises:
+            UserError: before `index`, and for queries that are conversations.
         """
         if self.vectors is None or self.documents is None:
             raise UserError("there is no index yet; call index first")

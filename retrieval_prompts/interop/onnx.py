@@ -40,8 +40,9 @@ def export_onnx(folder: Path | str, file: Path | str, *, overwrite: bool = False
     Its inputs are `input_ids` and `attention_mask` (batch, tokens) in int64, its output is `sentence_embedding`
     (batch, dimension) in float32. Before it is written, onnxruntime runs it on sample texts.
 
-    Raises UserError when a package is missing, for a checkpoint that was changed since, for a file that exists, for a
-    model of more than 2 GB, and when the vectors are not those of the checkpoint to 1e-4.
+    Raises:
+        UserError: when a package is missing, for a checkpoint that was changed since, for a file that exists, for a
+            model of more than 2 GB, and when the vectors are not those of the checkpoint to 1e-4.
     """
     file = Path(file)
     check_output(file, overwrite=overwrite)

@@ -40,10 +40,13 @@ TYPES = {"PROMPT_TUNING": "input", "P_TUNING": "input", "PREFIX_TUNING": "prefix
 
 
 def read_config(folder: Path | str, *, language: bool = False) -> dict[str, Any]:
-    """The contents of `adapter_config.json`. Raises UserError when the adapter is of a kind that is no soft prompt.
+    """The contents of `adapter_config.json`.
 
     Args:
         language: of a language model, which may have an encoder and a decoder.
+
+    Raises:
+        UserError: when the adapter is of a kind that is no soft prompt.
     """
     path = Path(folder)
     if not (path / CONFIG).is_file():
@@ -67,7 +70,8 @@ def read_adapter(folder: Path | str, tower: TextTower, side: str = "query") -> P
     gives other embeddings with these vectors than in PEFT (see the module's docstring), and where the adapter holds
     other weights too, such as a classifier's head: they are left out.
 
-    Raises UserError for other adapters, weights that are no safetensors, and shapes that do not fit the model.
+    Raises:
+        UserError: for other adapters, weights that are no safetensors, and shapes that do not fit the model.
     """
     from retrieval_prompts.biencoder import BiEncoder
 
@@ -95,7 +99,8 @@ def read_adapter(folder: Path | str, tower: TextTower, side: str = "query") -> P
 def read_vectors(path: Path) -> Tensor:
     """(rows, numbers) the prompt of an adapter as PEFT keeps it, in float32. Warns of what is left out.
 
-    Raises UserError for weights that are no safetensors, or hold no prompt, or were changed since they were written.
+    Raises:
+        UserError: for weights that are no safetensors, or hold no prompt, or were changed since they were written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -125,8 +130,11 @@ def write_adapter(
     Args:
         side: "query" or "document"; None: the only one there is.
 
-    Warns where PEFT gives other embeddings with these vectors (see the module's docstring). Raises UserError without
-    such a prompt, for a partial strength, which PEFT knows nothing of, and for a folder that exists.
+    Warns where PEFT gives other embeddings with these vectors (see the module's docstring).
+
+    Raises:
+        UserError: without such a prompt, for a partial strength, which PEFT knows nothing of, and for a folder that
+            exists.
     """
     from safetensors.torch import save
 

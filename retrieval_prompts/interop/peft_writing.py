@@ -20,7 +20,8 @@ CAUSAL, TO_SEQUENCE = "CAUSAL_LM", "SEQ_2_SEQ_LM"
 def read_writing_adapter(folder: Path | str, model: LanguageModel) -> WritingPrompt:
     """An adapter of prompt tuning or p-tuning as a prompt for the model that it was trained on.
 
-    Raises UserError for a prefix, weights that are no safetensors, and shapes that do not fit the model.
+    Raises:
+        UserError: for a prefix, weights that are no safetensors, and shapes that do not fit the model.
     """
     path = Path(folder)
     config = read_config(path, language=True)
@@ -42,7 +43,8 @@ def write_writing_adapter(
 ) -> None:
     """Write a prompt as a folder that `peft.PeftModel.from_pretrained` loads onto the base model.
 
-    Raises UserError for another model than that of the prompt, and for a folder that exists.
+    Raises:
+        UserError: for another model than that of the prompt, and for a folder that exists.
     """
     from safetensors.torch import save
 

@@ -83,8 +83,9 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
             X: texts.
             y: their labels: strings, numbers, anything that scikit-learn takes for classes.
 
-        Raises UserError for what is no text, with its position, for another number of labels, fewer than two classes,
-        and settings out of range.
+        Raises:
+            UserError: for what is no text, with its position, for another number of labels, fewer than two classes, and
+                settings out of range.
         """
         from sklearn.utils.multiclass import check_classification_targets
 
@@ -104,7 +105,11 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def zero_shot(self, labels: Iterable[Any]) -> Self:
-        """Predict these labels by their names alone, without an example. Raises UserError for fewer than two."""
+        """Predict these labels by their names alone, without an example.
+
+        Raises:
+            UserError: for fewer than two.
+        """
         classes = np.unique(np.asarray(list(labels)))
         if len(classes) < 2:
             raise UserError(f"expected at least two labels, got {few(map(str, classes)) or 'none'}")
@@ -116,7 +121,11 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
     # ---- prediction
 
     def predict_proba(self, X: Iterable[str]) -> Floats:
-        """(n, C) probabilities, in the order of `classes_`. Raises UserError for what is no text, with its position."""
+        """(n, C) probabilities, in the order of `classes_`.
+
+        Raises:
+            UserError: for what is no text, with its position.
+        """
         check_is_fitted(self, "mixture_")
         return self.mixture_.probabilities(as_texts(X))
 
@@ -131,7 +140,8 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write what was learned as a folder of safetensors and JSON; the frozen model is not in it.
 
-        Raises UserError when it exists, unless `overwrite`, and for labels that are neither texts nor numbers.
+        Raises:
+            UserError: when it exists, unless `overwrite`, and for labels that are neither texts nor numbers.
         """
         from retrieval_prompts.prompts.label_folder import save_labels
 
@@ -149,7 +159,8 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
         Args:
             model: the frozen model, where it has moved; None: the one that the folder names.
 
-        Raises UserError for another model than the one that it was trained on, and for a damaged folder.
+        Raises:
+            UserError: for another model than the one that it was trained on, and for a damaged folder.
         """
         from retrieval_prompts.prompts.label_folder import load_labels
 
@@ -174,7 +185,11 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
         return LabelSettings.of(**given, max_steps=self.max_steps, seed=int(seed))
 
     def _names(self, classes: NDArray) -> list[str]:
-        """What each label is called. Raises UserError for names of labels that are not there."""
+        """What each label is called.
+
+        Raises:
+            UserError: for names of labels that are not there.
+        """
         given = {str(label): str(name) for label, name in (self.names or {}).items()}
         labels = [str(label) for label in classes]
         if unknown := [label for label in given if label not in labels]:

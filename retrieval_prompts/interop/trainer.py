@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 def trainable(biencoder: BiEncoder) -> SentenceTransformer:
     """The live model of `biencoder`, with which it shares its prompts: both are trained at once.
 
-    Raises UserError when there is no prompt, and at strength 0, where prompts are not used.
+    Raises:
+        UserError: when there is no prompt, and at strength 0, where prompts are not used.
     """
     if not biencoder.prompts:
         raise UserError("there is no prompt to train; attach one first (BiEncoder.attach)")
@@ -45,9 +46,11 @@ def trainable(biencoder: BiEncoder) -> SentenceTransformer:
 def training_pairs(dataset: Dataset, split: str = "train") -> Any:
     """A `datasets.Dataset` of the columns anchor and positive: each query with each of its relevant documents.
 
-    A query with several relevant documents comes several times. Losses with in-batch negatives take one of them for
-    a negative of the other where both are in a batch; the trainer's `batch_sampler="no_duplicates"` prevents it.
-    Raises UserError when there is no such split.
+    A query with several relevant documents comes several times. Losses with in-batch negatives take one of them for a
+    negative of the other where both are in a batch; the trainer's `batch_sampler="no_duplicates"` prevents it.
+
+    Raises:
+        UserError: when there is no such split.
     """
     import datasets
 
@@ -64,9 +67,12 @@ def training_pairs(dataset: Dataset, split: str = "train") -> Any:
 def retrieval_evaluator(dataset: Dataset, split: str = "dev", **options: Any) -> Any:
     """An InformationRetrievalEvaluator of a split, for the trainer or on its own; `options` go to it.
 
-    Its measures are ours (`metrics.per_query`) where relevance is a matter of yes or no: it knows no grades. It
-    orders equal scores by ascending id, where trec_eval takes the descending one, and keeps a document that bears
-    the id of its query. Raises UserError when there is no such split.
+    Its measures are ours (`metrics.per_query`) where relevance is a matter of yes or no: it knows no grades. It orders
+    equal scores by ascending id, where trec_eval takes the descending one, and keeps a document that bears the id of
+    its query.
+
+    Raises:
+        UserError: when there is no such split.
     """
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 

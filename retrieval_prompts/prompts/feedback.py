@@ -89,7 +89,11 @@ class FeedbackPrompt(nn.Module):
 
     def forward(self, documents: Tensor | None = None) -> Tensor:
         """Frozen vectors of each query's documents (queries, documents, dimension), best first -> prompts (queries,
-        layers, length, width). Raises UserError without documents."""
+        layers, length, width).
+
+        Raises:
+            UserError: without documents.
+        """
         if documents is None:
             raise UserError(UNBOUND)
         layers, _, width = self.vectors.shape
@@ -103,7 +107,11 @@ class FeedbackPrompt(nn.Module):
 
     @classmethod
     def of(cls, vectors: Tensor, parts: Mapping[str, Tensor], bm25_weight: float) -> FeedbackPrompt:
-        """What was kept. Raises UserError for shapes that do not belong together."""
+        """What was kept.
+
+        Raises:
+            UserError: for shapes that do not belong together.
+        """
         layers, _, width = vectors.shape
         shapes = {name: tuple(parts[name].shape) for name in PARTS}
         dimension = parts["map"].shape[0]
@@ -133,7 +141,11 @@ def maker(settings: PromptSettings, start: Start | None) -> Callable[[Tensor], n
 
 
 def modules_of(folder: PromptFolder, tower: TextTower, source: str) -> dict[str, nn.Module]:
-    """The prompts of a folder, side by side. Raises UserError where a map is not of this tower's document vectors."""
+    """The prompts of a folder, side by side.
+
+    Raises:
+        UserError: where a map is not of this tower's document vectors.
+    """
     made: dict[str, nn.Module] = {side: PromptTable(value) for side, value in folder.vectors.items()}
     if (reads := folder.feedback) is not None:
         if (came := reads.parts["map"].shape[0]) != tower.dimension:

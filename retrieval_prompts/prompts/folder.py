@@ -97,7 +97,11 @@ def save_prompts(folder: Path | str, prompts: PromptFolder, *, overwrite: bool =
 
 
 def read_description(folder: Path | str) -> dict[str, Any]:
-    """The contents of `prompt.json`. Raises UserError when it is not that of prompts for texts, of a known format."""
+    """The contents of `prompt.json`.
+
+    Raises:
+        UserError: when it is not that of prompts for texts, of a known format.
+    """
     about, file = describe(folder, "text"), Path(folder) / DESCRIPTION
     with strictly(file):
         kind = about["kind"]
@@ -124,7 +128,11 @@ def read_description(folder: Path | str) -> dict[str, Any]:
 
 
 def load_prompts(folder: Path | str) -> PromptFolder:
-    """Read a prompt folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
+    """Read a prompt folder strictly.
+
+    Raises:
+        UserError: when a part is missing, malformed or does not fit the rest.
+    """
     about = read_description(folder)
     parts = (about["base"], about["strength"], about["training"], about.get("bm25_weight"))
     tensors, feedback = read(folder, about), None
@@ -146,7 +154,11 @@ def load_prompts(folder: Path | str) -> PromptFolder:
 
 
 def _mixture(about: Mapping[str, Any], keys: Tensor) -> Mixture:
-    """What a description says of a mixture. Raises ValueError for numbers that cannot be."""
+    """What a description says of a mixture.
+
+    Raises:
+        ValueError: for numbers that cannot be.
+    """
     floors, weights, strengths = (tuple(map(float, about[name])) for name in ("floors", "weights", "strengths"))
     found = Mixture(keys, floors, weights, strengths, float(about["temperature"]))
     sound = all(abs(number) <= LARGEST for number in (*floors, *weights)) and min(weights) >= 0
@@ -168,8 +180,9 @@ def write(
         about: "base" (with the "name" and "fingerprint" of the frozen model), "strength", "training", and what else
             such prompts have; their "kind" is in the fingerprint.
 
-    Raises UserError when it exists, unless `overwrite`, and even then where it holds anything else, such as the
-    checkpoints of a trainer.
+    Raises:
+        UserError: when it exists, unless `overwrite`, and even then where it holds anything else, such as the
+            checkpoints of a trainer.
     """
     from safetensors.torch import save
 
@@ -190,7 +203,8 @@ def write(
 def describe(folder: Path | str, target: str) -> dict[str, Any]:
     """The contents of `prompt.json`, in which what all prompts have is checked; an old format is put into the new one.
 
-    Raises UserError when there is none, when it is for another target, and when a part is missing or malformed.
+    Raises:
+        UserError: when there is none, when it is for another target, and when a part is missing or malformed.
     """
     path = Path(folder)
     file = path / DESCRIPTION
@@ -223,7 +237,8 @@ def describe(folder: Path | str, target: str) -> dict[str, Any]:
 def read(folder: Path | str, about: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a folder that was described, in the order in which they were saved.
 
-    Raises UserError when they cannot be read, or are not those that the description is of.
+    Raises:
+        UserError: when they cannot be read, or are not those that the description is of.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

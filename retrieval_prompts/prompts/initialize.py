@@ -37,7 +37,8 @@ def initial_vectors(tower: TextTower | Vocabulary, kind: str, length: int, init:
             without special ones; Lester et al. 2021) or "gaussian" (the mean and standard deviation of the
             embedding table, or of each layer's keys and values, over sampled tokens).
 
-    Raises UserError for an empty text.
+    Raises:
+        UserError: for an empty text.
     """
     generator = torch.Generator().manual_seed(seed)
     if init.startswith("text:"):

@@ -13,7 +13,11 @@ LONGEST = {"name": 100, "description": 2000, "version": 50}  # characters
 
 @dataclass(frozen=True)
 class Label:
-    """Each is None where nobody said it. Raises UserError for what is empty, too long, or a name of several lines."""
+    """Each is None where nobody said it.
+
+    Raises:
+        UserError: for what is empty, too long, or a name of several lines.
+    """
 
     name: str | None = None
     description: str | None = None
@@ -35,7 +39,11 @@ class Label:
 
     @classmethod
     def of(cls, about: Mapping[str, Any], source: object = "") -> Label:
-        """What a description says; nothing in older ones. Raises UserError that names the source."""
+        """What a description says; nothing in older ones.
+
+        Raises:
+            UserError: that names the source.
+        """
         try:
             return cls(**{each.name: about.get(each.name) for each in fields(cls)})
         except UserError as error:

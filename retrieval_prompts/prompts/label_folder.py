@@ -48,8 +48,11 @@ class SavedLabels:
 
 
 def save_labels(folder: Path | str, saved: SavedLabels, *, overwrite: bool = False) -> None:
-    """Write the folder atomically. Raises UserError when it exists, unless `overwrite`, and for other labels than texts
-    and numbers."""
+    """Write the folder atomically.
+
+    Raises:
+        UserError: when it exists, unless `overwrite`, and for other labels than texts and numbers.
+    """
     for label in saved.classes:
         if not isinstance(label, str | int | float | bool):
             raise UserError(f"expected labels that are texts or numbers, to write them, got {type(label).__name__}")
@@ -58,7 +61,11 @@ def save_labels(folder: Path | str, saved: SavedLabels, *, overwrite: bool = Fal
 
 
 def load_labels(folder: Path | str) -> SavedLabels:
-    """Read the folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
+    """Read the folder strictly.
+
+    Raises:
+        UserError: when a part is missing, malformed or does not fit the rest.
+    """
     about, file = describe(folder, "labels"), Path(folder) / DESCRIPTION
     with strictly(file):
         classes, names = list(about["classes"]), [str(name) for name in about["names"]]

@@ -56,7 +56,8 @@ def merge(
             key; see `mixture`).
         weights: a number of 0 or more each; None: all the same. An average needs one above 0; a concatenation has none.
 
-    Raises UserError for prompts that do not fit together, naming them.
+    Raises:
+        UserError: for prompts that do not fit together, naming them.
     """
     check(sources, method, weights)
     given = [1.0] * len(sources) if weights is None else [float(weight) for weight in weights]

@@ -75,7 +75,11 @@ class MixturePrompt(nn.Module):
 
     def forward(self, frozen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Frozen vectors of queries -> prompts (queries, layers, length, width), and how much each counts (queries,),
-        from 0 for the frozen model. Raises UserError without vectors."""
+        from 0 for the frozen model.
+
+        Raises:
+            UserError: without vectors.
+        """
         if frozen is None:
             raise UserError(UNWEIGHED)
         counts = self.weights(frozen)[:, 1:] * self.keys.new_tensor(self.about.strengths)
@@ -89,7 +93,11 @@ class MixturePrompt(nn.Module):
 
     @classmethod
     def of(cls, flat: Tensor, about: Mixture) -> MixturePrompt:
-        """What was kept. Raises UserError for numbers that do not belong together."""
+        """What was kept.
+
+        Raises:
+            UserError: for numbers that do not belong together.
+        """
         count, (layers, length, width) = len(about.keys), flat.shape
         if not count or length % count or {len(about.floors), len(about.weights), len(about.strengths)} != {count}:
             raise UserError(f"expected {count} prompts of one length, a key, a floor and a weight each, got {length}")

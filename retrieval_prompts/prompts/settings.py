@@ -91,7 +91,11 @@ class Values:
 
     @classmethod
     def of(cls, **given: Any) -> Self:
-        """The settings by name. Raises UserError for a name that is no setting, and a value that cannot be."""
+        """The settings by name.
+
+        Raises:
+            UserError: for a name that is no setting, and a value that cannot be.
+        """
         if unknown := set(given) - {each.name for each in fields(cls)}:
             names = ", ".join(each.name for each in fields(cls))
             raise UserError(f"no such setting: {', '.join(sorted(unknown))}; there are {names}")

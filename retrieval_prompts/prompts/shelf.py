@@ -57,7 +57,10 @@ class Entry:
 def shelf(folder: Path) -> list[Entry]:
     """The prompt folders in a folder, at any depth, or the folder itself; one that cannot be read says why.
 
-    Links to folders are not followed. Raises UserError where there is no such folder.
+    Links to folders are not followed.
+
+    Raises:
+        UserError: where there is no such folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; expected one that holds prompt folders")

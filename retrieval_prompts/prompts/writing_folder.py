@@ -36,7 +36,11 @@ class WritingPrompt:
         return cls(vectors.detach().float().cpu(), base, training)
 
     def check(self, model: LanguageModel, source: str = "this prompt") -> WritingPrompt:
-        """Returns itself. Raises UserError for another model than the one that it was trained on."""
+        """Returns itself.
+
+        Raises:
+            UserError: for another model than the one that it was trained on.
+        """
         if self.base["fingerprint"] != model.fingerprint or self.vectors.shape[1] != model.width:
             raise UserError(
                 f"{source} was made for {self.base['name']} (fingerprint {self.base['fingerprint'][:8]}), got "
@@ -45,13 +49,21 @@ class WritingPrompt:
         return self
 
     def save(self, folder: Path | str, *, overwrite: bool = False) -> None:
-        """Write the folder atomically. Raises UserError when it exists, unless `overwrite`."""
+        """Write the folder atomically.
+
+        Raises:
+            UserError: when it exists, unless `overwrite`.
+        """
         about = {"kind": "input", "base": self.base, "strength": 1.0, "training": self.training}
         write(folder, "writing", {PROMPT: self.vectors}, about, overwrite=overwrite)
 
 
 def load_writing(folder: Path | str) -> WritingPrompt:
-    """Read the folder strictly. Raises UserError when a part is missing, malformed or does not fit the rest."""
+    """Read the folder strictly.
+
+    Raises:
+        UserError: when a part is missing, malformed or does not fit the rest.
+    """
     about, file = describe(folder, "writing"), Path(folder) / DESCRIPTION
     with strictly(file):
         about["base"]["width"] = int(about["base"]["width"])

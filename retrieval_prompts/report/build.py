@@ -40,7 +40,8 @@ def section_of(
         systems: the means of each system; None: `evaluate.METRICS` of the runs. May name systems without a run.
         tests: see `Section`; None: a paired test of `system` against `baseline` where both have a run.
 
-    Raises UserError when there is no such split or metric.
+    Raises:
+        UserError: when there is no such split or metric.
     """
     queries, qrels = dataset.split(split)
     runs = {name: drop_identical(run) for name, run in runs.items()}
@@ -86,9 +87,11 @@ def strength_curve(
 ) -> Curve | None:
     """The metric on the way from the frozen queries to the prompted ones, over one index of frozen documents.
 
-    Queries are encoded once without and once with the prompt; a search for each strength. None without a query
-    prompt, and with a document prompt: each strength would then need its own vectors of all documents.
-    Raises UserError when the index was made by another model.
+    Queries are encoded once without and once with the prompt; a search for each strength. None without a query prompt,
+    and with a document prompt: each strength would then need its own vectors of all documents.
+
+    Raises:
+        UserError: when the index was made by another model.
     """
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.experiments.workbench import TOP

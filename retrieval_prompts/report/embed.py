@@ -26,10 +26,12 @@ BUDGET = 6_000_000  # characters of all documents of a section
 def payload(section: Section) -> dict[str, Any]:
     """The section as script.js reads it. Lists instead of objects where there are many; documents are numbered.
 
-    "queries": [id, text, score of each system or null, relevant or null, rankings or null, picture];
-    "relevant": [document, grade, rank in each system or null]; "rankings": of each system [document, score].
-    The queries with the largest changes come first; the first RANKED of them have rankings.
-    Raises UserError for a picture that is not a data: address.
+    "queries": [id, text, score of each system or null, relevant or null, rankings or null, picture]; "relevant":
+    [document, grade, rank in each system or null]; "rankings": of each system [document, score]. The queries with the
+    largest changes come first; the first RANKED of them have rankings.
+
+    Raises:
+        UserError: for a picture that is not a data: address.
     """
     systems = scored_systems(section)
     numbers: dict[str, int] = {}
@@ -96,7 +98,11 @@ def cut(text: str, limit: int = TEXT) -> str:
 
 
 def picture(address: str, of: str) -> str:
-    """The data: address of a picture. Raises UserError for another one: a report loads nothing from anywhere."""
+    """The data: address of a picture.
+
+    Raises:
+        UserError: for another one: a report loads nothing from anywhere.
+    """
     if address and not address.startswith("data:image/"):
         raise UserError(f"the picture of {of} must be a data:image/ address, got {address[:40]!r}")
     return address

@@ -30,7 +30,11 @@ WORDS_SHOWN = 64  # prompt vectors
 
 
 def render(report: Report) -> str:
-    """The page. Raises UserError for a picture that is not a data: address."""
+    """The page.
+
+    Raises:
+        UserError: for a picture that is not a data: address.
+    """
     return fill(
         "report.html.j2",
         script=_resource("script.js"),
@@ -71,7 +75,11 @@ def fill(template: str, *, script: str = "", **content: Any) -> str:
 
 
 def write_report(path: Path | str, report: Report, *, overwrite: bool = False) -> None:
-    """Write the page, whole or not at all. Raises UserError when the file exists and `overwrite` is not given."""
+    """Write the page, whole or not at all.
+
+    Raises:
+        UserError: when the file exists and `overwrite` is not given.
+    """
     check_output(Path(path), overwrite=overwrite)
     write_page(Path(path), render(report))
 

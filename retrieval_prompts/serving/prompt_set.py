@@ -56,7 +56,8 @@ class PromptSet:
         Args:
             prompts: name -> folder; or folders, each named as it says itself, else as the folder is.
 
-        Raises UserError where they belong to different models, and for a name that occurs twice.
+        Raises:
+            UserError: where they belong to different models, and for a name that occurs twice.
         """
         named = list(prompts.items()) if isinstance(prompts, Mapping) else [(None, folder) for folder in prompts]
         if not named:
@@ -76,8 +77,12 @@ class PromptSet:
         return list(self._prompts)
 
     def add(self, folder: Path | str, name: str | None = None) -> str:
-        """Have one more; returns its name. Raises UserError for a name that is taken, and for prompts of another model
-        or with a document side, whose index is another one."""
+        """Have one more; returns its name.
+
+        Raises:
+            UserError: for a name that is taken, and for prompts of another model or with a document side, whose index
+                is another one.
+        """
         saved = load_prompts(folder)
         name = name or saved.label.name or Path(folder).resolve().name
         if name in self._prompts:
@@ -91,7 +96,11 @@ class PromptSet:
         return name
 
     def remove(self, name: str) -> None:
-        """Have one less. Raises UserError for a name that there is not."""
+        """Have one less.
+
+        Raises:
+            UserError: for a name that there is not.
+        """
         self._of(name)
         self._prompts = {each: made for each, made in self._prompts.items() if each != name}
 
@@ -107,7 +116,8 @@ class PromptSet:
             prompts: one name for all, or one a query; None: the frozen model.
             strengths: one for all, or one a query; None: as the prompts were saved.
 
-        Raises UserError for what is no text, no name and no strength.
+        Raises:
+            UserError: for what is no text, no name and no strength.
         """
         texts = as_texts(texts)
         return self.encode_chosen(texts, self._chosen(len(texts), prompts), strengths)

@@ -49,8 +49,10 @@ class Loaded:
 def open_shelf(index: str | Path, prompts: Mapping[str, Path], root: Path | None = None, **options: Any) -> Shelf:
     """Open an index with the frozen model, and load prompts; `options` are those of `Searcher.open`.
 
-    An index of documents with a prompt is opened with the first of the prompts, which has to be that one. Raises
-    UserError where there are none then, and where anything does not belong together.
+    An index of documents with a prompt is opened with the first of the prompts, which has to be that one.
+
+    Raises:
+        UserError: where there are none then, and where anything does not belong together.
     """
     first = None
     if read_manifest(Path(index))["encoder"].get("document_prompt") is not None:
@@ -68,7 +70,8 @@ class Shelf:
         given: name -> folder, as the server was started; each is loaded.
         root: a folder; those in it may be loaded too, at any depth.
 
-    Raises UserError as `add`.
+    Raises:
+        UserError: as `add`.
     """
 
     def __init__(self, searcher: Searcher, given: Mapping[str, Path], root: Path | None = None) -> None:

@@ -33,7 +33,11 @@ def is_local(host: str) -> bool:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket at an address. Raises UserError where it cannot be had."""
+    """A socket at an address.
+
+    Raises:
+        UserError: where it cannot be had.
+    """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         opened = socket.socket(family, socket.SOCK_STREAM)

@@ -172,7 +172,11 @@ class Web:
         return bytes(body)
 
     async def _results(self, request: Request, rows: list[Query]) -> list[Answer]:
-        """What comes of rows. Raises Refused where there is no room or time, ClientDisconnect where nobody waits."""
+        """What comes of rows.
+
+        Raises:
+            Refused: where there is no room or time, ClientDisconnect where nobody waits.
+        """
         try:
             future = self.batcher.submit(rows)
         except Full:

@@ -16,7 +16,10 @@ def chunking_for(tower: TextTower, size: int | None = None, overlap: int | None 
     Args:
         overlap: tokens, by default an eighth of the size.
 
-    Raises UserError for an overlap of half the size or more. A size beyond what the model reads is that.
+    A size beyond what the model reads is that.
+
+    Raises:
+        UserError: for an overlap of half the size or more.
     """
     room = tower.text_length("document")
     size = min(size or LONGEST, room)

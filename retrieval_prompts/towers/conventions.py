@@ -60,7 +60,11 @@ class Conventions:
 
     @classmethod
     def recorded(cls, saved: Mapping[str, Any]) -> Conventions:
-        """Those that a prompt folder or an index holds; older ones hold none. Raises UserError for what is none."""
+        """Those that a prompt folder or an index holds; older ones hold none.
+
+        Raises:
+            UserError: for what is none.
+        """
         return cls(**{each.name: saved.get(each.name) for each in fields(cls)})
 
     def words(self, side: str) -> str | None:

@@ -70,7 +70,10 @@ def attention(tower: TextTower, ids: list[list[int]], side: str, kind: str, vect
     """The share of its attention that a text's tokens pay to each prompt vector: (layers, texts, length).
 
     The mean over heads and over the tokens of the text, special ones included; a row of attention weights sums to 1.
-    Arguments as for `embed`. Raises UserError where the model does not show its attention.
+    Arguments as for `embed`.
+
+    Raises:
+        UserError: where the model does not show its attention.
     """
     P = vectors.shape[-2]
     if kind == "input":
@@ -128,8 +131,11 @@ def _embed_prefix(tower: TextTower, ids: list[list[int]], side: str, vectors: Te
 def record_prefix(tower: TextTower, tokens: list[int]) -> Tensor:
     """The keys and values that the frozen model itself makes of a token sequence.
 
-    Returns (layers, tokens, 2 * heads * head_dim) in float32, keys first. A sequence longer than the model reads is
-    run in pieces. Raises UserError where the model does not let prefixes in.
+    Returns (layers, tokens, 2 * heads * head_dim) in float32, keys first. A sequence longer than the model reads is run
+    in pieces.
+
+    Raises:
+        UserError: where the model does not let prefixes in.
     """
     size = tower.text_length("query")
     pieces = [tokens[start : start + size] for start in range(0, len(tokens), size)]

@@ -26,7 +26,8 @@ class LanguageModel:
         name: a folder, or a model of the hub. A GGUF file of it is named behind a colon: "FOLDER:model.gguf".
         option: what the name was given by, for messages.
 
-    Raises UserError where it cannot be loaded.
+    Raises:
+        UserError: where it cannot be loaded.
     """
 
     def __init__(self, name: str, device: torch.device | None = None, option: str = "--generator") -> None:

@@ -62,7 +62,11 @@ def verify(tower: TextTower, kind: str) -> None:
 
 
 def check_room(tower: TextTower, side: str, room: int) -> None:
-    """Say where a prompt of `room` vectors takes tokens from the text. Raises UserError where next to none are left."""
+    """Say where a prompt of `room` vectors takes tokens from the text.
+
+    Raises:
+        UserError: where next to none are left.
+    """
     before, after = tower.text_length(side), tower.total_length(side, room) - room
     if after >= before:
         return

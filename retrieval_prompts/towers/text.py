@@ -41,7 +41,8 @@ class TextTower:
         conventions: words before its texts, and its similarity, where its files say nothing or something else; they
             are written into the model.
 
-    Raises UserError when the model does not read plain text, or changes queries in ways a prompt cannot follow.
+    Raises:
+        UserError: when the model does not read plain text, or changes queries in ways a prompt cannot follow.
     """
 
     def __init__(self, model: Any, name: str, conventions: Conventions | None = None) -> None:
@@ -269,9 +270,11 @@ def load_tower(
 ) -> TextTower:
     """Load a frozen tower from a local folder, the packaged all-MiniLM-L6-v2, or a hub.
 
-    A Hugging Face encoder that is no sentence-transformers model gets mean pooling, as sentence-transformers does.
-    What is assumed of a model that does not say it is warned of (DataWarning); `conventions` say it (see `TextTower`).
-    Raises UserError when there is no such model, or it was changed since `export` wrote it.
+    A Hugging Face encoder that is no sentence-transformers model gets mean pooling, as sentence-transformers does. What
+    is assumed of a model that does not say it is warned of (DataWarning); `conventions` say it (see `TextTower`).
+
+    Raises:
+        UserError: when there is no such model, or it was changed since `export` wrote it.
     """
     name = str(model)
     source = locate(name)

@@ -92,7 +92,8 @@ class Training(Iterator[Step]):
         steps: every record so far, those from before an interruption included.
         total: the number of steps, if nothing stops it early.
 
-    Raises UserError where a step does not fit into memory.
+    Raises:
+        UserError: where a step does not fit into memory.
     """
 
     SMALLER = "--batch-size"  # what a user may do about it
@@ -141,8 +142,11 @@ def fit(
         checkpoint: a file written as training goes; when it is there, training resumes from it.
         identity: what a checkpoint must agree with (settings, data, model) to be resumed; any JSON value.
 
-    Raises UserError at once when the checkpoint is damaged or of another run. Diverged comes from the iteration, when
-    the loss is not finite or the dev score fails (the module then holds the best weights so far).
+    Diverged comes from the iteration, when the loss is not finite or the dev score fails (the module then holds the
+    best weights so far).
+
+    Raises:
+        UserError: at once when the checkpoint is damaged or of another run.
     """
     run = _Run(module, settings, identity, settings.epochs * len(batches(0)))
     if checkpoint is not None and checkpoint.exists():
@@ -297,7 +301,11 @@ class _Run:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The metadata and the tensors of a checkpoint. Raises UserError unless they are those that were written."""
+    """The metadata and the tensors of a checkpoint.
+
+    Raises:
+        UserError: unless they are those that were written.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

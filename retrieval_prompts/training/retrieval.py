@@ -73,7 +73,8 @@ def train(
             documents, where a prompt is to read what BM25 finds.
         checkpoint: a file; a second stage keeps its own beside it (see `checkpoints`).
 
-    Raises UserError when there is no query to train on, or training diverges.
+    Raises:
+        UserError: when there is no query to train on, or training diverges.
     """
     return _Stages(Task(biencoder, data, settings, documents, index), checkpoint)
 

@@ -39,8 +39,10 @@ class TrainingData:
     def of(cls, dataset: Dataset, fraction: float = DEV_FRACTION) -> TrainingData:
         """The data's own train and dev split, or dev held out of train; to a small dev split of large data it is added.
 
-        The part that is held out does not depend on any seed, so runs with several seeds share it. Raises UserError
-        when there is no train split.
+        The part that is held out does not depend on any seed, so runs with several seeds share it.
+
+        Raises:
+            UserError: when there is no train split.
         """
         _, train = dataset.split("train")
         dev = dataset.split("dev")[1] if "dev" in dataset.qrels else {}

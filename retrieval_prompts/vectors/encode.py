@@ -113,8 +113,9 @@ def encode_texts(
         progress: called with the number of texts done since the last call.
         cut: its "texts" grow by the number of those that are longer than what the model reads.
 
-    Raises UserError for another precision, for what is no text, with its position (see `as_texts`), and where the model
-    gives numbers that are not finite.
+    Raises:
+        UserError: for another precision, for what is no text, with its position (see `as_texts`), and where the model
+            gives numbers that are not finite.
     """
     texts = as_texts(texts)
     if precision not in PRECISIONS:
@@ -152,7 +153,8 @@ def encode_each(tower: TextTower, texts: Iterable[str], side: str, kind: str, pr
     Args:
         prompts: (layers, length, width) of each text, of one kind.
 
-    Raises UserError as `encode_texts` does.
+    Raises:
+        UserError: as `encode_texts` does.
     """
     texts = as_texts(texts)
     result = np.empty((len(texts), tower.dimension), dtype=np.float32)
@@ -185,7 +187,11 @@ def _cut_to(texts: Sequence[str], tower: TextTower, side: str, rooms: Sequence[i
 
 
 def _finite(tower: TextTower, part: Tensor, positions: Sequence[int], prompted: bool) -> Floats:
-    """Vectors of texts at some positions. Raises UserError where they are not finite."""
+    """Vectors of texts at some positions.
+
+    Raises:
+        UserError: where they are not finite.
+    """
     if not torch.isfinite(part).all():
         position = positions[int((~torch.isfinite(part).all(dim=1)).nonzero()[0])]
         small = "lower the strength of its prompt, or train it again" if prompted else "load it in float32"
@@ -203,7 +209,8 @@ def _passes(
     """Runs of an order, each with its vectors. Where memory does not hold one, it is run again in halves, and so is
     all that the tower encodes from then on; not where a backward pass will want all of them at once.
 
-    Raises UserError where memory does not hold a single text.
+    Raises:
+        UserError: where memory does not hold a single text.
     """
     done, batches = 0, _batches(order, lengths, _held(tower, budget))
     while done < len(order):

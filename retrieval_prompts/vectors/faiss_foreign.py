@@ -29,7 +29,11 @@ def opened(path: Path, mmap: bool = True) -> Any:
 
 
 def read(path: Path) -> Any:
-    """The faiss.Index in a file, memory-mapped where FAISS can. Raises UserError for what is no index of vectors."""
+    """The faiss.Index in a file, memory-mapped where FAISS can.
+
+    Raises:
+        UserError: for what is no index of vectors.
+    """
     try:
         index = opened(path)
     except (RuntimeError, MemoryError) as error:

@@ -101,7 +101,11 @@ def build(
 
 
 def make(factory: str, dimension: int) -> Any:
-    """An empty faiss.Index by inner product. Raises UserError when FAISS cannot read the factory string."""
+    """An empty faiss.Index by inner product.
+
+    Raises:
+        UserError: when FAISS cannot read the factory string.
+    """
     import faiss
 
     if not factory.isascii():
@@ -127,8 +131,11 @@ def search(
     """The k vectors with the highest inner product for each query.
 
     queries: (q, dimension). Returns scores (q, k), float32 and descending, and positions (q, k); equal scores are in
-    the order of the index. Where an approximate index finds fewer, the score is -inf and the position -1.
-    parameters: see PARAMETERS; a lacking one or None is our default. Raises UserError for one that the index has not.
+    the order of the index. Where an approximate index finds fewer, the score is -inf and the position -1. parameters:
+    see PARAMETERS; a lacking one or None is our default.
+
+    Raises:
+        UserError: for one that the index has not.
     """
     for name, (faiss_name, default) in PARAMETERS.items():
         value = parameters.get(name)
@@ -230,7 +237,11 @@ def threads() -> int:
 
 
 def matrix(vectors: np.ndarray, what: str) -> np.ndarray:
-    """(count, dimension) as contiguous float32. Raises UserError for another shape, and for NaN or infinity."""
+    """(count, dimension) as contiguous float32.
+
+    Raises:
+        UserError: for another shape, and for NaN or infinity.
+    """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise UserError(f"expected {what} of shape (count, dimension), got {vectors.shape}")

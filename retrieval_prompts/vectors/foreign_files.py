@@ -119,7 +119,8 @@ def read_vectors(path: Path | str, *, id_field: str | None = None, vector_field:
     Args:
         id_field, vector_field: the columns of a Parquet file or the arrays of .npz; None: by their usual names.
 
-    Raises UserError for what is no such file.
+    Raises:
+        UserError: for what is no such file.
     """
     path = Path(path)
     if not path.exists():

@@ -50,7 +50,8 @@ def given_vectors(tower: TextTower, given: Given, corpus: Corpus, *, sample: int
         given: an array (documents, dimension) or blocks in the corpus's order, or an index that holds its documents.
         sample: how many documents are encoded and compared.
 
-    Raises UserError where documents have no vector, and, with the likely reason, where vectors are not the model's.
+    Raises:
+        UserError: where documents have no vector, and, with the likely reason, where vectors are not the model's.
     """
     if isinstance(given, Index):
         positions = _positions(given, corpus)

@@ -122,7 +122,8 @@ class Index:
     ) -> Index:
         """A faiss.Index by inner product that was made elsewhere, as it is; the arguments are those of `build`.
 
-        Raises UserError for repeated ids, and a number of ids or documents that does not fit.
+        Raises:
+            UserError: for repeated ids, and a number of ids or documents that does not fit.
         """
         ids = _unique(ids)
         if documents is not None:
@@ -164,9 +165,11 @@ class Index:
         """Open a saved index; with `mmap` the vectors stay on disk until a search reads them, with `gpu` they go to the
         GPUs, if FAISS sees any and has the index's type for them.
 
-        Raises UserError that names the folder if it is no index, has another format, or is damaged: vectors, ids and
-        offsets are compared with their checksums (see `index_files`). A text is compared when it is read. An index that
-        another run replaces stays as it was opened.
+        A text is compared when it is read. An index that another run replaces stays as it was opened.
+
+        Raises:
+            UserError: that names the folder if it is no index, has another format, or is damaged: vectors, ids and
+                offsets are compared with their checksums (see `index_files`).
         """
         return unreplaced(Path(folder), lambda: cls._open(Path(folder), mmap, gpu))
 
@@ -193,7 +196,8 @@ class Index:
     def has_beside(self, folder: Path | str, name: str) -> bool:
         """Whether `save` wrote a folder of this name in the index folder.
 
-        Raises UserError when its files are not those that were written: all of them are read.
+        Raises:
+            UserError: when its files are not those that were written: all of them are read.
         """
         place = Path(folder) / name
         written = {file: each for file, each in self.manifest.get("digests", {}).items() if file.startswith(f"{name}/")}
@@ -253,7 +257,9 @@ class Index:
         the order of the index. An approximate index may find fewer: then a row of ids is shorter, and the scores it
         lacks are -inf. nprobe (IVF), ef_search (HNSW) and k_factor (RFlat) trade speed for recall; their defaults are
         in `faiss_index.PARAMETERS`.
-        Raises UserError for queries of another dimension or not finite, k < 1, and a parameter the index lacks.
+
+        Raises:
+            UserError: for queries of another dimension or not finite, k < 1, and a parameter the index lacks.
         """
         scores, positions = self.nearest(queries, k, nprobe=nprobe, ef_search=ef_search, k_factor=k_factor)
         return scores, [[self.ids[position] for position in row if position >= 0] for row in positions]
@@ -277,7 +283,8 @@ class Index:
     def vectors_at(self, positions: np.ndarray) -> np.ndarray:
         """The vectors (n, dimension) at these positions, as the index keeps them.
 
-        Raises UserError where it cannot give them back: lists (IVF) of packed or additive codes, and what is on a GPU.
+        Raises:
+            UserError: where it cannot give them back: lists (IVF) of packed or additive codes, and what is on a GPU.
         """
         found = None if self.gpu else faiss_index.vectors_at(self.vectors, positions)
         if found is None and not self.gpu and faiss_index.map_lists(self.vectors):
@@ -308,7 +315,10 @@ class Index:
         """As `run`, without the document that bears its query's id, which BEIR leaves out of every ranking; of
         documents where chunks are known (see `first_of`).
 
-        The k best of the others, best first, or as many as are found. Raises UserError for k < 1.
+        The k best of the others, best first, or as many as are found.
+
+        Raises:
+            UserError: for k < 1.
         """
         if k < 1:
             raise UserError(f"k must be at least 1, got {k}")
@@ -321,7 +331,11 @@ class Index:
         return {query: dict(islice(hits.items(), k)) for query, hits in others.items()}
 
     def document(self, id: str) -> Document:
-        """Title and text of a document. Raises UserError for an unknown id, and if the index has no texts."""
+        """Title and text of a document.
+
+        Raises:
+            UserError: for an unknown id, and if the index has no texts.
+        """
         if self.documents is None:
             raise UserError("this index was built without documents; index again with them to see title and text")
         try:
@@ -330,7 +344,11 @@ class Index:
             raise UserError(f"the index has no document {id!r}") from None
 
     def _questions(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """Query vectors as `search` takes them -> (q, dimension). Raises UserError for others, and for k < 1."""
+        """Query vectors as `search` takes them -> (q, dimension).
+
+        Raises:
+            UserError: for others, and for k < 1.
+        """
         queries = np.asarray(queries)
         queries = faiss_index.matrix(queries[np.newaxis] if queries.ndim == 1 else queries, "queries")
         if queries.shape[1] != self.manifest["dimension"]:

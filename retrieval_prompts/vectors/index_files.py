@@ -35,8 +35,11 @@ def described(folder: Path) -> dict[str, Any]:
 def check(folder: Path, manifest: Mapping[str, Any]) -> bytes:
     """Compare what is read at opening; returns the content of ids.json.
 
-    Raises ValueError that names the file which is not as it was written, OSError for one that cannot be read, UserError
-    for one outside the folder, and KeyError, TypeError or AttributeError for a manifest that lacks or garbles a field.
+    Raises:
+        ValueError: that names the file which is not as it was written.
+        OSError: for one that cannot be read.
+        UserError: for one outside the folder.
+        KeyError, TypeError, AttributeError: for a manifest that lacks a field, or has something else in it.
     """
     for name in ("manifest.json", "ids.json", *READ_AT_OPENING, "documents.jsonl", *manifest["files"]):
         inside(folder, name)
@@ -57,7 +60,8 @@ def check(folder: Path, manifest: Mapping[str, Any]) -> bytes:
 def verify(folder: Path) -> bool:
     """Compare every byte of an index folder; False where its manifest is older than the checksums, so nobody can tell.
 
-    Raises UserError that names the first file which is not as it was written.
+    Raises:
+        UserError: that names the first file which is not as it was written.
     """
     manifest = read_json(folder / "manifest.json")
     try:

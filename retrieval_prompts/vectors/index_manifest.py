@@ -15,7 +15,11 @@ FORMAT = 1
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What an index folder says of itself. Raises UserError that names a folder which is none, or of another format."""
+    """What an index folder says of itself.
+
+    Raises:
+        UserError: that names a folder which is none, or of another format.
+    """
     if not (folder / "manifest.json").is_file():
         raise UserError(f"{folder} is not an index folder: it has no manifest.json; make one with Index.build and save")
     manifest = read_json(folder / "manifest.json")

@@ -54,7 +54,11 @@ class Store(Protocol):
         ...
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
-        """The vectors (n, dimension) of these ids, in this order. Raises KeyError for an id that is not there."""
+        """The vectors (n, dimension) of these ids, in this order.
+
+        Raises:
+            KeyError: for an id that is not there.
+        """
         ...
 
     def __len__(self) -> int: ...
@@ -129,7 +133,8 @@ class StoreIndex(Index):
             encoder: see `Index.build`.
             named: how the store is opened again, kept in the manifest.
 
-        Raises UserError where the store is empty, or its vectors have another dimension.
+        Raises:
+            UserError: where the store is empty, or its vectors have another dimension.
         """
         if not len(store):
             raise UserError("the store holds no vectors")
@@ -151,7 +156,11 @@ class StoreIndex(Index):
 
     @classmethod
     def open_over(cls, folder: Path | str, store: Store, mmap: bool = True) -> StoreIndex:
-        """What `save` wrote, over the store that it names. Raises UserError as `Index.open`."""
+        """What `save` wrote, over the store that it names.
+
+        Raises:
+            UserError: as `Index.open`.
+        """
         folder = Path(folder)
         manifest = read_manifest(folder)
         with damage(folder):
@@ -165,7 +174,11 @@ class StoreIndex(Index):
         return len(self.vectors) if self._grows else len(self.ids)
 
     def nearest(self, queries: np.ndarray, k: int, **parameters: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """As `Index.nearest`; the store searches in its own way. Raises UserError for parameters."""
+        """As `Index.nearest`; the store searches in its own way.
+
+        Raises:
+            UserError: for parameters.
+        """
         if given := [name for name, value in parameters.items() if value is not None]:
             raise UserError(f"a store searches by its own settings; leave out {', '.join(given)}")
         queries = self._questions(queries, k)
@@ -191,7 +204,11 @@ class StoreIndex(Index):
         return scores
 
     def vectors_at(self, positions: np.ndarray) -> np.ndarray:
-        """The vectors (n, dimension) at these positions, each asked for once. Raises UserError for what is gone."""
+        """The vectors (n, dimension) at these positions, each asked for once.
+
+        Raises:
+            UserError: for what is gone.
+        """
         wanted, back = np.unique(np.asarray(positions, dtype=np.int64), return_inverse=True)
         names, parts = [self.ids[position] for position in wanted], []
         for start in range(0, len(names), BATCH):

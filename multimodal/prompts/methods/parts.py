@@ -51,7 +51,8 @@ class Layered(nn.Module):
 def shared(clip: Clip, settings: PromptSettings, classes: int | None) -> Shared:
     """The context that CoOp and its kin train.
 
-    Raises UserError for a class-specific context without the number of classes.
+    Raises:
+        UserError: for a class-specific context without the number of classes.
     """
     if not settings.class_specific:
         return Shared(encoder(text_vectors(clip, settings, depth=1), settings)).to(clip.device)
@@ -71,7 +72,8 @@ def encoder(initial: Tensor, settings: PromptSettings) -> nn.Module:
 def text_vectors(clip: Clip, settings: PromptSettings, depth: int) -> Tensor:
     """(depth, M, width): the initial context, and random vectors for deeper layers, as far as the text tower has them.
 
-    Raises UserError when the layers of the text tower cannot be prompted.
+    Raises:
+        UserError: when the layers of the text tower cannot be prompted.
     """
     context = initial_context(clip, settings.init, settings.context, settings.seed)  # (M, width)
     if depth > 1 and clip.text.layers == 0:
@@ -87,7 +89,8 @@ def text_vectors(clip: Clip, settings: PromptSettings, depth: int) -> Tensor:
 def visual_vectors(clip: Clip, settings: PromptSettings) -> Tensor:
     """(depth, V, visual width): random vectors for the first layers, as far as the image tower has them.
 
-    Raises UserError when the image tower cannot be prompted.
+    Raises:
+        UserError: when the image tower cannot be prompted.
     """
     depth = min(settings.depth, visual_layers(clip))
     return random_vectors(depth, settings.visual, visual_width(clip), seed=settings.seed + 1).to(clip.device)

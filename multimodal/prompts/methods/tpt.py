@@ -40,7 +40,8 @@ def adapt(
         steps: of AdamW; 0 gives the zero-shot logits of `context`.
         confident: the share of views, those of least entropy before the first step, that is learned from.
 
-    Raises UserError when there is no view, or when `confident` is no share.
+    Raises:
+        UserError: when there is no view, or when `confident` is no share.
     """
     if len(views) == 0 or not 0 < confident <= 1:
         raise UserError(

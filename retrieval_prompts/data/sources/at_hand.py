@@ -20,7 +20,11 @@ VERSION = 1  # goes up when the same sources give another folder
 
 
 def at_hand(sources: Sources, chunking: Chunking | None, cache: Path) -> tuple[Path, Made]:
-    """The folder, and what it holds. Raises UserError as `making.make` does."""
+    """The folder, and what it holds.
+
+    Raises:
+        UserError: as `making.make` does.
+    """
     paths = [path for names in (sources.documents, sources.queries, sources.judgements) for path in expand(names)]
     how = [chunking.size, chunking.overlap, chunking.model] if chunking is not None else None
     key = json.dumps([VERSION, asdict(sources), how, list(map(_state, _files(paths)))], sort_keys=True)

@@ -65,7 +65,8 @@ def read_documents(
         chunking: how the texts of files are cut, and those of tables with `cut_tables`; None: not at all.
         left: gets what is not read, while the entries are.
 
-    Raises UserError for sources that are none of these, and columns that a table does not have.
+    Raises:
+        UserError: for sources that are none of these, and columns that a table does not have.
     """
     tables: list[Path] = []
     files: list[tuple[Path, Path]] = []  # and the folder that names are relative to
@@ -87,7 +88,11 @@ def read_documents(
 
 
 def has_prose(sources: Sequence[str]) -> bool:
-    """Whether there are files of text among the sources. Raises UserError for a source that is nothing."""
+    """Whether there are files of text among the sources.
+
+    Raises:
+        UserError: for a source that is nothing.
+    """
     return any(_inside(path, LeftOut())[1] for path in expand(sources))
 
 

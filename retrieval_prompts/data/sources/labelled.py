@@ -49,7 +49,9 @@ def read_labelled(
         wanted: without labels nothing can be done. Else they are read where there are some.
 
     Rows without a text, and where labels are read without a label, are left out, counted and named in a DataWarning.
-    Raises UserError for a file that is no table, for columns that it does not have, and where no text is left.
+
+    Raises:
+        UserError: for a file that is no table, for columns that it does not have, and where no text is left.
     """
     left = LeftOut()
     table = open_table(path, lambda name: bool(named.by_name([name], LABELLED)) or name in (text, label), left)

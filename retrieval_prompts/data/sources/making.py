@@ -106,7 +106,8 @@ class Made:
 def make(out: Path, sources: Sources, chunking: Chunking | None = None, *, overwrite: bool = False) -> Made:
     """Make a data folder, whole or not at all; with a progress bar.
 
-    Raises UserError for sources that cannot be read, and that hold no document.
+    Raises:
+        UserError: for sources that cannot be read, and that hold no document.
     """
     sources, left = sources.whole(), LeftOut()
     with new_folder(out, holds=DATA, overwrite=overwrite) as new:
@@ -248,7 +249,11 @@ class _Corpus:
 
 
 def _paths(names: Iterable[str], left: LeftOut) -> list[Path]:
-    """Files, and the tables in folders. Raises UserError for a folder without any."""
+    """Files, and the tables in folders.
+
+    Raises:
+        UserError: for a folder without any.
+    """
     found: list[Path] = []
     for path in expand(names):
         tables = tables_of(path, left) if path.is_dir() else [path]

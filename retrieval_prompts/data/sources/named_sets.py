@@ -19,7 +19,11 @@ WHOLE = "default_text"  # what ir_datasets itself makes of a document
 
 
 def parts(path: Path) -> set[str]:
-    """Which of `PARTS` a data set has. Raises UserError for an unknown one, and without ir_datasets."""
+    """Which of `PARTS` a data set has.
+
+    Raises:
+        UserError: for an unknown one, and without ir_datasets.
+    """
     data = _load(path)
     return {part for part in PARTS if getattr(data, f"has_{part}")()}
 
@@ -34,7 +38,8 @@ def version() -> str:
 def table(path: Path, part: str) -> Table:
     """One part of a data set; its columns are the fields of ir_datasets, which a document's whole text is added to.
 
-    Raises UserError where the data set lacks it, and while it is read for what cannot be fetched or read.
+    Raises:
+        UserError: where the data set lacks it, and while it is read for what cannot be fetched or read.
     """
     data = _load(path)
     if not getattr(data, f"has_{part}")():

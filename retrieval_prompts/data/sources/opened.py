@@ -19,8 +19,11 @@ NAMED = "ir_datasets:"  # what a data set of ir_datasets is called by
 
 
 def expand(sources: Iterable[str]) -> list[Path]:
-    """Files and folders, those of a glob sorted, and names of data sets as they are. Raises UserError for a name or
-    glob that is nothing."""
+    """Files and folders, those of a glob sorted, and names of data sets as they are.
+
+    Raises:
+        UserError: for a name or glob that is nothing.
+    """
     found: dict[Path, None] = {}
     for source in sources:
         if is_named(source):
@@ -80,7 +83,11 @@ def open_text(path: Path) -> Iterator[IO[str]]:
 
 
 def text_lines(file: IO[str], path: Path) -> Iterator[str]:
-    """The lines of an open file, with their ends. Raises UserError for one of more than `LINE` characters."""
+    """The lines of an open file, with their ends.
+
+    Raises:
+        UserError: for one of more than `LINE` characters.
+    """
     number, size = 1, 0
     line: list[str] = []  # its parts
     while part := file.readline(PART):

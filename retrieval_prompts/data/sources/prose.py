@@ -48,7 +48,8 @@ class Prose:
 def read_prose(path: Path) -> Prose:
     """Read a file by the ending of its name, one of `PROSE`. The title is its own, else the name of the file.
 
-    Raises UserError for what its library cannot read (with the reason), and where the library is missing.
+    Raises:
+        UserError: for what its library cannot read (with the reason), and where the library is missing.
     """
     try:
         prose = PROSE[path.suffix.lower()](path)

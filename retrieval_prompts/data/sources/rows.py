@@ -60,7 +60,8 @@ def open_table(path: Path, known: Callable[[str], bool], left: LeftOut) -> Table
         known: whether a name is one that columns have: a first line with one is a header.
         left: gets the rows that do not fit their header.
 
-    Raises UserError for another ending, an empty file, and what cannot be read.
+    Raises:
+        UserError: for another ending, an empty file, and what cannot be read.
     """
     ending = kind(path)
     if path.is_dir():

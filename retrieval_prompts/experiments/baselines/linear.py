@@ -29,7 +29,8 @@ def fit(
     Args:
         settings: loss and loop, as `tune` has them; its learning rate and seed give way to those given here.
 
-    Raises UserError when there is no query to train on, or training diverges.
+    Raises:
+        UserError: when there is no query to train on, or training diverges.
     """
     settings = dataclasses.replace(settings or TuneSettings(), learning_rate=learning_rate, seed=task.seed)
     tower = task.biencoder.tower

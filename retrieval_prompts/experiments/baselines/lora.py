@@ -49,8 +49,9 @@ def fit(
         rank, alpha: of the updates, which are scaled by alpha / rank.
         settings: loss, loop and precision, as `tune` has them; its learning rate and seed give way.
 
-    Raises UserError when peft is missing, there is no query to train on, training diverges, or rank or alpha is no
-    positive number.
+    Raises:
+        UserError: when peft is missing, there is no query to train on, training diverges, or rank or alpha is no
+            positive number.
     """
     if rank < 1 or alpha <= 0:
         raise UserError(f"LoRA needs a rank of 1 or more and an alpha above 0, got {rank} and {alpha}")
@@ -80,7 +81,8 @@ def fit(
 def inject(tower: TextTower, rank: int, alpha: int, seed: int) -> TextTower:
     """A copy of the tower with LoRA in it, its only parameters that ask for gradients; at first it changes nothing.
 
-    Raises UserError when peft is not installed.
+    Raises:
+        UserError: when peft is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model

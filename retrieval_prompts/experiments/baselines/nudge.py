@@ -78,7 +78,8 @@ def fit(
         memory: gigabytes that the corpus's vectors may take; beyond it, dev reads the ones that do not move at a
             quarter of their size.
 
-    Raises UserError for another form, for steps that are not from 0 to 2, and when there is no query to train on.
+    Raises:
+        UserError: for another form, for steps that are not from 0 to 2, and when there is no query to train on.
     """
     if form not in FORMS:
         raise UserError(f"the form of NUDGE must be m or n, got {form!r}")

@@ -44,7 +44,8 @@ class Task:
         index: over `documents`, of whatever factory; dev is scored with it.
         seed: of all that is drawn.
 
-    Raises UserError when the bi-encoder has a prompt.
+    Raises:
+        UserError: when the bi-encoder has a prompt.
     """
 
     biencoder: BiEncoder
@@ -108,7 +109,8 @@ def train(
         embed: texts of queries -> vectors (texts, dimension), with gradients to `module`.
         name: what the progress bar says.
 
-    Raises UserError when there is no query to train on, or training diverges.
+    Raises:
+        UserError: when there is no query to train on, or training diverges.
     """
     start = time.perf_counter()
     training = QueryTraining(task, settings, embed)

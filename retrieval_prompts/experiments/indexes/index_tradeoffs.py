@@ -84,7 +84,10 @@ def picture(rows: Sequence[Measurement], path: Path | str, *, title: str = "", o
     """Draw recall against queries a second, a line for each factory; the name's end says SVG, PNG or PDF.
 
     A line joins the settings of a factory that none of its others beats in both; those are faint. Kinds of queries
-    stand side by side. Raises UserError without matplotlib (the extra "plot"), and for another ending.
+    stand side by side.
+
+    Raises:
+        UserError: without matplotlib (the extra "plot"), and for another ending.
     """
     path = Path(path)
     check_picture(path, overwrite=overwrite)

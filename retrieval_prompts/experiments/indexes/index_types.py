@@ -109,8 +109,10 @@ def compare_factories(
         query_ids: of each query; needed with qrels, over which `per_query` averages.
         progress: called with what comes next.
 
-    Returns a measurement for each factory, setting and name of queries, in this order. Raises UserError for what does
-    not fit together, and as `faiss_index.build` does.
+    Returns a measurement for each factory, setting and name of queries, in this order.
+
+    Raises:
+        UserError: for what does not fit together, and as `faiss_index.build` does.
     """
     k, gpu = measured.k, measured.gpu
     named = {"queries": queries} if isinstance(queries, np.ndarray) else dict(queries)
@@ -187,8 +189,11 @@ def parse_factories(texts: Iterable[str], dimension: int) -> list[str]:
     """Lists of factory strings -> factory strings, in order, each once. A factory string may have commas itself.
 
     "Flat;IVF256,SQ8": semicolons separate, and what is between them is taken as it is, in "HNSW32,SQ8;" for instance.
-    Without one, commas separate where every part alone is a factory ("Flat,HNSW32"), and where there is only one way
-    to put the parts together to factories ("Flat,IVF256,SQ8"). Raises UserError for anything else.
+    Without one, commas separate where every part alone is a factory ("Flat,HNSW32"), and where there is only one way to
+    put the parts together to factories ("Flat,IVF256,SQ8").
+
+    Raises:
+        UserError: for anything else.
     """
     found: list[str] = []
     for text in texts:

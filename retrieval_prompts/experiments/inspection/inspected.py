@@ -154,7 +154,8 @@ def inspect(
         draws: random prompts that every figure stands beside.
         on_start: called with the number of encodings of all queries; gives what is called with those that are done.
 
-    Raises UserError for a bi-encoder without prompts, fewer than 1 draw, and a split that the data do not have.
+    Raises:
+        UserError: for a bi-encoder without prompts, fewer than 1 draw, and a split that the data do not have.
     """
     if not biencoder.prompts:
         raise UserError("there is no prompt to inspect; give a prompt folder")

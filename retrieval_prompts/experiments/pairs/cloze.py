@@ -21,7 +21,11 @@ SENTENCE_END = re.compile(r"(?<=[.!?।])\s+|(?<=[。！？])|\n+")
 
 
 def titles(dataset: Dataset, seed: int) -> Made:
-    """Each title as a query for the text under it, or the texts. Raises TooFew where not enough documents have both."""
+    """Each title as a query for the text under it, or the texts.
+
+    Raises:
+        TooFew: where not enough documents have both.
+    """
     documents = drawn(dataset.corpus, seed)
     queries: dict[str, list[str]] = {}
     for document in documents:
@@ -32,7 +36,11 @@ def titles(dataset: Dataset, seed: int) -> Made:
 
 
 def crops(dataset: Dataset, seed: int) -> Made:
-    """One sentence, or line, of each document as a query for the rest. Raises TooFew where not enough have two."""
+    """One sentence, or line, of each document as a query for the rest.
+
+    Raises:
+        TooFew: where not enough have two.
+    """
     generator = np.random.default_rng(seed)
     queries: dict[str, list[str]] = {}
     rests: list[Document] = []

@@ -52,7 +52,8 @@ class Writer:
         shown: documents with the queries that they answer, as examples.
         prompt: a soft prompt that was trained for this very model, or none; see `write_queries_like`.
 
-    Raises UserError where the prompt is for another model.
+    Raises:
+        UserError: where the prompt is for another model.
     """
 
     def __init__(
@@ -96,7 +97,8 @@ def generated(bench: Workbench, writer: Writer, seed: int, folder: Path) -> Made
     Args:
         folder: of the files of queries.
 
-    Raises TooFew where not enough are left.
+    Raises:
+        TooFew: where not enough are left.
     """
     dataset, documents = bench.dataset, drawn(bench.dataset.corpus, seed)
     name = hashlib.sha256(f"{writer.identity} {writer.shown} {dataset.corpus.fingerprint} {seed}".encode()).hexdigest()

@@ -30,7 +30,8 @@ def prepare(bench: Workbench, settings: TuneSettings, split: str | None) -> Made
     Args:
         split: is evaluated, so its queries are no part of a log.
 
-    Raises UserError where they cannot be made of these data.
+    Raises:
+        UserError: where they cannot be made of these data.
     """
     if settings.labelled(bench.dataset.qrels):
         return None

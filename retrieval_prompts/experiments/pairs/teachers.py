@@ -61,7 +61,11 @@ class BiEncoderTeacher:
 
 
 def load_teacher(name: str, device: str | None) -> Teacher:
-    """The teacher of this name: a folder, or a model of the hub. Raises UserError where there is none."""
+    """The teacher of this name: a folder, or a model of the hub.
+
+    Raises:
+        UserError: where there is none.
+    """
     from transformers import AutoConfig
 
     try:

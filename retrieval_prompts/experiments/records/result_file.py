@@ -23,8 +23,9 @@ def resume(out: Path, wanted: dict[str, Any], empty: dict[str, Any], overwrite: 
         empty: the fields of a new result that the caller fills.
         overwrite: begin anew, whatever the file holds.
 
-    Raises UserError that names the fields that differ, and when `out` is no JSON, was changed since it was written, or
-    cannot be written.
+    Raises:
+        UserError: that names the fields that differ, and when `out` is no JSON, was changed since it was written, or
+            cannot be written.
     """
     if out.exists() and not overwrite:
         found = read_json(out)

@@ -54,7 +54,11 @@ class Difference:
 
 
 def difference(a: BiEncoder, b: BiEncoder, bench: Workbench, split: str) -> Difference:
-    """Both rank the documents, each as it encodes them. Raises UserError when the data have no such split."""
+    """Both rank the documents, each as it encodes them.
+
+    Raises:
+        UserError: when the data have no such split.
+    """
     queries, qrels = bench.dataset.split(split)
     vectors = [bench.query_vectors(each, queries.values()) for each in (a, b)]
     runs = [bench.index_for(each).rank(list(queries), own, SHARED) for each, own in zip((a, b), vectors, strict=True)]

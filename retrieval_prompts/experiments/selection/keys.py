@@ -23,7 +23,8 @@ def key_of(tower: TextTower, dataset: Dataset, *, floor: float = FLOOR) -> Key:
     Args:
         floor: the part of them that is less like their mean than the key's floor.
 
-    Raises UserError when there are none.
+    Raises:
+        UserError: when there are none.
     """
     training = TrainingData.of(dataset)
     texts = list(dict.fromkeys(training.queries[query] for query in training.train))

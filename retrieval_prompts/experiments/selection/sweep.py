@@ -110,7 +110,8 @@ def sweep(
     Args:
         others: data sets with a test split.
 
-    Raises UserError for prompts with a document side, and where the data have no queries to choose by.
+    Raises:
+        UserError: for prompts with a document side, and where the data have no queries to choose by.
     """
     if "document" in biencoder.prompts:
         raise UserError(

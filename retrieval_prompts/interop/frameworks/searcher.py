@@ -91,7 +91,8 @@ class Searcher:
             conventions: how the model is used, where it was not recorded.
             bm25_weight: None: the prompts' own, else 0.75; without words in the index it is 0.
 
-        Raises UserError where they do not belong together.
+        Raises:
+            UserError: where they do not belong together.
         """
         if bm25_weight is not None:
             check_weight(bm25_weight)

@@ -58,8 +58,10 @@ def push(
         token: None: the one of `hf auth login` or of the variable HF_TOKEN.
         commit: "revision", a branch that exists (main, if it is not given), and "commit_message".
 
-    Returns the address of the commit. Raises UserError without a name, a token or a right to write, and when the hub
-    cannot be reached.
+    Returns the address of the commit.
+
+    Raises:
+        UserError: without a name, a token or a right to write, and when the hub cannot be reached.
     """
     _check_name(repo_id)
     base = hub_name(base_model or prompts.base["name"])
@@ -100,8 +102,9 @@ def fetch(repo_id: str, *, revision: str | None = None, token: str | None = None
         repo_id: "user/name"; "user/name@revision" is short for both.
         revision: a branch, a tag or a commit; None: main.
 
-    Raises UserError when there is no such repository, revision or prompt folder, when the hub cannot be reached, and
-    when the prompts name a path as their base model.
+    Raises:
+        UserError: when there is no such repository, revision or prompt folder, when the hub cannot be reached, and when
+            the prompts name a path as their base model.
     """
     from huggingface_hub import snapshot_download
 

@@ -72,7 +72,8 @@ def model_card(prompts: PromptFolder, repo_id: str, license: str | None = None, 
         license: of the prompts; None: the card names none.
         exported: whether the repository is a stock sentence-transformers checkpoint as well.
 
-    Raises UserError when the record of the training is not one that `experiments.retrieval.tune` makes.
+    Raises:
+        UserError: when the record of the training is not one that `experiments.retrieval.tune` makes.
     """
     own = USE if prompts.feedback is None else USE_BOUND
     try:

@@ -42,7 +42,11 @@ def check_name(address: Address, there: Iterable[str]) -> None:
 
 
 def id_field(wanted: str | None, names: Sequence[str], address: Address) -> str | None:
-    """The field with the ids; None where no usual one is there. Raises UserError where the wanted one is not."""
+    """The field with the ids; None where no usual one is there.
+
+    Raises:
+        UserError: where the wanted one is not.
+    """
     found = named(names, wanted, ID_NAMES)
     if found is None and wanted is not None:
         raise UserError(f"{address.shown} has no field {wanted}; it has {few(names)}")
@@ -50,7 +54,11 @@ def id_field(wanted: str | None, names: Sequence[str], address: Address) -> str 
 
 
 def one_vector(wanted: str | None, names: Sequence[str], address: Address) -> str:
-    """The field with the vectors. Raises UserError unless there is one, or it is named."""
+    """The field with the vectors.
+
+    Raises:
+        UserError: unless there is one, or it is named.
+    """
     if wanted is not None and wanted not in names:
         raise UserError(f"{address.shown} has no field of vectors {wanted}; it has {few(names) or 'none'}")
     if wanted is None and len(names) != 1:
@@ -67,7 +75,11 @@ def from_distance(value: float, measure: str) -> float:
 
 
 def in_order(ids: Sequence[str], found: Mapping[str, Any]) -> np.ndarray:
-    """The vectors (n, dimension) of these ids. Raises KeyError for one that was not found."""
+    """The vectors (n, dimension) of these ids.
+
+    Raises:
+        KeyError: for one that was not found.
+    """
     return np.array([found[id] for id in ids], dtype=np.float32)
 
 

@@ -42,7 +42,8 @@ def write(
         to: the address of a store, whose collection is made where there is none, or a store.
         overwrite: replace vectors that the store has under the same ids and that are others.
 
-    Raises UserError where there are such vectors, without `overwrite`; nothing of their batch is then written.
+    Raises:
+        UserError: where there are such vectors, without `overwrite`; nothing of their batch is then written.
     """
     dimension, address = biencoder.tower.dimension, parse(to) if isinstance(to, str) else None
     store = open_store(address, Fields(dimension=dimension)) if address is not None else to

@@ -25,7 +25,8 @@ def open_store(address: str | Address, fields: Fields = USUAL) -> Writable:
 
     An index folder may name a local store that was opened before (see `trust`).
 
-    Raises UserError where its client is not installed, or there is no such place, collection or field.
+    Raises:
+        UserError: where its client is not installed, or there is no such place, collection or field.
     """
     where = parse(address) if isinstance(address, str) else address
     try:
@@ -48,7 +49,8 @@ def open_store(address: str | Address, fields: Fields = USUAL) -> Writable:
 def open_index(place: str | Path) -> Index:
     """An index folder, whether its vectors are in it or in a store.
 
-    Raises UserError as `Index.open`, and as `trust.check_named`.
+    Raises:
+        UserError: as `Index.open`, and as `trust.check_named`.
     """
     manifest = read_manifest(Path(place))
     if (named := manifest.get("store")) is None:
@@ -62,7 +64,11 @@ def open_index(place: str | Path) -> Index:
 
 
 def over_all(address: str, encoder: Mapping[str, Any], dimension: int) -> StoreIndex:
-    """An index of all that a store holds, for a search without a folder. Raises UserError as `open_store`."""
+    """An index of all that a store holds, for a search without a folder.
+
+    Raises:
+        UserError: as `open_store`.
+    """
     if encoder.get("document_prompt") is not None:
         raise UserError(
             f"these prompts have a document side, and nobody can tell whether {shown(address)} has it too; write the "
@@ -78,7 +84,11 @@ def shown(place: object) -> str:
 
 def check_found(tower: TextTower, index: StoreIndex, ids: Sequence[str], place: str) -> None:
     """Compare what a search has found in such an index with what the model makes of its texts, where the store has
-    some; where it has none, that is said. Raises UserError as `likeness.check_made`."""
+    some; where it has none, that is said.
+
+    Raises:
+        UserError: as `likeness.check_made`.
+    """
     if not ids:
         return
     texted = [each for each in (index.document(id) for id in ids) if each.content]

@@ -28,7 +28,11 @@ ROUNDS = 10  # dev losses of a training
 
 
 class WritingTask(Task):
-    """Pairs of (text, what is to be written) to train on. Raises UserError for fewer than FEWEST."""
+    """Pairs of (text, what is to be written) to train on.
+
+    Raises:
+        UserError: for fewer than FEWEST.
+    """
 
     def __init__(self, model: LanguageModel, pairs: Pairs, settings: WritingSettings) -> None:
         super().__init__(model.device, settings.precision, settings.seed)

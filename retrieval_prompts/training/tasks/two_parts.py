@@ -91,7 +91,11 @@ class Mixture:
 
     @classmethod
     def of(cls, tower: TextTower, saved: SavedLabels, source: str) -> Mixture:
-        """What was kept, on the model at hand. Raises UserError where it is another one, or parts do not fit it."""
+        """What was kept, on the model at hand.
+
+        Raises:
+            UserError: where it is another one, or parts do not fit it.
+        """
         tensors = saved.tensors
         for name in (NAMES, WEIGHT):
             if name in tensors and tensors[name].shape[1] != tower.dimension:

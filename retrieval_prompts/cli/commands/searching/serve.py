@@ -93,7 +93,11 @@ def _named(given: list[str]) -> dict[str, Path]:
 
 
 def _token(file: Path | None) -> str | None:
-    """The token of a file or of the environment; None where there is none. Raises UserError for an empty one."""
+    """The token of a file or of the environment; None where there is none.
+
+    Raises:
+        UserError: for an empty one.
+    """
     if file is None:
         token, source = os.environ.get(TOKEN), TOKEN
     else:
