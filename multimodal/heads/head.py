@@ -102,6 +102,10 @@ class Head:
             self, weight=self.weight / temperature, bias=self.bias / temperature, values=self.values / temperature
         )
 
+    def as_saved(self) -> Head:
+        """As a file gives it back, so that a head answers the same before and after, to the last bit."""
+        return Head.of({name: tensor.float().contiguous() for name, tensor in self.tensors.items()}, self.beta)
+
     def of_classes(self, columns: Tensor) -> Head:
         """The head for some of its classes, by number and in that order."""
         return replace(self, weight=self.weight[columns], bias=self.bias[columns], values=self.values[:, columns])

@@ -89,7 +89,7 @@ def choose(
     why = f"{chosen.name} ({options}; on {on}): {100 * chosen.right:.1f} % of the held-out shots right{against}"
     cold = _frozen_temperature(shots)
     gate = _gate(chosen, base, shots.text, cold, folds)
-    return Answer(chosen.name, tuple(classes), head, cold, gate, why), why
+    return Answer(chosen.name, tuple(classes), head.as_saved(), cold, gate, why), why
 
 
 def _alone(name: str, shots: Shots, classes: Sequence[str]) -> tuple[Answer, str]:
@@ -99,7 +99,7 @@ def _alone(name: str, shots: Shots, classes: Sequence[str]) -> tuple[Answer, str
         raise UserError(f"--head {wanted} needs {head_file(wanted).SHOTS} images or more in a class; got one of each")
     head = head_file(wanted).fit(shots, **head_file(wanted).GRID[0])
     why = f"{wanted}: one image a class, none can be held out to choose by"
-    return Answer(wanted, tuple(classes), head, _frozen_temperature(shots), PLAIN, why), why
+    return Answer(wanted, tuple(classes), head.as_saved(), _frozen_temperature(shots), PLAIN, why), why
 
 
 def _folds(labels: Tensor) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

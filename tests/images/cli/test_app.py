@@ -38,7 +38,7 @@ from retrieval_prompts.prompts.folder import PromptFolder, save_prompts
 from retrieval_prompts.vectors.index import Index
 
 QUICK = ["--epochs", "2", "--lr", "0.05", "--batch-size", "8", "--device", "cpu"]
-RESULT = ["dataset", "model", "pretrained", "protocol", "systems", "tests", "images_encoded", "seconds", "settings"]
+RESULT = ["dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings", "provenance"]
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_seeds_are_averaged(
     second = fitted(tmp_path / "second", clip_folder, picture_folder, seed=2)
     done = command("evaluate", picture_folder, "--prompts", prompts, "--prompts", second, "--json", "-")
     assert done.code == 0
-    check(done.json, "few-shot", ALL, PLAIN)
+    check(done.json, "few-shot", [*ALL, "with-head"], PLAIN)
     tuned = done.json["systems"]["tuned"]
     assert tuned["seeds"] == 2 and set(tuned["per_seed"]) == {"1", "2"} and set(tuned["std"]) >= PLAIN
     assert tuned["accuracy"] == pytest.approx(np.mean([one["accuracy"] for one in tuned["per_seed"].values()]))
@@ -222,7 +222,7 @@ def test_a_csv_a_class_file_and_a_method_that_prompts_images(
         *("--class-file", tmp_path / "classes.txt"),
     )
     assert done.code == 0
-    check(done.json, "few-shot", ALL, PLAIN)
+    check(done.json, "few-shot", [*ALL, "with-head"], PLAIN)
     assert artifacts.load(tmp_path / "prompts").classes == NAMES
     assert "maple prompts the image tower: its images are encoded in every step" in done.err
     refused(
@@ -795,6 +795,7 @@ OPTIONS = {
     "index": "--out --model --captions --factory --overwrite",
     "search": "--prompts --image --images --html --json --top-k -k",
     "export": "--out --classes --overwrite",
+    "inspect": "--data --html --json --overwrite",
     "verify": "--json --overwrite",
 }
 

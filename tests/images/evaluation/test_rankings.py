@@ -191,7 +191,7 @@ def test_seeds_and_halves_are_told_apart(tuned: Any, colours: ImageData, tmp_pat
     runs.write(tmp_path, "colours", result.rankings)
     assert [each.name for each in result.rankings] == ["base", "new"]
     assert [entry.text for entry in result.rankings[1].documents] == list(colours.classes[2:])
-    systems = {"zero-shot", "zero-shot-ensemble", "tuned-1", "tuned-2"}
+    systems = {"zero-shot", "zero-shot-ensemble", "tuned-1", "tuned-2", "with-head-1", "with-head-2"}
     assert set(result.rankings[1].systems) == systems, "a linear probe has no answer for new classes"
     assert set(result.rankings[0].systems) == systems | {"linear-probe-1", "linear-probe-2"}
     for part in ("base", "new"):

@@ -27,8 +27,9 @@ from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.experiments.run import PromptOutput
 from retrieval_prompts.training.loop import Step
 
-KEYS = {"dataset", "model", "pretrained", "protocol", "systems", "tests", "images_encoded", "seconds", "settings"}
-KEYS = {"dataset", "model", "pretrained", "protocol", "systems", "images_encoded", "seconds", "settings", "provenance"}
+KEYS = {"dataset", "model", "pretrained", "protocol", "systems", "tests", "images_encoded", "seconds", "settings"} | {
+    "provenance"
+}
 HALVES = {"base", "new", "harmonic_mean", "ece_base", "ece_new", "mean_per_class_base", "mean_per_class_new"}
 
 

@@ -46,7 +46,7 @@ def test_the_whole_of_a_context(tiny_model: Clip, colours: ImageData, tmp_path: 
     test = colours.split("test")
     labels = [colours.classes[label] for label in test.labels]
     assert shown.result.systems["tuned"]["accuracy"] == pytest.approx(
-        classifier.score(test.pictures, labels, cache=tmp_path)
+        classifier.without_head().score(test.pictures, labels, cache=tmp_path)
     )
     assert [each.name for each in shown.left_out] == ["vector 1", "vector 2"]
     assert shown.turned.value > 0 and shown.score.draws == 2

@@ -117,6 +117,10 @@ RESULT = {
     "documents_reencoded": int,
     "seconds": dict,
     "settings": dict,
+    "documents": int,
+    "queries": int,
+    "fingerprint": str,
+    "provenance": dict,
 }
 TEST = {
     "metric": str,
