@@ -33,15 +33,17 @@ def is_local(host: str) -> bool:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket at an address.
+    """A socket at an address, whose connections send at once what is written: an answer's head and body are two writes,
+    and a second one that waits for the first to be confirmed costs a client that keeps its connection 40 milliseconds.
 
     Raises:
         UserError: where it cannot be had.
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.bind(address)
     except (OSError, OverflowError) as error:
         raise UserError(f"cannot listen at {host}, port {port} ({error}); choose another --host or --port") from None

@@ -16,6 +16,7 @@ from threads import at_once
 from toy_server import Running, running, web_of
 
 from retrieval_prompts.serving.limits import Limits
+from retrieval_prompts.serving.server import listening
 
 LIMITS = Limits(body=2000, text=50, queries=3, k=5)
 
@@ -236,3 +237,11 @@ def test_what_takes_too_long_is_given_up(home: Path) -> None:
             head = "POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9"
             slow.sendall(f"{head}\r\n\r\n{{".encode())
             assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_connections_send_at_once_what_is_written() -> None:
+    with listening("127.0.0.1", 0) as at:
+        at.listen()
+        with socket.create_connection(at.getsockname()), at.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert accepted.proto == socket.IPPROTO_TCP
