@@ -183,11 +183,12 @@ def summary(runs: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for shots in SHOTS:
         mine = [each for key, each in runs.items() if key.startswith(f"{shots} shots,")]
-        for name in mine[0]["systems"] if mine else ():
-            columns = {metric: [each["systems"][name][metric] for each in mine] for metric in mine[0]["systems"][name]}
+        for name in dict.fromkeys(name for each in mine for name in each["systems"]):
+            made = [each for each in mine if name in each["systems"]]
+            columns = {metric: [each["systems"][name][metric] for each in made] for metric in made[0]["systems"][name]}
             row: dict[str, Any] = {metric: _spread(values) for metric, values in columns.items()}
-            if name in mine[0]["seconds"]:
-                row["seconds"] = statistics.fmean(each["seconds"][name] for each in mine)
+            if name in made[0]["seconds"]:
+                row["seconds"] = statistics.fmean(each["seconds"][name] for each in made)
             found.setdefault(str(shots), {})[name] = row
     return found
 
