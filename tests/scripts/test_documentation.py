@@ -94,3 +94,9 @@ def test_the_site_is_built_strictly(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "encode_query" in (tmp_path / "site/api/text.html").read_text(encoding="utf-8")
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert f"version: {version[1]}\n" in (ROOT / "CITATION.cff").read_text()
