@@ -46,9 +46,10 @@ class Provenance:
 
 
 def typed(arguments: Sequence[str]) -> str:
-    """Arguments as a line that a shell reads as they were; passwords in addresses are left out.
+    """Arguments as a line that a shell reads as they were; passwords in addresses are left out, and bytes of a file's
+    name that are no text are written as escapes.
 
     >>> typed(["search", "a question", "--in", "pgvector:postgresql://me:secret@host/db#table"])
     "search 'a question' --in 'pgvector:postgresql://me@host/db#table'"
     """
-    return without_passwords(shlex.join(arguments))
+    return without_passwords(shlex.join(arguments).encode("utf-8", "backslashreplace").decode("utf-8"))

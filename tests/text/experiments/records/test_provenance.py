@@ -32,3 +32,8 @@ def test_a_result_of_before_says_nothing_of_it(tmp_path: Path) -> None:
     old = BenchmarkResult.from_json(new, tmp_path / "results.json")
     assert old.provenance == Provenance()
     assert old.made_on == {}
+
+
+def test_bytes_that_are_no_text_can_be_written() -> None:
+    assert typed(["evaluate", "--json", "\udc80"]) == r"evaluate --json '\udc80'"
+    typed(["\udc80"]).encode("utf-8")
