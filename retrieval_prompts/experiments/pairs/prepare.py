@@ -8,6 +8,7 @@ from dataclasses import asdict
 from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.judgements import Qrels
 from retrieval_prompts.errors import DataWarning, UserError
+from retrieval_prompts.evaluation.words import count
 from retrieval_prompts.experiments.pairs.cloze import crops, titles
 from retrieval_prompts.experiments.pairs.generated import Writer, examples, generated
 from retrieval_prompts.experiments.pairs.log import queries
@@ -18,6 +19,7 @@ from retrieval_prompts.files import default_cache
 from retrieval_prompts.prompts.writing_folder import load_writing
 from retrieval_prompts.towers.language import LanguageModel
 from retrieval_prompts.training.settings import TuneSettings
+from retrieval_prompts.training.training_data import FEW_DEV
 
 AUTOMATIC = ("queries", "titles")  # what was shown to help, first what taught more (eval/README.md)
 
@@ -69,6 +71,11 @@ def _make(bench: Workbench, settings: TuneSettings, how: str, split: str | None)
         device = str(bench.tower.device)
         teacher = load_teacher(settings.teacher, device) if settings.teacher is not None else None
         judged = judged_of(bench.dataset, split)
+        if 0 < len(judged) < FEW_DEV:
+            few = count(len(judged), "judged query is", "judged queries are")
+            said = f"{few} too few to choose by ({FEW_DEV} are needed), and no use is made of what they ask for"
+            warnings.warn(f"{bench.dataset.name}: {said}", DataWarning, stacklevel=4)
+            judged = {}  # sixteen would reject what helps: see eval/README.md
         log = {query: text for query, text in log_of(bench.dataset, split).items() if query not in judged}
         return queries(bench, log, judged, teacher)
     if settings.generator is None:

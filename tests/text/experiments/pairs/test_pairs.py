@@ -211,7 +211,10 @@ def test_prompts_learn_without_judgements(biencoder: BiEncoder, dataset: Dataset
         assert found.settings["encoder"] == "feedback"
 
 
-def test_judged_queries_choose_what_a_log_has_taught(biencoder: BiEncoder, dataset: Dataset) -> None:
+def test_judged_queries_choose_what_a_log_has_taught(
+    biencoder: BiEncoder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval_prompts.experiments.pairs.prepare.FEW_DEV", 12)
     judged = replace(dataset, qrels={"train": {f"q{number}": {f"d{number}": 1} for number in range(12)}})
     bench = Workbench(biencoder.tower, judged)
     made = prepare(bench, replace(SETTINGS, pairs="queries"), None)
@@ -223,6 +226,17 @@ def test_judged_queries_choose_what_a_log_has_taught(biencoder: BiEncoder, datas
     assert found.choice is not None
     assert found.choice.queries == 12
     assert found.choice.how == "made of queries, by judged queries"
+
+
+def test_few_judged_queries_do_not_overrule_a_log(biencoder: BiEncoder, dataset: Dataset) -> None:
+    """The pairs are those that there would be without them."""
+    few = replace(dataset, qrels={"train": {f"q{number}": {f"d{number}": 1} for number in range(12)}})
+    settings = TuneSettings.of(pairs="queries")
+    with pytest.warns(DataWarning, match=r"12 judged queries are too few to choose by \(50 are needed\)"):
+        made = prepare(Workbench(biencoder.tower, few), settings, "test")
+    without = prepare(Workbench(biencoder.tower, dataset), settings, "test")
+    assert made is not None and without is not None
+    assert (made.judge, made.dataset.qrels, made.teacher) == (without.judge, without.dataset.qrels, without.teacher)
 
 
 def test_auto_takes_judged_queries_where_there_are_some(biencoder: BiEncoder, tmp_path: Path) -> None:
