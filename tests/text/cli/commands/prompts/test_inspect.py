@@ -48,7 +48,9 @@ def test_with_data_a_page_and_json(command: Command, prompts: Path, data: Path, 
     assert again.err.splitlines()[-1].startswith(f"error: {page} exists")
 
 
-def test_a_split_without_data_is_refused(command: Command, prompts: Path) -> None:
-    said = command("inspect", prompts, "--split", "dev")
+def test_what_is_about_data_is_refused_without(command: Command, prompts: Path) -> None:
+    said = command("inspect", prompts, "--split", "dev", "--queries", 5, "--draws", 2)
     assert said.code == 2
-    assert said.err.splitlines()[-1] == "error: --split is that of the data; pass --data as well"
+    assert said.err.splitlines()[-1] == (
+        "error: without data there is no use for --split, --queries, --draws; pass --data as well"
+    )
