@@ -24,14 +24,14 @@ from retrieval_prompts.experiments.inspection.nearest import (
     prompt_words,
     without_words,
 )
-from retrieval_prompts.experiments.inspection.null import Beside, initial_prompt, random_prompt
+from retrieval_prompts.experiments.inspection.null import Beside, initial_prompt, random_prompt, too_few
 from retrieval_prompts.experiments.inspection.slots import Slots, slots_of
 from retrieval_prompts.experiments.inspection.trial import Scores, Trial, turned
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.prompts.mixture import MixturePrompt
 from retrieval_prompts.towers.text import Floats
 
-DRAWS = 40  # random prompts: with fewer than 39 no two-sided p is below 0.05
+DRAWS = 40  # random prompts: with fewer no two-sided p is below 0.05
 QUERIES = 300  # that are asked, unless more are asked for
 ATTENDED = 100  # texts whose attention is looked at
 CHANGED = 10  # queries that are shown, of those helped and of those hurt
@@ -173,6 +173,7 @@ def inspect(
     if data is None:
         found.notes.append("What the prompts do to queries needs data: --data DATA.")
         return found
+    found.notes += too_few(draws)
     bench = Workbench.of(biencoder.tower, data)
     if "document" in biencoder.prompts:
         texts = bench.dataset.corpus.contents(0, ATTENDED)

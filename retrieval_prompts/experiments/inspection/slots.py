@@ -37,8 +37,9 @@ class Slots:
     """All queries' documents.
 
     Args:
-        relevant: how much further relevant documents move a query than others of the same rank, beside the same of
-            documents whose relevance is exchanged between queries; None where one of both is missing.
+        relevant: how much further relevant documents move a query than others of the same rank, beside the same where
+            the relevance of all documents of a query is exchanged with that of another; None where one of both is
+            missing.
         share: of the documents that were read, how many are relevant.
         queries: query -> its documents, of the queries that were asked for.
     """
@@ -89,8 +90,8 @@ def _relevant(moved: np.ndarray, right: np.ndarray) -> Beside | None:
         return float(np.average(gaps, weights=right[:, usable].sum(axis=0)))
 
     draw = np.random.default_rng(0)
-    shuffled = [np.stack([draw.permutation(column) for column in right.T], axis=1) for _ in range(SHUFFLES)]
-    return Beside.of(gap(right), [gap(each) for each in shuffled])
+    # Queries as a whole: how far one turns, and how many of its documents are relevant, goes together over the ranks
+    return Beside.of(gap(right), [gap(draw.permutation(right)) for _ in range(SHUFFLES)])
 
 
 def _title(trial: Trial, id: str) -> str:

@@ -91,10 +91,6 @@ class Trial:
     def scores(self, run: Run) -> Scores:
         return per_query(self.qrels, run, [HEADLINE])[HEADLINE]
 
-    def judged(self, prompt: Tensor | None) -> Scores:
-        """nDCG@10 of each query under a prompt."""
-        return self.scores(self.rank(self.encode(prompt)))
-
     def random(self, seed: int) -> Tensor:
         """A random prompt with vectors of the lengths of this one's."""
         return random_prompt(self.tower, self.biencoder.kind, self.prompt, seed)
