@@ -143,9 +143,10 @@ def without_each(left: list[LeftOut], what: str = "queries", metric: str = "nDCG
 
 def _slots(asked: Asked) -> Iterator[Claim]:
     assert asked.slots is not None
-    test = asked.tests["others_vs_tuned"]
+    test, start = asked.tests["others_vs_tuned"], asked.tests.get("initial others_vs_initial")
     made = paired_sentence("the prompt made from other queries' documents", "the prompt", test)
-    yield Claim(made, better(test.turned()))
+    before = "" if start is None else f" Before training that changed it by {points(start.difference, signed=True)}."
+    yield Claim(made + before, better(test.turned()) and (start is None or test.difference < start.difference))
     relevant = asked.slots.relevant
     if relevant is not None:
         yield Claim(

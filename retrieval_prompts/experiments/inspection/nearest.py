@@ -64,8 +64,8 @@ class Vocabulary:
     def nearest(self, vectors: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Vectors (P, H) -> cosines and places (P, count) of the nearest words, fewer where there are fewer."""
         if len(vectors) > ROWS:
-            cosines, found = zip(*(self.nearest(part, count) for part in vectors.split(ROWS)), strict=True)
-            return torch.cat(cosines), torch.cat(found)
+            parts = [self.nearest(part, count) for part in vectors.split(ROWS)]
+            return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         vectors = normalize(vectors.detach().to(self.table.device).float(), dim=1)
         best = torch.empty(len(vectors), 0, device=vectors.device)
         places = torch.empty(len(vectors), 0, dtype=torch.long, device=vectors.device)
