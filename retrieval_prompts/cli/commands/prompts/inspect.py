@@ -141,12 +141,16 @@ def say_claims(say: Callable[[str], None], made: Sequence[Claim], notes: Sequenc
 
 
 def say_words(say: Callable[[str], None], found: Mapping[str, PromptWords]) -> None:
-    """The vectors in words, with the words of random vectors under them."""
+    """The vectors in words, with the words of random vectors under them; of many, the first."""
+    from retrieval_prompts.report.page import WORDS_SHOWN
+
     for side, words in found.items():
         say(f"{side} prompt, nearest words (cosine):")
-        for number, vector in enumerate(words.vectors, 1):
+        for number, vector in enumerate(words.vectors[:WORDS_SHOWN], 1):
             told = ", ".join(f"{word.word} {word.cosine:.2f}" for word in vector.words)
             say(f"  {number:>6}  {told}" + ("  *" if number in words.near else ""))
+        if (more := len(words.vectors) - WORDS_SHOWN) > 0:
+            say(f"  ... and {more:,} more")
         for row in words.random:
             say(f"  random  {', '.join(f'{word.word} {word.cosine:.2f}' for word in row)}")
 
