@@ -25,12 +25,12 @@ from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.data.ids import portable
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.classification.scores import classification
-from retrieval_prompts.evaluation.significance import ALPHA, Comparison, adjust, compare
+from retrieval_prompts.evaluation.significance import Comparison, adjust, compare
 from retrieval_prompts.evaluation.words import paired_sentence, points
-from retrieval_prompts.experiments.inspection.claims import Claim, beside, without_each
+from retrieval_prompts.experiments.inspection.claims import Claim, beside, better, without_each
 from retrieval_prompts.experiments.inspection.effects import LEFT_OUT, LeftOut
-from retrieval_prompts.experiments.inspection.nearest import DRAWN, PromptWords, Vocabulary, in_words
-from retrieval_prompts.experiments.inspection.null import SEEDS, Beside
+from retrieval_prompts.experiments.inspection.nearest import PromptWords, Vocabulary, enough, in_words
+from retrieval_prompts.experiments.inspection.null import SEEDS, Beside, too_few
 from retrieval_prompts.experiments.inspection.trial import turned
 
 METRIC = "accuracy"
@@ -125,11 +125,16 @@ def inspect(
         found.notes.append(
             f"The vectors before {len(prompts.deep)} deeper layers have no words; those are at the first."
         )
+    if prompts.visual:
+        found.notes.append("The vectors in the image tower have no words; they stay, whatever stands for the context.")
+    if classifier.answer is not None:
+        found.notes.append("The head is not looked at: every figure is that of the context, which answers without it.")
     if classifier.strength < 1:
         found.notes.append(f"The strength of the prompts is {classifier.strength:g}; here they are at strength 1.")
     if data is None:
         found.notes.append("What the context does to pictures needs data: --data DATA.")
         return found
+    found.notes += too_few(draws)
     gallery = _Gallery(classifier, data, split, cache)
     done = on_start(gallery.encodings(draws)) if on_start is not None else (lambda _: None)
     found.shown = _show(gallery, draws, done)
@@ -142,23 +147,21 @@ def claims(found: ContextInspection) -> list[Claim]:
 
 
 def _claims(found: ContextInspection) -> Iterator[Claim]:
-    for words in found.words.values():
-        yield Claim(f"The context: {words.sentence()}", bool(words.near) and len(words.kept) < len(words.near))
+    for said in found.words.values():
+        yield Claim(f"The context: {said.sentence()}", bool(said.near) and len(said.kept) < len(said.near))
     if (shown := found.shown) is None:
         return
-    test = shown.tests["tuned_vs_zero-shot"]
-    sure = test.difference > 0 and test.p_value < ALPHA
+    tuned, words = (shown.tests[f"{system}_vs_zero-shot"] for system in ("tuned", "words"))
     null = beside(shown.score, points, what="random contexts of the same lengths")
     yield Claim(
-        f"{paired_sentence('the context', 'zero-shot', test)} Its accuracy is {points(shown.score.value)}; {null}.",
-        shown.score.beaten and sure,
+        f"{_than_zero_shot('the context', tuned)} Its accuracy is {points(shown.score.value)}; {null}.",
+        shown.score.beaten and better(tuned) and better(shown.tests["tuned_vs_initial"]),
     )
-    test = shown.tests["words_vs_zero-shot"]
     null = beside(shown.words_score, points, what="random words")
     yield Claim(
         f"As words the context reaches an accuracy of {points(shown.words_score.value)}; {null}. "
-        f"{paired_sentence('the context with its nearest words in place of the vectors', 'zero-shot', test)}",
-        shown.words_score.beaten and test.difference > 0 and test.p_value < ALPHA,
+        f"{_than_zero_shot('the context with its nearest words in place of the vectors', words)}",
+        shown.words_score.beaten and better(words),
     )
     null = beside(shown.turned, lambda value: f"{value:.3f}", what="random contexts")
     yield Claim(
@@ -166,6 +169,10 @@ def _claims(found: ContextInspection) -> Iterator[Claim]:
         shown.turned.beaten,
     )
     yield without_each(shown.left_out, "the texts of classes", METRIC)
+
+
+def _than_zero_shot(system: str, test: Comparison) -> str:
+    return paired_sentence(system, "zero-shot", test).replace("queries", "pictures")
 
 
 def vocabulary(clip: Clip) -> Vocabulary:
@@ -193,7 +200,7 @@ def _written(token: str) -> str:
 def _words(classifier: PromptClassifier, prompts: Prompts, began: Prompts) -> PromptWords:
     clip = classifier.clip
     vectors, first = (each.reshape(-1, each.shape[-1]) for each in (prompts.context, began.context))
-    return in_words(vocabulary(clip), vectors, initial_context(clip, "gaussian", DRAWN, SEEDS), first)
+    return in_words(vocabulary(clip), vectors, initial_context(clip, "gaussian", enough(len(vectors)), SEEDS), first)
 
 
 def _still(classifier: PromptClassifier, known: Classes) -> tuple[Prompts, Prompts]:

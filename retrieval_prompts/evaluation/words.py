@@ -31,6 +31,7 @@ SYSTEMS = {  # a system's name in results -> in a sentence, and as the heading o
     "static": ("static vectors", "static vectors alone"),
     "documents": ("documents alone", "vectors of documents alone"),
     "others": ("other queries' documents", "made from other queries' documents"),
+    "initial others": ("untrained of other queries' documents", "before training, of other queries' documents"),
 }
 METRICS = {"ndcg": "nDCG", "map": "MAP", "mrr": "MRR", "r": "R"}
 PARTS = {  # of the queries of a test, as its name in results ends

@@ -18,6 +18,7 @@ from retrieval_prompts.report.assemble import with_words
 from retrieval_prompts.report.build import section_of
 from retrieval_prompts.report.content import Block, Curve, Figures, Heat, Lines, Report, Section, Span
 from retrieval_prompts.report.embed import cut
+from retrieval_prompts.report.page import WORDS_SHOWN
 
 TITLE = 120  # characters of a title in a table
 HEADER = ("Figure", "Prompt", "Random", "from", "to", "Before training", "p")
@@ -73,7 +74,7 @@ def vectors_block(name: str, words: PromptWords) -> Block:
         "Cosine to that",
     )
     rows = []
-    for number, vector in enumerate(words.vectors, 1):
+    for number, vector in enumerate(words.vectors[:WORDS_SHOWN], 1):
         near = vector.words[0] if vector.words else None
         rows.append(
             [
@@ -94,6 +95,8 @@ def vectors_block(name: str, words: PromptWords) -> Block:
         f"one in twenty above {high:.3f}), times the number of vectors (Holm). A word's vector has a length of "
         f"{words.word_length:.2f} on the mean."
     )
+    if len(words.vectors) > WORDS_SHOWN:
+        caption += f" The first {WORDS_SHOWN} of {len(words.vectors):,} vectors; the JSON has all."
     return Block(f"Vectors of the {name}", tables=[Figures(caption, header, rows, texts=(2, 7))])
 
 

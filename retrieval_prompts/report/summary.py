@@ -44,8 +44,11 @@ TEST_WORDS = [
         "what the difference may be if other queries like these were asked; one on both sides of 0 may be chance",
     ),
     ("p", "how often chance alone would show so large a difference if there were none; below 0.05 it counts as real"),
-    ("unseen documents", "queries for documents that were relevant to no training query: a gain there is no memory"),
 ]
+UNSEEN = (
+    "unseen documents",
+    "queries for documents that were relevant to no training query: a gain there is no memory",
+)
 
 
 def summarize(section: Section) -> list[str]:
@@ -70,6 +73,8 @@ def glossary(report: Report) -> list[tuple[str, str]]:
     words += [(word, meaning) for name, (word, meaning) in METRIC_WORDS.items() if name in metrics]
     if words and any(section.tests for section in report.sections):
         words += TEST_WORDS
+        unseen = any(key.endswith("_unseen_documents") for section in report.sections for key in section.tests)
+        words += [UNSEEN] * unseen
     return words
 
 

@@ -182,16 +182,18 @@ def _prefixed(tower: TextTower, prefix: Prefix) -> Iterator[dict[str, Any]]:
         with mpnet.prefixed(tower.model, prefix):
             yield {}
         return
-    _prepare_attention(tower)
+    _prepare_attention(tower, prefix)
     yield {"prompt_prefix": prefix}
 
 
-def _prepare_attention(tower: TextTower) -> None:
+def _prepare_attention(tower: TextTower, prefix: Prefix) -> None:
     implementation = tower.model.config._attn_implementation
     if implementation != "sdpa":
+        shows = prefix.vectors is None and prefix.attended is not None  # of an input prompt
+        refused, instead = ("does not show it", "") if shows else ("takes no prefix", " or use --kind input")
         raise UserError(
-            f"model {tower.name} takes no prefix: its attention is {implementation!r}, expected "
-            "'sdpa'; load it with attn_implementation='sdpa' or use --kind input"
+            f"model {tower.name} {refused}: its attention is {implementation!r}, expected "
+            f"'sdpa'; load it with attn_implementation='sdpa'{instead}"
         )
     _register()
 

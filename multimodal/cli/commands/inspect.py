@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from multimodal.cli.options import ClassFile, Model, Pretrained, QuickGelu, load, load_classifier
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.commands.prompts.inspect import Draws, Page, progress, say_claims, say_words
+from retrieval_prompts.cli.commands.prompts.inspect import (
+    DRAWS,
+    Draws,
+    Page,
+    hold,
+    needs_data,
+    progress,
+    tell,
+    write,
+)
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite
 from retrieval_prompts.errors import UserError
+
+if TYPE_CHECKING:
+    from retrieval_prompts.report.content import Report
 
 
 def inspect(
     prompts: Annotated[Path, typer.Argument(help="a prompt folder")],
     data: Annotated[str | None, typer.Option(help="labelled pictures: what the context does to them")] = None,
     split: Annotated[str, typer.Option(help="of the pictures")] = "test",
-    draws: Draws = 40,
+    draws: Draws = DRAWS,
     class_file: ClassFile = None,
     model: Model = None,
     pretrained: Pretrained = None,
@@ -32,11 +44,8 @@ def inspect(
     """What a context says and does, beside random contexts: words, each vector left out, how classes move."""
     from multimodal.data.caption_files import is_captions
 
-    console.lock(json_file, html)
-    overwrite = console.cut_short(json_file, html) or overwrite
-    console.check_outputs(json_file, html, overwrite=overwrite)
-    if data is None and (split != "test" or class_file is not None):
-        raise UserError("--split and --class-file are those of the data; pass --data as well")
+    overwrite = hold(json_file, html, overwrite=overwrite)
+    needs_data(data, {"--split": split != "test", "--class-file": class_file is not None, "--draws": draws != DRAWS})
     if data is not None and is_captions(data):
         raise UserError(f"{data} has captions; expected labelled pictures, of which contexts tell the classes apart")
     from multimodal.experiments.context_inspection import claims
@@ -47,15 +56,12 @@ def inspect(
     classifier = load_classifier(prompts, model, pretrained, device, None, quick_gelu)
     with progress() as started:
         found = look(classifier, loaded, split, draws=draws, cache=cache, on_start=started)
-    with console.together(json_file, html):
-        if json_file is not None:
-            console.write_result(json_file, {"prompts": str(prompts), **found.to_json()})
-        if html is not None:
-            from multimodal.report.context_page import context_report
-            from retrieval_prompts.report.page import write_report
 
-            write_report(html, context_report(found, str(prompts)), overwrite=overwrite)
-    say_words(say, found.words)
-    say_claims(say, claims(found), found.notes)
-    if html is not None:
-        say(f"page: {html}")
+    def page() -> Report:
+        from multimodal.report.context_page import context_report
+
+        return context_report(found, str(prompts))
+
+    value = {"prompts": str(prompts), **found.to_json()}
+    write(value, page, json_file=json_file, html=html, overwrite=overwrite)
+    tell(say, found.words, claims(found), found.notes, html)

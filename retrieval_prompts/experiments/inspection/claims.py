@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from retrieval_prompts.evaluation.significance import ALPHA
+from retrieval_prompts.evaluation.significance import ALPHA, Comparison
 from retrieval_prompts.evaluation.words import capital, count, p_text, paired_sentence, points, system_name
 from retrieval_prompts.experiments.inspection.effects import Attention, LeftOut
 from retrieval_prompts.experiments.inspection.inspected import Asked, Inspection
@@ -72,7 +72,7 @@ def _asked(asked: Asked) -> Iterator[Claim]:
     gained = paired_sentence(system_name("tuned"), system_name("frozen"), test)
     yield Claim(
         f"{gained} {capital(beside(asked.score, points))} nDCG@10, the prompt {points(asked.score.value)}.",
-        asked.score.beaten and asked.score.value > asked.score.null_mean and _better(test.difference, test.p_value),
+        asked.score.beaten and all(better(asked.tests.get(f"tuned_vs_{other}")) for other in ("frozen", "initial")),
     )
     if asked.words_score is not None:
         yield _words(asked, asked.words_score)
@@ -110,11 +110,10 @@ def _words(asked: Asked, score: Beside) -> Claim:
     after = paired_sentence(
         "the prompt with its nearest words in place of the vectors", "the prompt", asked.tests["words_vs_tuned"]
     )
-    against = asked.tests["words_vs_frozen"]
     text = f"As words it reaches {points(score.value)} nDCG@10, frozen {points(asked.systems['frozen']['ndcg@10'])}; "
     return Claim(
         f"{text}{beside(score, points, what='random words')}. {after}",
-        score.beaten and _better(against.difference, against.p_value),
+        score.beaten and better(asked.tests["words_vs_frozen"]),
     )
 
 
@@ -144,9 +143,10 @@ def without_each(left: list[LeftOut], what: str = "queries", metric: str = "nDCG
 
 def _slots(asked: Asked) -> Iterator[Claim]:
     assert asked.slots is not None
-    test = asked.tests["others_vs_tuned"]
+    test, start = asked.tests["others_vs_tuned"], asked.tests.get("initial others_vs_initial")
     made = paired_sentence("the prompt made from other queries' documents", "the prompt", test)
-    yield Claim(made, _better(-test.difference, test.p_value))
+    before = "" if start is None else f" Before training that changed it by {points(start.difference, signed=True)}."
+    yield Claim(made + before, better(test.turned()) and (start is None or test.difference < start.difference))
     relevant = asked.slots.relevant
     if relevant is not None:
         yield Claim(
@@ -177,8 +177,9 @@ def _signed(value: float) -> str:
     return f"{value:+.4f}"
 
 
-def _better(difference: float, p: float) -> bool:
-    return difference > 0 and p < ALPHA
+def better(test: Comparison | None) -> bool:
+    """Whether a test shows a gain; None, of what is not known, stands against none."""
+    return test is None or (test.difference > 0 and test.p_value < ALPHA)
 
 
 def _names(left: list[LeftOut]) -> str:

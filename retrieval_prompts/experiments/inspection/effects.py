@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -133,10 +133,15 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Without:
-    """The queries without each vector, and their scores: for what is asked of single queries."""
+    """The queries without each vector, and their scores: for what is asked of single queries.
+
+    Args:
+        before: how far each turned (queries, vectors) without each vector of the prompt before training.
+    """
 
     vectors: list[Floats]
     scores: list[Scores]
+    before: np.ndarray | None
 
 
 def leave_out(trial: Trial, whole: Floats, scores: Scores, done: Done) -> tuple[list[LeftOut], Without]:
@@ -156,31 +161,33 @@ def leave_out(trial: Trial, whole: Floats, scores: Scores, done: Done) -> tuple[
     static = trial.static
     for seed, places in enumerate(left_out_places(trial)):
         random = trial.random(seed)
-        before = trial.encode(random)
+        start = trial.encode(random)
         done(1)
         for place in places:
-            move = float(turned(before, trial.encode(without(random, place))).mean())
+            move = float(turned(start, trial.encode(without(random, place))).mean())
             pools[place >= static].append(move)
             done(1)
     tests = [compare(scores, each, HEADLINE) for each in judged]
     p_values = adjust([test.p_value for test in tests], "holm")
-    rows = zip(trial.names, moves, _before(trial, done), tests, p_values, strict=True)
+    before = _before(trial, done)
+    firsts = [None] * len(left) if before is None else before.mean(axis=0).tolist()
+    rows = zip(trial.names, moves, firsts, tests, p_values, strict=True)
     found = [
         LeftOut(name, Beside.of(move, pools[at >= static], first, side="above"), test, p)
         for at, (name, move, first, test, p) in enumerate(rows)
     ]
-    return found, Without(left, judged)
+    return found, Without(left, judged, before)
 
 
-def _before(trial: Trial, done: Done) -> list[float | None]:
+def _before(trial: Trial, done: Done) -> np.ndarray | None:
     """How far queries turned without each vector before training; None where that prompt is not known."""
     if trial.initial is None:
-        return [None] * trial.prompt.shape[-2]
-    whole, moves = trial.encode(trial.initial), list[float | None]()
+        return None
+    whole, moves = trial.encode(trial.initial), []
     for prompt in each_without(trial.initial):
-        moves.append(float(turned(whole, trial.encode(prompt)).mean()))
+        moves.append(turned(whole, trial.encode(prompt)))
         done(1)
-    return moves
+    return np.stack(moves, axis=1)
 
 
 def left_out_places(trial: Trial) -> list[list[int]]:
@@ -262,10 +269,23 @@ class Compass:
         shared = np.linalg.norm(moves.mean(axis=0)) / max(float(lengths), 1e-12)
         return float(turned(self.frozen, vectors).mean()), float(shared), float(gains.mean())
 
-    def pulls(self, vectors: Floats) -> tuple[np.ndarray, np.ndarray]:
-        """The gains of all words, and of all documents."""
-        direction = (vectors - self.frozen).mean(axis=0)
-        return self.word_vectors @ direction, np.concatenate([block @ direction for block in self.documents])
+    def direction(self, vectors: Floats) -> np.ndarray:
+        """Where queries move on the mean (dimension,)."""
+        return np.asarray((vectors - self.frozen).mean(axis=0))
+
+
+def pulls(blocks: Iterable[np.ndarray], directions: np.ndarray, random: int) -> tuple[np.ndarray, ...]:
+    """What rows gain by directions (n, dimension): the prompt's, so many random ones, and perhaps that before training.
+
+    Gives (rows,) of the prompt, (rows,) of the random ones, the mean, and (n,) the largest of each. Rows are read once.
+    """
+    own, average, largest = [], [], np.full(len(directions), -np.inf)
+    for block in blocks:
+        gains = block @ directions.T  # (rows, n)
+        own.append(gains[:, 0])
+        average.append(gains[:, 1 : 1 + random].mean(axis=1))
+        largest = np.maximum(largest, gains.max(axis=0, initial=-np.inf))
+    return np.concatenate(own), np.concatenate(average), np.where(np.isinf(largest), 0.0, largest)
 
 
 def movement(compass: Compass, whole: Floats, random: Sequence[Floats], began: Floats | None) -> Movement:
@@ -273,20 +293,20 @@ def movement(compass: Compass, whole: Floats, random: Sequence[Floats], began: F
     own, null = compass.figures(whole), [compass.figures(each) for each in random]
     first = None if began is None else compass.figures(began)
     figures = [Beside.of(own[at], [each[at] for each in null], None if first is None else first[at]) for at in range(3)]
-    gains, pulled = compass.pulls(whole), [compass.pulls(each) for each in random]
-    start = None if began is None else compass.pulls(began)
+    directions = np.stack([compass.direction(each) for each in (whole, *random, *([] if began is None else [began]))])
     largest, listed = [], []
     corpus = compass.trial.bench.dataset.corpus
-    for at, named in enumerate((compass.words, corpus.ids)):
-        top = float(gains[at].max()) if len(named) else 0.0
-        others = [float(each[at].max()) if len(named) else 0.0 for each in pulled]
-        largest.append(Beside.of(top, others, None if start is None or not len(named) else float(start[at].max())))
-        average = np.mean([each[at] for each in pulled], axis=0)
-        order = np.argsort(-gains[at], kind="stable")[:LISTED].tolist()
+    sources: list[tuple[Sequence[str], Iterable[np.ndarray]]]
+    sources = [(compass.words, [compass.word_vectors]), (corpus.ids, compass.documents)]
+    for at, (named, blocks) in enumerate(sources):
+        gains, average, tops = pulls(blocks, directions, len(random))
+        others = tops[1 : 1 + len(random)].tolist()
+        largest.append(Beside.of(float(tops[0]), others, None if began is None else float(tops[-1])))
+        order = np.argsort(-gains, kind="stable")[:LISTED].tolist()
         titles = ["" if at == 0 else corpus[place].title or corpus[place].text for place in order]
         listed.append(
             [
-                Pull(named[place], title, float(gains[at][place]), float(average[place]))
+                Pull(named[place], title, float(gains[place]), float(average[place]))
                 for place, title in zip(order, titles, strict=True)
             ]
         )

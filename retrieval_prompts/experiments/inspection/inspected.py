@@ -24,14 +24,14 @@ from retrieval_prompts.experiments.inspection.nearest import (
     prompt_words,
     without_words,
 )
-from retrieval_prompts.experiments.inspection.null import Beside, initial_prompt, random_prompt
+from retrieval_prompts.experiments.inspection.null import Beside, initial_prompt, random_prompt, too_few
 from retrieval_prompts.experiments.inspection.slots import Slots, slots_of
 from retrieval_prompts.experiments.inspection.trial import Scores, Trial, turned
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.prompts.mixture import MixturePrompt
 from retrieval_prompts.towers.text import Floats
 
-DRAWS = 40  # random prompts: with fewer than 39 no two-sided p is below 0.05
+DRAWS = 40  # random prompts: with fewer no two-sided p is below 0.05
 QUERIES = 300  # that are asked, unless more are asked for
 ATTENDED = 100  # texts whose attention is looked at
 CHANGED = 10  # queries that are shown, of those helped and of those hurt
@@ -74,7 +74,7 @@ class Asked:
         queries: how many were asked, of how many there are.
         systems: "frozen", "tuned", "words" (the nearest words in place of the vectors), "initial" (before training),
             "random" (the mean of random prompts); of feedback prompts "static" and "documents" (the others left out),
-            and "others" (made from the documents of other queries) -> metric -> mean.
+            "others" (made from the documents of other queries) and "initial others" -> metric -> mean.
         tests: "<system>_vs_<other>", of nDCG@10.
         score, words_score: nDCG@10 of the prompt beside random vectors, and of its words beside random words.
     """
@@ -173,6 +173,7 @@ def inspect(
     if data is None:
         found.notes.append("What the prompts do to queries needs data: --data DATA.")
         return found
+    found.notes += too_few(draws)
     bench = Workbench.of(biencoder.tower, data)
     if "document" in biencoder.prompts:
         texts = bench.dataset.corpus.contents(0, ATTENDED)
@@ -247,7 +248,7 @@ def _attend(
 
 def _encodings(trial: Trial, draws: int) -> int:
     vectors, words = trial.prompt.shape[-2], trial.biencoder.kind == "input"
-    parts = len(FEEDBACK_PARTS) if trial.biencoder.feedback is not None else 0
+    parts = len(FEEDBACK_PARTS) + (trial.initial is not None) if trial.biencoder.feedback is not None else 0
     parts += 1 + math.ceil(draws / 2) if words else 0
     looked = 1 + draws + (trial.initial is not None)
     vectors *= 1 + (trial.initial is not None)
@@ -305,16 +306,19 @@ def _parts(trial: Trial, done: Callable[[int], object]) -> dict[str, Floats]:
     """The queries under parts of a feedback prompt, and under documents that belong to other queries."""
     if trial.biencoder.feedback is None:
         return {}
-    others = trial.made_from(np.roll(trial.found, max(1, len(trial.found) // 2), axis=0))
-    prompts = (trial.prompt[..., : trial.static, :], trial.prompt[..., trial.static :, :], others)
-    found = {name: trial.encode(prompt) for name, prompt in zip(FEEDBACK_PARTS, prompts, strict=True)}
+    read = np.roll(trial.found, max(1, len(trial.found) // 2), axis=0)
+    made = (trial.prompt[..., : trial.static, :], trial.prompt[..., trial.static :, :], trial.made_from(read))
+    prompts = dict(zip(FEEDBACK_PARTS, made, strict=True))
+    if (began := trial.began_from(read)) is not None:
+        prompts["initial others"] = began
+    found = {name: trial.encode(prompt) for name, prompt in prompts.items()}
     done(len(found))
     return found
 
 
 def _tests(scores: Mapping[str, Scores]) -> dict[str, Comparison]:
     pairs = [("tuned", "frozen"), ("tuned", "initial"), ("words", "frozen"), ("words", "tuned")]
-    pairs += [("static", "tuned"), ("documents", "tuned"), ("others", "tuned")]
+    pairs += [("static", "tuned"), ("documents", "tuned"), ("others", "tuned"), ("initial others", "initial")]
     return {f"{a}_vs_{b}": compare(scores[b], scores[a], HEADLINE) for a, b in pairs if a in scores and b in scores}
 
 

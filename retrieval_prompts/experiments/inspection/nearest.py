@@ -6,6 +6,7 @@ nearer than the nearest words of vectors that mean nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from retrieval_prompts.towers.text import TextTower
 
 BLOCK = 8192  # vocabulary rows at once: bounds the memory of a large vocabulary
+ROWS = 1024  # vectors at once
 DRAWN = 999  # random vectors; the least p is one in a thousand
+MOST = 20_000  # where prompts have so many vectors that it takes more to find one of them near
 SHOWN = 2  # of them with their words
 
 
@@ -60,6 +63,9 @@ class Vocabulary:
 
     def nearest(self, vectors: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Vectors (P, H) -> cosines and places (P, count) of the nearest words, fewer where there are fewer."""
+        if len(vectors) > ROWS:
+            parts = [self.nearest(part, count) for part in vectors.split(ROWS)]
+            return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         vectors = normalize(vectors.detach().to(self.table.device).float(), dim=1)
         best = torch.empty(len(vectors), 0, device=vectors.device)
         places = torch.empty(len(vectors), 0, dtype=torch.long, device=vectors.device)
@@ -153,6 +159,11 @@ class PromptWords:
         reach = f"{min(cosines):.2f} to {max(cosines):.2f}" if len(cosines) > 1 else f"{cosines[0]:.2f}"
         middle, high = self.null_cosine
         null = f"random vectors have {middle:.2f}, one in twenty more than {high:.2f}"
+        if not self.near and len(self.vectors) >= ALPHA * (self.drawn + 1):
+            return (
+                f"Whether these words mean something cannot be told of {len(self.vectors):,} vectors at once beside "
+                f"{self.drawn:,} random ones (cosine {reach}; {null})."
+            )
         if not self.near:
             return (
                 f"These words mean nothing: no vector is nearer to a word than random vectors are (cosine {reach}; "
@@ -183,9 +194,15 @@ def prompt_words(biencoder: BiEncoder, count: int = 5) -> dict[str, PromptWords]
     for side in biencoder.prompts:
         vectors = own_vectors(biencoder, side)
         began = initial_prompt(biencoder, side, vectors)
-        random = random_prompt(biencoder.tower, "input", vectors.new_ones(1, DRAWN, vectors.shape[-1]), 0)
+        drawn = enough(vectors.shape[-2])
+        random = random_prompt(biencoder.tower, "input", vectors.new_ones(1, drawn, vectors.shape[-1]), 0)
         found[side] = in_words(vocabulary, vectors[0], random[0], None if began is None else began[0], count)
     return found
+
+
+def enough(vectors: int) -> int:
+    """How many random vectors can tell that a single one of these is near to a word, corrected for their number."""
+    return min(MOST, max(DRAWN, math.ceil(vectors / ALPHA)))
 
 
 def in_words(

@@ -6,6 +6,7 @@ initial prompt, where it is known what training began from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -60,6 +61,17 @@ class Beside:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def too_few(draws: int) -> list[str]:
+    """What so many random prompts cannot show, as a note; none where they are enough."""
+    if ALPHA * (draws + 1) > 2:
+        return []
+    least = math.floor(2 / ALPHA)
+    return [
+        f"Of figures that may lie on either side of random ones, --draws {draws} can show none to be beyond them; it "
+        f"takes {least} or more."
+    ]
 
 
 def random_prompt(tower: TextTower, kind: str, like: Tensor, seed: int) -> Tensor:

@@ -37,8 +37,9 @@ class Slots:
     """All queries' documents.
 
     Args:
-        relevant: how much further relevant documents move a query than others of the same rank, beside the same of
-            documents whose relevance is exchanged between queries; None where one of both is missing.
+        relevant: how much further relevant documents move a query than others of the same rank, beside the same where
+            the relevance of all documents of a query is exchanged with that of another; None where one of both is
+            missing.
         share: of the documents that were read, how many are relevant.
         queries: query -> its documents, of the queries that were asked for.
     """
@@ -75,22 +76,24 @@ def slots_of(trial: Trial, whole: Floats, scores: Scores, without: Without, want
             )
             for rank in range(moved.shape[1])
         ]
-    return Slots(_relevant(moved, right), float(right.mean()), named)
+    before = None if without.before is None else without.before[:, static:]
+    return Slots(_relevant(moved, right, before), float(right.mean()), named)
 
 
-def _relevant(moved: np.ndarray, right: np.ndarray) -> Beside | None:
+def _relevant(moved: np.ndarray, right: np.ndarray, before: np.ndarray | None) -> Beside | None:
     usable = [rank for rank in range(moved.shape[1]) if 0 < right[:, rank].sum() < len(right)]
     if not usable:
         return None
 
-    def gap(of: np.ndarray) -> float:
+    def gap(of: np.ndarray, moved: np.ndarray = moved) -> float:
         """Over the ranks, each weighted by its relevant documents."""
         gaps = [moved[of[:, at], at].mean() - moved[~of[:, at], at].mean() for at in usable]
         return float(np.average(gaps, weights=right[:, usable].sum(axis=0)))
 
     draw = np.random.default_rng(0)
-    shuffled = [np.stack([draw.permutation(column) for column in right.T], axis=1) for _ in range(SHUFFLES)]
-    return Beside.of(gap(right), [gap(each) for each in shuffled])
+    # Queries as a whole: how far one turns, and how many of its documents are relevant, goes together over the ranks
+    first = None if before is None else gap(right, before)
+    return Beside.of(gap(right), [gap(draw.permutation(right)) for _ in range(SHUFFLES)], first)
 
 
 def _title(trial: Trial, id: str) -> str:

@@ -91,17 +91,17 @@ class Trial:
     def scores(self, run: Run) -> Scores:
         return per_query(self.qrels, run, [HEADLINE])[HEADLINE]
 
-    def judged(self, prompt: Tensor | None) -> Scores:
-        """nDCG@10 of each query under a prompt."""
-        return self.scores(self.rank(self.encode(prompt)))
-
     def random(self, seed: int) -> Tensor:
         """A random prompt with vectors of the lengths of this one's."""
         return random_prompt(self.tower, self.biencoder.kind, self.prompt, seed)
 
     @cached_property
     def initial(self) -> Tensor | None:
-        """The prompt before training, where that is known. Of a feedback prompt its map began at these documents."""
+        """The prompt before training, where that is known."""
+        return self.began_from(self.found)
+
+    def began_from(self, positions: np.ndarray) -> Tensor | None:
+        """See `initial`; of a feedback prompt as its map made it of documents at positions (queries, documents)."""
         began = initial_prompt(self.biencoder, "query", own_vectors(self.biencoder, "query"))
         reads = self.biencoder.feedback
         if began is None or reads is None:
@@ -109,9 +109,9 @@ class Trial:
         if self.biencoder.training_record.get("corpus") != self.bench.dataset.corpus.fingerprint:
             return None
         start = self.bench.start(self.biencoder.kind)
-        vectors = torch.from_numpy(self.bench.documents.rows(self.found.reshape(-1))).to(self.tower.device)
+        vectors = torch.from_numpy(self.bench.documents.rows(positions.reshape(-1))).to(self.tower.device)
         made = (vectors @ start.map + start.bias).unflatten(1, (began.shape[0], -1))
-        made = made.unflatten(0, self.found.shape).transpose(1, 2)  # (queries, layers, documents, width)
+        made = made.unflatten(0, positions.shape).transpose(1, 2)  # (queries, layers, documents, width)
         return torch.cat([began.expand(len(made), -1, -1, -1), made], dim=2)
 
     def snapped(self, prompt: Tensor, vocabulary: Vocabulary) -> Tensor:

@@ -21,14 +21,21 @@ from retrieval_prompts.report.page import render
 def fitted(clip: Clip, data: ImageData, cache: Path, **given: object) -> PromptClassifier:
     train = data.split("train")
     labels = [data.classes[label] for label in train.labels]
-    options: dict[str, Any] = {"epochs": 2, "learning_rate": 0.05, "batch_size": 8, "context": 2, **given}
+    options: dict[str, Any] = {
+        "epochs": 2,
+        "learning_rate": 0.05,
+        "batch_size": 8,
+        "context": 2,
+        "head": "none",
+        **given,
+    }
     return PromptClassifier(clip, **options).fit(train.pictures, labels, data.classes, cache=cache)
 
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"class_specific": True}, {"method": "tcp"}, {"method": "maple", "depth": 2}],
-    ids=lambda given: str(given or "coop"),
+    [{"head": "proker"}, {"class_specific": True}, {"method": "tcp"}, {"method": "maple", "depth": 2}],
+    ids=str,
 )
 def test_the_whole_of_a_context(tiny_model: Clip, colours: ImageData, tmp_path: Path, given: dict[str, object]) -> None:
     classifier = fitted(tiny_model, colours, tmp_path, **given)
@@ -51,7 +58,9 @@ def test_the_whole_of_a_context(tiny_model: Clip, colours: ImageData, tmp_path: 
     assert [each.name for each in shown.left_out] == ["vector 1", "vector 2"]
     assert shown.turned.value > 0 and shown.score.draws == 2
     made = claims(found)
-    assert len(made) == 5
+    assert len(made) == 5 and not any("queries" in claim.text for claim in made)
+    assert ("The head is not looked at" in " ".join(found.notes)) == ("head" in given)
+    assert ("The vectors in the image tower have no words" in " ".join(found.notes)) == ("maple" in given.values())
     page = render(context_report(found, "<i>prompts"))
     assert "&lt;i&gt;prompts" in page and "Vectors of the context" in page
 

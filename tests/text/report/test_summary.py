@@ -9,8 +9,8 @@ import pytest
 import toy_reports
 from toy_reports import comparison
 
-from retrieval_prompts.report.content import Section
-from retrieval_prompts.report.summary import overview, pair, summarize
+from retrieval_prompts.report.content import Report, Section
+from retrieval_prompts.report.summary import glossary, overview, pair, summarize
 
 SYSTEMS = {"frozen": {"ndcg@10": 0.654}, "tuned": {"ndcg@10": 0.712}}
 
@@ -190,3 +190,15 @@ def test_several_data_sets_in_a_sentence() -> None:
     ]
     assert overview(toy_reports.report(parts[0])) == []
     assert overview(toy_reports.report(parts[4], parts[4])) == []
+
+
+def test_only_words_that_occur_are_explained() -> None:
+    test = comparison(0.058, 0.02)
+
+    def explained(**given: Any) -> list[str]:
+        return [word for word, _ in glossary(Report("", [section(**given)]))]
+
+    assert explained(systems={"zero-shot": {"accuracy": 0.5}}, tests={"a_vs_b": test}) == []
+    known = ["frozen", "tuned", "nDCG@10", "points", "95 % interval", "p"]
+    assert explained(tests={"tuned_vs_frozen": test}) == known
+    assert explained(tests={"tuned_vs_frozen_unseen_documents": test}) == [*known, "unseen documents"]

@@ -417,6 +417,18 @@ def test_another_attention_takes_no_prefix(toy_tower: ToyTower) -> None:
     )
 
 
+def test_another_attention_is_not_shown(toy_tower: ToyTower) -> None:
+    tower = toy_tower("bert")
+    tower.model.set_attn_implementation("eager")
+    rows = tower.tokenize(list(TEXTS[:1]), "query")
+    with pytest.raises(UserError) as refused:
+        attention(tower, rows, "query", "input", torch.zeros(1, 1, tower.width))
+    assert str(refused.value) == (
+        f"model {tower.name} does not show it: its attention is 'eager', expected 'sdpa'; load it with "
+        "attn_implementation='sdpa'"
+    )
+
+
 # --- attention ------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,9 +28,11 @@ from retrieval_prompts.towers.conventions import Conventions
 if TYPE_CHECKING:
     from retrieval_prompts.experiments.inspection.claims import Claim
     from retrieval_prompts.experiments.inspection.nearest import PromptWords
+    from retrieval_prompts.report.content import Report
 
 Page = Annotated[Path | None, typer.Option("--html", "--report", help="write a page to look at here: one HTML file")]
-Draws = Annotated[int, typer.Option(min=1, help="random prompts that every figure stands beside")]
+Draws = Annotated[int, typer.Option(min=1, help="random prompts that every figure about data stands beside")]
+DRAWS, QUERIES = 40, 300
 
 
 @with_conventions
@@ -42,8 +44,8 @@ def inspect(
     model: Annotated[str | None, typer.Option(help="the base model, when it has moved  [default: as saved]")] = None,
     conventions: Conventions = AS_SAID,
     split: Annotated[str, typer.Option(help="of the queries")] = "test",
-    queries: Annotated[int, typer.Option(min=1, help="at most so many are asked, taken evenly")] = 300,
-    draws: Draws = 40,
+    queries: Annotated[int, typer.Option(min=1, help="at most so many are asked, taken evenly")] = QUERIES,
+    draws: Draws = DRAWS,
     strength: Strength = None,
     html: Page = None,
     json_file: JsonFile = None,
@@ -53,11 +55,8 @@ def inspect(
     overwrite: Overwrite = False,
 ) -> None:
     """What prompts say and do, beside random prompts: words, attention, each vector left out, how queries move."""
-    console.lock(json_file, html)
-    overwrite = console.cut_short(json_file, html) or overwrite
-    console.check_outputs(json_file, html, overwrite=overwrite)
-    if data is None and split != "test":
-        raise UserError("--split is that of the data; pass --data as well")
+    overwrite = hold(json_file, html, overwrite=overwrite)
+    needs_data(data, {"--split": split != "test", "--queries": queries != QUERIES, "--draws": draws != DRAWS})
     from retrieval_prompts.data.beir_folder import load, with_test
     from retrieval_prompts.experiments.inspection.claims import claims, with_claims
     from retrieval_prompts.experiments.inspection.inspected import inspect as look
@@ -73,16 +72,59 @@ def inspect(
         bench = Workbench(biencoder.tower, dataset, cache)
     with progress() as started:
         found = look(biencoder, bench, split, queries=queries, draws=draws, on_start=started)
+
+    def page() -> Report:
+        from retrieval_prompts.report.inspection_page import inspection_report
+
+        return inspection_report(found, bench, str(prompts))
+
+    value = {"prompts": str(prompts), **with_claims(found)}
+    write(value, page, json_file=json_file, html=html, overwrite=overwrite)
+    tell(say, found.words, claims(found), found.notes, html)
+
+
+def hold(json_file: Path | None, html: Path | None, *, overwrite: bool) -> bool:
+    """Hold the outputs. Gives whether those that exist may be replaced."""
+    console.lock(json_file, html)
+    overwrite = console.cut_short(json_file, html) or overwrite
+    console.check_outputs(json_file, html, overwrite=overwrite)
+    return overwrite
+
+
+def needs_data(data: object, given: Mapping[str, bool]) -> None:
+    """Refuse options that nothing reads without data. `given`: option -> is it given."""
+    if data is None and (said := [option for option, there in given.items() if there]):
+        raise UserError(f"without data there is no use for {', '.join(said)}; pass --data as well")
+
+
+def write(
+    value: Mapping[str, Any],
+    page: Callable[[], Report],
+    *,
+    json_file: Path | None,
+    html: Path | None,
+    overwrite: bool,
+) -> None:
+    """Write what was asked for of the JSON and the page."""
     with console.together(json_file, html):
         if json_file is not None:
-            console.write_result(json_file, {"prompts": str(prompts), **with_claims(found)})
+            console.write_result(json_file, value)
         if html is not None:
-            from retrieval_prompts.report.inspection_page import inspection_report
             from retrieval_prompts.report.page import write_report
 
-            write_report(html, inspection_report(found, bench, str(prompts)), overwrite=overwrite)
-    say_words(say, found.words)
-    say_claims(say, claims(found), found.notes)
+            write_report(html, page(), overwrite=overwrite)
+
+
+def tell(
+    say: Callable[[str], None],
+    words: Mapping[str, PromptWords],
+    made: Sequence[Claim],
+    notes: Sequence[str],
+    html: Path | None,
+) -> None:
+    """Print what was found, and where the page is."""
+    say_words(say, words)
+    say_claims(say, made, notes)
     if html is not None:
         say(f"page: {html}")
 
@@ -99,12 +141,16 @@ def say_claims(say: Callable[[str], None], made: Sequence[Claim], notes: Sequenc
 
 
 def say_words(say: Callable[[str], None], found: Mapping[str, PromptWords]) -> None:
-    """The vectors in words, with the words of random vectors under them."""
+    """The vectors in words, with the words of random vectors under them; of many, the first."""
+    from retrieval_prompts.report.page import WORDS_SHOWN
+
     for side, words in found.items():
         say(f"{side} prompt, nearest words (cosine):")
-        for number, vector in enumerate(words.vectors, 1):
+        for number, vector in enumerate(words.vectors[:WORDS_SHOWN], 1):
             told = ", ".join(f"{word.word} {word.cosine:.2f}" for word in vector.words)
             say(f"  {number:>6}  {told}" + ("  *" if number in words.near else ""))
+        if (more := len(words.vectors) - WORDS_SHOWN) > 0:
+            say(f"  ... and {more:,} more")
         for row in words.random:
             say(f"  random  {', '.join(f'{word.word} {word.cosine:.2f}' for word in row)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ import torch
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset, load
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.evaluation.significance import Comparison
 from retrieval_prompts.experiments.inspection.claims import claims, verdict
+from retrieval_prompts.experiments.inspection.effects import pulls
 from retrieval_prompts.experiments.inspection.inspected import Inspection, inspect
-from retrieval_prompts.experiments.inspection.null import Beside
+from retrieval_prompts.experiments.inspection.null import Beside, too_few
+from retrieval_prompts.experiments.inspection.slots import _relevant
 from retrieval_prompts.experiments.inspection.trial import Trial, without
 from retrieval_prompts.experiments.retrieval import evaluate
 from retrieval_prompts.experiments.workbench import Workbench
@@ -115,17 +119,69 @@ def test_a_vector_left_out_is_a_prompt_without_it(bench: Workbench, dataset: Dat
 
 def test_documents_of_a_feedback_prompt(bench: Workbench) -> None:
     biencoder = tuned(bench, encoder="feedback", feedback=2)
-    found = inspect(biencoder, bench, draws=2)
+    counted: list[int] = []
+    totals: list[int] = []
+
+    def start(total: int) -> object:
+        totals.append(total)
+        return counted.append
+
+    found = inspect(biencoder, bench, draws=2, on_start=start)  # type: ignore[arg-type]
+    assert totals == [sum(counted)]
     asked = found.asked
     assert asked is not None and asked.slots is not None
     assert [each.name for each in asked.left_out] == ["vector 1", "vector 2", "vector 3", "document 1", "document 2"]
-    assert {"static", "documents", "others", "initial"} <= asked.systems.keys()
+    assert {"static", "documents", "others", "initial", "initial others"} <= asked.systems.keys()
+    lost = asked.tests["others_vs_tuned"]
+    for less, beyond in ((-0.1, True), (-0.3, False)):  # before training it lost less, or more
+        asked.tests["others_vs_tuned"] = replace(lost, difference=-0.2, p_value=0.001)
+        asked.tests["initial others_vs_initial"] = replace(lost, difference=less)
+        (claim,) = [claim for claim in claims(found) if "made from other queries" in claim.text]
+        assert claim.beyond == beyond and f"Before training that changed it by {100 * less:+.1f}." in claim.text
     assert asked.slots.queries.keys() == {change.id for change in asked.changes}
     for change in asked.changes:
         first, second = asked.slots.queries[change.id]
         assert (first.rank, second.rank) == (1, 2) and first.moved > 0
         assert first.relevant == (asked.qrels[change.id].get(first.id, 0) > 0)
     assert "Which document moved the query" in render(inspection_report(found, bench, "prompts"))
+
+
+def test_what_rows_gain_is_that_of_all_blocks() -> None:
+    rows, directions = np.arange(12.0).reshape(6, 2), np.array([[1.0, 0], [0, 1], [-1, 0], [0, 2]])
+    gains = rows @ directions.T
+    for size in (2, 6):
+        blocks = [rows[at : at + size] for at in range(0, 6, size)]
+        own, average, largest = pulls(blocks, directions, 2)
+        assert np.array_equal(own, gains[:, 0]) and np.array_equal(average, gains[:, 1:3].mean(axis=1))
+        assert np.array_equal(largest, gains.max(axis=0))
+
+
+def test_relevance_is_exchanged_between_whole_queries() -> None:
+    """Documents of one query are no independent witnesses: 3 of 12 queries turn far, 2 have relevant ones."""
+    moved = np.where(np.arange(12)[:, None] < 3, 0.9, 0.1) + np.zeros((12, 8))
+    right = np.broadcast_to(np.isin(np.arange(12), [0, 1, 5])[:, None], (12, 8))
+    found = _relevant(moved, right, moved)
+    assert found is not None and found.value == pytest.approx(0.8 * (2 / 3 - 1 / 9))
+    assert found.p_value > 0.1
+    assert found.initial == found.value
+
+
+def test_a_gain_that_was_there_before_training_is_none(bench: Workbench) -> None:
+    asked = inspect(tuned(bench), bench, draws=1).asked
+    assert asked is not None
+    gain = Comparison("ndcg@10", 0.1, (0.05, 0.15), 0.001, 9, 1, 0)
+    asked.score = Beside.of(0.7, [0.1] * 40, 0.69, side="above")
+    for known, beyond in ((gain, True), (replace(gain, p_value=0.3), False)):
+        asked.tests |= {"tuned_vs_frozen": gain, "tuned_vs_initial": known}
+        (claim,) = [claim for claim in claims(Inspection({}, asked=asked)) if "before training 69.0" in claim.text]
+        assert claim.beyond == beyond
+
+
+def test_so_few_random_prompts_that_nothing_can_be_beyond_them(bench: Workbench) -> None:
+    note = "Of figures that may lie on either side of random ones, --draws 1 can show none to be beyond them"
+    assert any(said.startswith(note) for said in inspect(tuned(bench), bench, draws=1).notes)
+    assert not Beside.of(1.0, [0.0] * 39).beaten and too_few(39)
+    assert Beside.of(1.0, [0.0] * 40).beaten and not too_few(40)
 
 
 def test_a_prompt_that_was_not_trained_is_its_start(bench: Workbench) -> None:
@@ -194,6 +250,6 @@ def test_what_cannot_be_inspected(bench: Workbench) -> None:
 def test_rejected_prompts_are_looked_at_whole(bench: Workbench) -> None:
     biencoder = tuned(bench)
     biencoder.strength = 0.0
-    found: Inspection = inspect(biencoder, bench, draws=1)
+    found: Inspection = inspect(biencoder, bench, draws=40, queries=2)
     assert found.asked is not None and found.asked.movement.turned.value > 0
     assert found.notes == ["The prompts are saved with strength 0, for dev rejected them; here they are at strength 1."]

@@ -11,7 +11,9 @@ import torch
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.experiments.inspection.nearest import (
     DRAWN,
+    MOST,
     Vocabulary,
+    enough,
     in_words,
     own_vectors,
     prompt_words,
@@ -69,6 +71,21 @@ def test_random_vectors_mean_nothing(small: TextTower) -> None:
     assert words.null_cosine[0] < words.null_cosine[1] < 1
     # Half of the vectors are further from their nearest word than half of those of the same length
     assert all(0 < vector.null_distance < vector.length + words.word_length * 2 for vector in words.vectors)
+
+
+def test_one_word_among_many_vectors_is_found(small: TextTower, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random vectors are as many as the correction for the number of vectors takes."""
+    monkeypatch.setattr("retrieval_prompts.experiments.inspection.nearest.ROWS", 64)
+    vocabulary = Vocabulary.of(small)
+    drawn = random_prompt(small, "input", torch.ones(1, 80 + enough(80), small.width), 0)[0]
+    vectors = torch.cat([vocabulary.rows([3]), drawn[1:80]])
+    assert in_words(vocabulary, vectors, drawn[80:]).near == [1]
+    fewer = in_words(vocabulary, vectors, drawn[80 : 80 + DRAWN])
+    assert fewer.near == []
+    assert fewer.sentence().startswith(
+        "Whether these words mean something cannot be told of 80 vectors at once beside 999"
+    )
+    assert (enough(8), enough(10**6)) == (DRAWN, MOST)
 
 
 def test_words_that_training_left_where_they_were_say_nothing_of_it(small: TextTower) -> None:

@@ -33,6 +33,16 @@ def test_words_without_data(command: Command, prompts: Path) -> None:
     assert "What the prompts do to queries needs data: --data DATA." in said
 
 
+def test_of_many_vectors_the_first_are_shown(
+    command: Command, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("page", "inspection_page"):
+        monkeypatch.setattr(f"retrieval_prompts.report.{module}.WORDS_SHOWN", 1)
+    said = command("inspect", prompts, "--html", tmp_path / "page.html").out
+    assert "       1  river" in said and "       2  " not in said and "  ... and 1 more" in said
+    assert "The first 1 of 2 vectors; the JSON has all." in (tmp_path / "page.html").read_text()
+
+
 def test_with_data_a_page_and_json(command: Command, prompts: Path, data: Path, tmp_path: Path) -> None:
     page, out = tmp_path / "page.html", tmp_path / "found.json"
     files = ("--html", page, "--json", out)
@@ -48,7 +58,9 @@ def test_with_data_a_page_and_json(command: Command, prompts: Path, data: Path, 
     assert again.err.splitlines()[-1].startswith(f"error: {page} exists")
 
 
-def test_a_split_without_data_is_refused(command: Command, prompts: Path) -> None:
-    said = command("inspect", prompts, "--split", "dev")
+def test_what_is_about_data_is_refused_without(command: Command, prompts: Path) -> None:
+    said = command("inspect", prompts, "--split", "dev", "--queries", 5, "--draws", 2)
     assert said.code == 2
-    assert said.err.splitlines()[-1] == "error: --split is that of the data; pass --data as well"
+    assert said.err.splitlines()[-1] == (
+        "error: without data there is no use for --split, --queries, --draws; pass --data as well"
+    )
