@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 # In an address, also one that a path has made of it, from the user's name to the last @; and as an option
 PASSWORD = re.compile(r"(\w:/{1,2}[^\s/@:?#]*):\S*@|\b((?:ssl)?passw(?:or)?d\s*=\s*)('(?:\\.|[^'\\])*'|[^\s&'\"]+)")
-UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 LONGEST = 2000  # characters of a message
@@ -73,13 +73,22 @@ def without_passwords(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    r"""For terminals: control characters, which could move the cursor or rename the window, and those that turn the
-    direction of text, as escapes. Line breaks and tabs stay.
+    r"""For terminals: control characters, which could move the cursor or rename the window, those that turn the
+    direction of text, and what is no character, as escapes. Line breaks and tabs stay.
 
     >>> shown("a\x1b[2Jb")
     'a\\x1b[2Jb'
     """
     return UNSHOWN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def encodable(text: str) -> str:
+    r"""What is no character, such as a byte of a file's name that is not UTF-8, as an escape.
+
+    >>> encodable("caf\udce9.txt")
+    'caf\\udce9.txt'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def first_line(error: Exception) -> str:

@@ -31,6 +31,7 @@ class Commands(TyperGroup):
 
 
 MODEL = "The model"  # groups of options in the help
+MOST = 1000  # strengths of one run
 DataFolder = Annotated[
     Path | None,
     typer.Argument(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/*.tsv (or .gz); or a source, see `corpus`"),
@@ -116,11 +117,13 @@ def strengths_of(given: str | None) -> list[float]:
             if part == "...":
                 step, last = found[-1] - found[-2], float(parts[place + 1])
                 count = round((last - found[-1]) / step) - 1
-                found += [round(found[-1] + step * number, 6) for number in range(1, min(count, 1000) + 1)]
+                found += [round(found[-1] + step * number, 6) for number in range(1, min(count, MOST) + 1)]
             else:
                 found.append(float(part))
     except (ValueError, IndexError, ZeroDivisionError, OverflowError):
         raise UserError(f"--strength: expected a number, or several as in 0,0.25,...,1, got {given!r}") from None
+    if len(found) > MOST:
+        raise UserError(f"--strength: expected at most {MOST} strengths, got more in {given!r}; take larger steps")
     return sorted(dict.fromkeys(found)) if len(found) > 1 else found
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.data.groups import Groups
+from retrieval_prompts.data.groups import Groups, first_of
 from retrieval_prompts.data.lines import characters, json_object, read_at, string
-from retrieval_prompts.errors import DataWarning, UserError, few
+from retrieval_prompts.errors import DataWarning, UserError, encodable, few
 
 # Of a line's "metadata", as `data.sources` writes it; other things may be there
 ABOUT = ("document", "source", "place")
@@ -188,9 +188,7 @@ class Corpus:
         """Chunk, or document -> the id that stands for it, of those that do not stand for themselves."""
         if self.groups is None:
             return {}
-        chunks = {self.ids[at]: self.ids[first] for at, first in enumerate(self.groups.firsts.tolist()) if first != at}
-        named = {document: self.ids[first] for document, first in self.groups.documents.items()}
-        return {document: id for document, id in named.items() if id != document} | chunks
+        return first_of(self.ids, self.groups.firsts, self.groups.documents)
 
     @cached_property
     def _positions(self) -> dict[str, int]:
@@ -237,7 +235,7 @@ def _document(row: dict[str, Any], where: str) -> Document:
     about = row.get("metadata")
     if not isinstance(about, dict) or not about:
         return Document(id, title, text)
-    whole, source, place = (each if isinstance(each := about.get(name), str) else "" for name in ABOUT)
+    whole, source, place = (encodable(each) if isinstance(each := about.get(name), str) else "" for name in ABOUT)
     return Document(id, title, text, whole if whole != id else "", source, place)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -66,6 +66,13 @@ def counted(entries: int, groups: Groups | None) -> str:
     if groups is None:
         return f"{entries:,} documents"
     return f"{entries:,} chunks of {len(np.unique(groups.firsts)):,} documents"
+
+
+def first_of(ids: Sequence[str], firsts: np.ndarray, documents: Mapping[str, int]) -> dict[str, str]:
+    """Chunk, or document -> the id that stands for it, of those that do not stand for themselves; see `Groups`."""
+    chunks = {ids[at]: ids[first] for at, first in enumerate(firsts.tolist()) if first != at}
+    named = {document: ids[first] for document, first in documents.items()}
+    return {document: id for document, id in named.items() if id != document} | chunks
 
 
 def best_passages(scores: Mapping[str, float], first_of: Mapping[str, str], k: int) -> dict[str, float]:

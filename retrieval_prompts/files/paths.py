@@ -53,6 +53,7 @@ _INDEX = (
     "offsets.npy",
     "lines.npy",
     "chunks.npy",
+    "chunks.json",
     "bm25/*.index.json",
     "bm25/*.index.npy",
     "bm25/words.json",

@@ -57,7 +57,7 @@ def next_token(logits: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         logits: (batch, tokens, vocabulary).
-        targets: (batch, tokens) token ids; a negative one does not count.
+        targets: (batch, tokens) token ids; -100 (`towers.language.IGNORED`) is none and does not count.
 
     Returns a scalar, the mean over the tokens that count; zero where there is none.
     """

@@ -9,6 +9,7 @@ The folder holds
     pictures/        digests of the pictures, in an index of pictures
     lines.npy        uint64, a checksum of each of these lines
     chunks.npy       int64, of each the first chunk of the same document (where documents are in chunks)
+    chunks.json      that first chunk's position by the document's id
     manifest.json    what the index is, what encoded it, sizes and checksums of the files above (see `index_files`)
 """
 

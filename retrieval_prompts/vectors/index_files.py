@@ -17,7 +17,8 @@ from retrieval_prompts.files import check_seal, digest, inside, of_blocks, read_
 from retrieval_prompts.files.digests import BLOCK
 
 BOUND = 1 << 31  # bytes that are read at opening: about a second's worth
-READ_AT_OPENING = ("index.faiss", "offsets.npy", "lines.npy", "chunks.npy")  # and the ids, which are read in any case
+# And the ids, which are read in any case
+READ_AT_OPENING = ("index.faiss", "offsets.npy", "lines.npy", "chunks.npy", "chunks.json")
 
 
 def described(folder: Path) -> dict[str, Any]:

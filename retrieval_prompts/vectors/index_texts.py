@@ -1,6 +1,7 @@
 """The documents of an index folder: ids.json, and title and text in documents.jsonl. Knows no vectors.
 
-Where they are chunks, chunks.npy has for each the position of the first chunk of its document.
+Where they are chunks, chunks.npy has for each the position of the first chunk of its document, and chunks.json has
+that position by the document's id.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from retrieval_prompts.data.corpus import ABOUT, Corpus, Document, frame, line_check
-from retrieval_prompts.data.groups import Groups
+from retrieval_prompts.data.groups import Groups, first_of
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import read_array
 from retrieval_prompts.vectors import index_files
 
-CHUNKS = "chunks.npy"
+CHUNKS, NAMES = "chunks.npy", "chunks.json"
 
 
 def check_order(ids: list[str], documents: Corpus | Sequence[Document]) -> None:
@@ -51,17 +52,21 @@ def write(folder: Path, documents: Iterable[Document]) -> str:
     np.save(folder / "lines.npy", np.array(checks, dtype=np.uint64), allow_pickle=False)
     if groups:
         np.save(folder / CHUNKS, groups.firsts, allow_pickle=False)
+        (folder / NAMES).write_text(json.dumps(dict(groups.documents)), encoding="utf-8")
     return digest.hexdigest()
 
 
 def read_chunks(folder: Path, manifest: Mapping[str, Any], ids: Sequence[str]) -> dict[str, str]:
-    """Chunk -> the id that stands for its document, of those that do not stand for themselves. Raises ValueError."""
+    """Chunk, or document -> the id that stands for it, of those that do not stand for themselves. Raises ValueError."""
     if CHUNKS not in manifest["files"]:
         return {}
     firsts = read_array(folder / CHUNKS, np.int64, 1)
     if len(firsts) != len(ids) or not ((firsts >= 0) & (firsts <= np.arange(len(ids)))).all():
         raise ValueError(f"{CHUNKS} is not of {len(ids)} documents")
-    return {ids[at]: ids[first] for at, first in enumerate(firsts.tolist()) if at != first}
+    named = json.loads((folder / NAMES).read_bytes()) if NAMES in manifest["files"] else {}
+    if not isinstance(named, dict) or any(type(at) is not int or not 0 <= at < len(ids) for at in named.values()):
+        raise ValueError(f"{NAMES} is not of {len(ids)} documents")
+    return first_of(ids, firsts, named)
 
 
 def read(folder: Path, manifest: Mapping[str, Any], mmap: bool) -> tuple[list[str], Corpus | None]:

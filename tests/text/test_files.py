@@ -114,7 +114,7 @@ def test_a_full_disk_says_what_it_had_no_room_for(tmp_path: Path, monkeypatch: p
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
-    value = {"naïve": [1, 0.1, None, True], "empty": {}}
+    value = {"naïve": [1, 0.1, None, True], "empty": {}, "no character": "caf\udce9"}
     write_json(tmp_path / "file.json", value)
     assert read_json(tmp_path / "file.json") == value
     assert "naïve" in (tmp_path / "file.json").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from retrieval_prompts.data.sources.left_out import LeftOut
 from retrieval_prompts.data.sources.opened import expand, files_in, is_named, kind
 from retrieval_prompts.data.sources.prose import PROSE, Part, read_prose
 from retrieval_prompts.data.sources.rows import TABLES, Table, hugging_face_splits, is_hugging_face, open_table
-from retrieval_prompts.errors import MissingPackage, UserError
+from retrieval_prompts.errors import MissingPackage, UserError, encodable
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _prose(files: list[tuple[Path, Path]], chunking: Chunking | None, left: Left
         if not prose.parts:
             left.note("files without text" + (" (scans?)" if path.suffix.lower() == ".pdf" else ""), str(path))
             continue
-        source = {"source": path.as_posix()}
+        source = {"source": encodable(path.as_posix())}
         if chunking is None:
             yield Entry(id, prose.title, prose.text, str(path), metadata=source)
             continue

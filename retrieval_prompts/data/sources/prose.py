@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval_prompts.errors import MissingPackage, UserError, first_line
+from retrieval_prompts.errors import MissingPackage, UserError, encodable, first_line
 
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 TITLE_LINE = re.compile(r"^title\s*:\s*[\"']?(.*?)[\"']?\s*$", re.MULTILINE)
@@ -57,7 +57,7 @@ def read_prose(path: Path) -> Prose:
         raise
     except Exception as error:  # a damaged file raises what its library likes
         raise UserError(f"{path} cannot be read ({first_line(error)})") from None
-    title = " ".join(prose.title.split()) or re.sub(r"[\s_-]+", " ", path.stem).strip()
+    title = " ".join(_clean(prose.title).split()) or re.sub(r"[\s_-]+", " ", encodable(path.stem)).strip()
     parts = [Part(_clean(part.text), part.place, part.heading) for part in prose.parts]
     if parts and parts[0].heading and parts[0].text == title:
         parts = parts[1:]

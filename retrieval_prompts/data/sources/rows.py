@@ -82,11 +82,11 @@ def _separated(path: Path, delimiter: str, known: Callable[[str], bool], left: L
     with open_text(path) as file:
         lines = _lines(path, file)
         first, second = _header(lines), next(filter(str.strip, lines), "")
-    if not first:
-        raise UserError(f"{path} is empty; expected a table with a header")
     delimiter = said[1] if said else _delimiter(first, second, delimiter)
     with open_text(path) as file:
-        _, row = next(_records(path, _lines(path, file), delimiter, first.count(delimiter) + 1))
+        _, row = next(_records(path, _lines(path, file), delimiter, first.count(delimiter) + 1), (0, []))
+    if not row:
+        raise UserError(f"{path} is empty; expected a table with a header")
     cells = [cell.strip() for cell in row]
     header = any(map(known, cells)) or not any(_is_value(cell) for cell in cells)
     columns = cells if header else [str(number) for number in range(1, len(cells) + 1)]
@@ -138,15 +138,22 @@ def _records(path: Path, lines: Iterator[str], delimiter: str, count: int) -> It
     numbered = enumerate(lines, 1)
     number, line = next(numbered, (0, ""))
     while line:
-        row, last = fields(line, "\t"), number
+        held, start, last, inside, size = [line], number, number, _goes_on(line), len(line)
         number, after = next(numbered, (0, ""))
-        while after and after.count("\t") != count - 1 and any(value.startswith('"') for value in row):
-            line, last = line + after, number
-            row = fields(line, "\t") if '"' in after else row
+        while after and inside and after.count("\t") != count - 1:
+            if (size := size + len(after)) > LINE:
+                raise _no_end(path, start)
+            held.append(after)
+            last, inside = number, _goes_on(f'"{after}')
             number, after = next(numbered, (0, ""))
-        if line.strip():
-            yield last, row
+        if (row := "".join(held)).strip():
+            yield last, fields(row, "\t")
         line = after
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a line between tabs ends within quotes."""
+    return '"' in line and len(list(csv.reader([line, "next"], delimiter="\t"))) == 1
 
 
 def _quoted(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -166,10 +173,14 @@ def _quoted(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[
                 yield reader.line_num, row
             held.clear()
     except csv.Error:
-        raise UserError(
-            f"{path}:{reader.line_num - len(held) + 1}: a quoted value of this row has no end, and takes all rows "
-            'behind it; close the quote, or double it ("") where it is part of the value'
-        ) from None
+        raise _no_end(path, reader.line_num - len(held) + 1) from None
+
+
+def _no_end(path: Path, number: int) -> UserError:
+    return UserError(
+        f"{path}:{number}: a quoted value of this row has no end, and takes all rows behind it; close the quote, or "
+        'double it ("") where it is part of the value'
+    )
 
 
 def _lines(path: Path, file: Any) -> Iterator[str]:

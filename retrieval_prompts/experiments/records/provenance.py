@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from retrieval_prompts.errors import without_passwords
+from retrieval_prompts.errors import encodable, without_passwords
 
 COMMAND: ContextVar[str] = ContextVar("COMMAND", default="")  # which this process runs; set by the command lines
 
@@ -52,4 +52,4 @@ def typed(arguments: Sequence[str]) -> str:
     >>> typed(["search", "a question", "--in", "pgvector:postgresql://me:secret@host/db#table"])
     "search 'a question' --in 'pgvector:postgresql://me@host/db#table'"
     """
-    return without_passwords(shlex.join(arguments).encode("utf-8", "backslashreplace").decode("utf-8"))
+    return without_passwords(encodable(shlex.join(arguments)))

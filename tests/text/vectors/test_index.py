@@ -167,6 +167,28 @@ def test_run_needs_a_vector_for_each_query() -> None:
         build().run(["q"], VECTORS, 1)
 
 
+def corpus_of_chunks(place: Path) -> Corpus:
+    about = [{"document": "a", "source": "\\ud800.pdf"}, {"document": "b"}, {"document": "a"}, {"document": "d3"}]
+    rows = [
+        {"_id": id, "title": "", "text": id, "metadata": each}
+        for id, each in zip(("a#1", "b", "a#2", "d"), about, strict=True)
+    ]
+    place.write_text("".join(json.dumps(row).replace("\\\\", "\\") + "\n" for row in rows))
+    return Corpus.open(place)
+
+
+def test_chunks_and_their_documents_are_the_same_in_an_index_that_was_saved(tmp_path: Path) -> None:
+    corpus = corpus_of_chunks(tmp_path / "corpus.jsonl")
+    index = build(VECTORS, corpus, corpus.ids)
+    index.save(tmp_path / "index")
+    opened = Index.open(tmp_path / "index")
+    assert opened.first_of == index.first_of == {"a": "a#1", "a#2": "a#1", "d3": "d"}
+    ranked = opened.rank(["a", "d3", "b"], VECTORS[:3], 4)
+    assert ranked == index.rank(["a", "d3", "b"], VECTORS[:3], 4)
+    assert [list(found) for found in ranked.values()] == [["b", "d"], ["b", "a#1"], ["a#1", "d"]]
+    assert opened.document("a#1").source == "\\ud800.pdf"
+
+
 # --- build --------------------------------------------------------------------------------------------------------
 
 

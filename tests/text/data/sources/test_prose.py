@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -189,3 +192,15 @@ def test_a_file_that_cannot_be_read_is_left_out_and_a_missing_package_ends_it(
     monkeypatch.setitem(prose.PROSE, ".md", lambda path: prose._library("no_such_package"))
     with pytest.raises(MissingPackage, match="no_such_package is missing: pip install"):
         list(read_documents([str(tmp_path)], Columns(), None, left).entries)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are UTF-8")
+def test_names_of_files_that_are_no_utf_8_are_written_with_escapes(tmp_path: Path) -> None:
+    place = Path(os.fsdecode(bytes(tmp_path / "caf") + b"\xe9"))
+    place.mkdir()
+    for name in ("a.md", os.fsdecode(b"caf\xe9.txt")):
+        (place / name).write_text("a text")
+    make(tmp_path / "data", Sources((str(place),)))
+    a, b = load_corpus(tmp_path / "data")
+    assert (a.source, b.title) == (f"{tmp_path}/caf\\udce9/a.md", "caf\\udce9")
+    assert json.loads((tmp_path / "data" / "sources.json").read_bytes())["sources"] == {"documents": [str(place)]}

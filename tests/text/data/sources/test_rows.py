@@ -63,6 +63,37 @@ def test_lines_values_and_objects_are_of_bounded_length(
         read(tmp_path / name, start + "x" * (3 << 20))
 
 
+def test_a_quote_between_tabs_is_looked_at_once_in_each_line_and_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = [f'{number}\tof the "usual" kind\t\n' for number in range(500)]  # a tab more than the header has
+    seen, real = list[int](), rows._goes_on
+
+    def counted(line: str) -> bool:
+        seen.append(len(line))
+        return real(line)
+
+    monkeypatch.setattr(rows, "_goes_on", counted)
+    (tmp_path / "a.tsv").write_text("".join(['id\ttext\n1\tx\n2\t"open\t\n', *ends]))
+    left = LeftOut()
+    assert list(open_table(tmp_path / "a.tsv", known, left).read(["id"])) == [(2, ["1"])]
+    assert sum(seen) < 30_000
+    (tmp_path / "a.tsv").write_text("".join(['id\ttext\n1\tx\n2\t"5" disk\t\n', *ends]))
+    left = LeftOut()
+    assert list(open_table(tmp_path / "a.tsv", known, left).read(["id"])) == [(2, ["1"])]
+    assert left.counts == {"rows with more or fewer values than columns": 501}
+    monkeypatch.setattr(rows, "LINE", 1 << 20)
+    (tmp_path / "a.tsv").write_text('id\ttext\n1\tx\n2\t"open\t\n' + ("3\t" + "x" * 9_999 + "\t\n") * 200)
+    with pytest.raises(UserError, match=r"a\.tsv:3: a quoted value of this row has no end"):
+        list(open_table(tmp_path / "a.tsv", known, LeftOut()).read(["id"]))
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", '""\n', "sep=;\n"])  # the third is how pandas writes an empty table
+def test_a_table_without_a_row_is_empty(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UserError, match=r"a\.csv is empty; expected a table with a header"):
+        read(tmp_path / "a.csv", content)
+
+
 def test_a_zst_file_that_was_cut_is_refused_and_one_of_several_frames_read(tmp_path: Path) -> None:
     lines = [b'{"id": "%d", "text": "text number %d"}\n' % (number, number) for number in range(20_000)]
     whole = b"".join(lines)

@@ -107,3 +107,9 @@ def test_strengths_that_are_none(given: str) -> None:
     with pytest.raises(UserError) as error:
         strengths_of(given)
     assert str(error.value) == f"--strength: expected a number, or several as in 0,0.25,...,1, got {given!r}"
+
+
+def test_strengths_that_are_too_many() -> None:
+    assert len(strengths_of("0,0.0025,...,1")) == 401
+    with pytest.raises(UserError, match=r"expected at most 1000 strengths, got more in '0,1e-4,...,1'"):
+        strengths_of("0,1e-4,...,1")
