@@ -132,6 +132,11 @@ def test_a_shelf(command: Command, desk: Path, tmp_path: Path) -> None:
     writing = command("list", tmp_path / "shelf", "--json", "-").json[2]
     assert (writing["name"], writing["kind"], writing["model"]) == ("W", "a language model, input", "writer")
     assert (writing["lengths"], writing["problem"]) == ({}, "")
+    about = json.loads((tmp_path / "shelf" / "A" / "prompt.json").read_text())
+    for shape in ([3], 5, ["x", 1, 1]):
+        without_seal = {name: value for name, value in about.items() if name != "sha256"}
+        (broken / "prompt.json").write_text(json.dumps(without_seal | {"tensors": {"query": shape}}))
+        assert f"{broken}: cannot be read: " in command("list", tmp_path / "shelf").out
     (tmp_path / "empty").mkdir()
     assert "holds no prompt folder" in command("list", tmp_path / "empty").out
     refused(command, "list", tmp_path / "nothing", message="nothing is no folder; expected one that holds prompt")
