@@ -2,7 +2,7 @@
 
     python eval/mixed_prompts.py eval/data/scifact --json eval/results/mixed-prompts.json
 
-The prompts are those that training starts from, with other seeds and, in one set, other lengths: what they have learned
+The prompts are those that training starts from, with other seeds and in two sets other lengths: what they have learned
 changes neither time nor rounding. Three ways to encode the same queries are timed, in turns, and the fastest turn of
 each is taken: all in one call (`PromptSet`), a call a prompt over its own queries, and one query after another. Where
 other work shares the machine, `--clock cpu` counts what this process itself took.

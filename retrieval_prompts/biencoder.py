@@ -210,7 +210,7 @@ class BiEncoder(nn.Module):
         with CHANGING:
             self.kind, self.prompts, self.strength = other.kind, other.prompts, other.strength
             self.training_record, self.bm25_weight = other.training_record, other.bm25_weight
-            self.first_pass = other.first_pass
+            self.first_pass, self.label = other.first_pass, other.label
 
     def whole(self) -> BiEncoder:
         """The same prompts at strength 1, with the same index to read."""

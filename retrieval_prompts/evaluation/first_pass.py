@@ -126,6 +126,7 @@ def encode_twice(
         there = np.flatnonzero(share)
         chosen = [texts[start + place] for place in there]
         prompted = encode_texts(tower, chosen, "query", kind, vectors[torch.from_numpy(there).to(vectors.device)])
-        strengths = strength * share[there]
-        found[start + there] = between_each(frozen[start + there], prompted, strengths, unit=tower.unit_length)
+        whole = between_each(frozen[start + there], prompted, share[there], unit=tower.unit_length)
+        strengths = np.full(len(there), strength)
+        found[start + there] = between_each(frozen[start + there], whole, strengths, unit=tower.unit_length)
     return found

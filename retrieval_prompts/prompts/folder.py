@@ -124,6 +124,10 @@ def read_description(folder: Path | str) -> dict[str, Any]:
         raise UserError(f"{file}: expected a kind of {KINDS}, and sides of {SIDES}")
     if maps and "query" not in sides:
         raise UserError(f"{file}: expected a query prompt beside what it reads of documents")
+    for side in sides:
+        if len(shape := about["tensors"][side]) != 3 or shape[1] > MOST:
+            expected = f"(layers, length, width) with a length of at most {MOST:,}"
+            raise UserError(f"{file}: expected a {side} prompt of shape {expected}, got {tuple(shape)}")
     return about
 
 
@@ -146,10 +150,6 @@ def load_prompts(folder: Path | str) -> PromptFolder:
         mixture = _mixture(mixed, tensors.pop(KEYS))
         if mixture.keys.ndim != 2:
             raise UserError(f"{folder}: expected a key a prompt, got shape {tuple(mixture.keys.shape)}")
-    for side, value in tensors.items():
-        if value.ndim != 3 or value.shape[1] > MOST:
-            shape = f"(layers, length, width) with a length of at most {MOST:,}"
-            raise UserError(f"{folder}: expected a {side} prompt of shape {shape}, got {tuple(value.shape)}")
     return PromptFolder(about["kind"], tensors, *parts, feedback, mixture, Label.of(about, Path(folder) / DESCRIPTION))
 
 
@@ -225,7 +225,8 @@ def describe(folder: Path | str, target: str) -> dict[str, Any]:
         base = dict(about["base"])
         base |= {name: str(base[name]) for name in ("name", "fingerprint")}
         strength, training, _ = float(about["strength"]), dict(about["training"]), about["fingerprint"]
-        about = about | {"base": base, "strength": strength, "training": training, "tensors": dict(about["tensors"])}
+        tensors = {name: [int(size) for size in shape] for name, shape in dict(about["tensors"]).items()}
+        about = about | {"base": base, "strength": strength, "training": training, "tensors": tensors}
     try:
         checked(strength)
     except UserError as error:

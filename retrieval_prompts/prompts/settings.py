@@ -83,9 +83,10 @@ class Values:
     DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]]  # its values -> a setting -> the default
 
     def __post_init__(self) -> None:
+        shared = dict(set.intersection(*(set(each.items()) for each in self.DEFAULTS.values())))
+        of_kind = self.DEFAULTS.get(getattr(self, self.KIND), shared)  # of several kinds what is the same for them
         for each in fields(self):
             if getattr(self, each.name) is None and not rule_of(each).none:
-                of_kind = self.DEFAULTS.get(getattr(self, self.KIND), {})
                 object.__setattr__(self, each.name, of_kind.get(each.name, each.default))
         check(self)
 

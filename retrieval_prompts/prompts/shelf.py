@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from retrieval_prompts.errors import UserError, first_line
 from retrieval_prompts.files import read_json
-from retrieval_prompts.prompts.folder import DESCRIPTION, OLD_CLIP, PromptFolder, describe, read_description
+from retrieval_prompts.prompts.folder import DESCRIPTION, OLD_CLIP, TARGETS, PromptFolder, describe, read_description
 from retrieval_prompts.prompts.label import Label
 
 HEADLINE = "ndcg@10"
@@ -26,8 +26,8 @@ class Entry:
 
     Args:
         name: its label's, else the folder's.
-        kind: "input", "prefix", or of a CLIP its method.
-        lengths: side -> vectors; none for a CLIP's.
+        kind: "input", "prefix"; of those that are not for retrieval what they are for, and their kind or method.
+        lengths: side -> vectors; none for those.
         made: "feedback", "mixture" where each query gets a prompt of its own; "" for a constant one.
         tuned_on: the data set; "" where nothing says it.
         gains: split -> gain in nDCG@10 over the frozen model, a fraction, as tuning recorded it.
@@ -132,8 +132,10 @@ def _prompt_folders(folder: Path) -> Iterator[Path]:
 def _entry(folder: Path) -> Entry:
     try:
         written = read_json(folder / DESCRIPTION)
-        clip = isinstance(written, dict) and (written.get("for") == "clip" or written.get("format") == OLD_CLIP)
-        about = describe(folder, "clip") if clip else read_description(folder)
+        said = written if isinstance(written, dict) else {}
+        target = "clip" if said.get("format") == OLD_CLIP else str(said.get("for"))
+        other = TARGETS[target][0] if target in TARGETS and target != "text" else None
+        about = describe(folder, target) if other else read_description(folder)
         label = Label.of(about, folder / DESCRIPTION)
     except (UserError, OSError) as error:
         return Entry(str(folder), folder.resolve().name, problem=first_line(error))
@@ -145,8 +147,8 @@ def _entry(folder: Path) -> Entry:
         description=label.description or "",
         version=label.version or "",
         model=about["base"]["name"],
-        kind=f"CLIP, {about.get('method', '')}".rstrip(", ") if clip else about["kind"],
-        lengths={} if clip else {side: about["tensors"][side][1] for side in about["tensors"] if "." not in side},
+        kind=f"{other}, {about.get('method', about.get('kind', ''))}".rstrip(", ") if other else about["kind"],
+        lengths={} if other else {side: about["tensors"][side][1] for side in about["tensors"] if "." not in side},
         made=next((name for name in ("feedback", "mixture") if about.get(name) is not None), ""),
         strength=about["strength"],
         tuned_on=str(training.get("dataset") or ""),

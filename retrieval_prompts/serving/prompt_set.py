@@ -143,8 +143,8 @@ class PromptSet:
             if there:
                 vectors = [own[place][0] for place in there]
                 prompted = encode_each(tower, [texts[place] for place in there], "query", kind, vectors)
-                counts = [own[place][1] for place in there]
-                found[there] = between_each(found[there], prompted, counts, unit=tower.unit_length)
+                whole = between_each(found[there], prompted, [own[at][1] for at in there], unit=tower.unit_length)
+                found[there] = between_each(found[there], whole, share[there], unit=tower.unit_length)
         return found
 
     def query_vectors(
@@ -159,20 +159,21 @@ class PromptSet:
     def _own(
         self, texts: list[str], frozen: Floats, chosen: Sequence[BiEncoder | None], share: NDArray[np.float64]
     ) -> dict[int, tuple[Tensor, float]]:
-        """Place -> the prompt (layers, length, width) of a query, and how much it counts; none for the frozen model."""
+        """Place -> the prompt (layers, length, width) of a query, and how much it counts at strength 1; none for the
+        frozen model."""
         found: dict[int, tuple[Tensor, float]] = {}
         for one in {id(each): each for each in chosen if each is not None}.values():
             there = [place for place, each in enumerate(chosen) if each is one and share[place] > 0]
             if one.made_for_each is None:
                 prompt = one.prompt("query")
                 assert prompt is not None
-                found |= {place: (prompt, float(share[place])) for place in there}
+                found |= dict.fromkeys(there, (prompt, 1.0))
                 continue
             for start in range(0, len(there), SECOND):
                 part = there[start : start + SECOND]
                 asked = [texts[place] for place in part]
                 vectors, counts = prompts_of(self.tower, asked, frozen[part], one.made_for_each, one.first_pass)
-                each = zip(part, vectors, counts * share[part], strict=True)
+                each = zip(part, vectors, counts, strict=True)
                 found |= {place: (vector, float(count)) for place, vector, count in each if count > 0}
         return found
 

@@ -148,11 +148,12 @@ def _trade(gains: Sequence[float]) -> float:
 
 def _choosing(bench: Workbench, split: str) -> Asked:
     queries, qrels = bench.choosing(split)
+    name, there = bench.dataset.name, bench.dataset.qrels
     if not queries:
-        raise UserError(
-            f"{bench.dataset.name} has no train or dev queries to choose a strength by; give one --strength"
-        )
-    return "train and dev" if "train" in bench.dataset.qrels and bench.training.few else "dev", queries, qrels
+        why = "shows all its dev queries, and has none left" if split == "dev" else "has no train or dev queries"
+        raise UserError(f"{name} {why} to choose a strength by; give one --strength")
+    chosen = ("train", "dev") if "train" in there and bench.training.few else ("dev",)
+    return " and ".join(each for each in chosen if each != split), queries, qrels
 
 
 def _elsewhere(bench: Workbench) -> tuple[Asked, Asked]:

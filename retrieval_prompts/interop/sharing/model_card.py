@@ -99,6 +99,7 @@ def _summary(prompts: PromptFolder) -> str:
     shapes = " and ".join(str(prompts.vectors[side].shape[1]) for side in sides)
     what = "input vectors" if prompts.kind == "input" else "keys and values in each layer"
     reads = list(prompts.feedback.parts.values()) if prompts.feedback is not None else []
+    reads += [prompts.mixture.keys] if prompts.mixture is not None else []
     size = sum(4 * value.numel() for value in [*prompts.vectors.values(), *reads]) / 1000
     sentences = [
         f"A soft prompt for the {' and the '.join(sides)} side of [{base}](https://huggingface.co/{base})"

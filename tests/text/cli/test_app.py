@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tiny
 import typer
-from command_line import Command, Done, command_line
+from command_line import Command, Done
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.cli import app as cli
@@ -34,22 +34,6 @@ from retrieval_prompts.training.losses import info_nce
 QUICK = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--device", "cpu"]
 ONCE = [*QUICK, "--folds", "1"]  # one training, chosen by dev
 SYSTEMS = ["frozen", "tuned", "bm25", "frozen+bm25", "tuned+bm25"]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Command:
-    monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(cache))
-    return command_line("retrieval-prompts", cli.main, monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,12 @@ def test_bad_json(folder: Path) -> None:
         ({"strength": "much"}, "lacks or garbles a field ("),
         ({"tensors": 3}, "lacks or garbles a field ("),
         ({"tensors": {"query": [2, 3, 4]}}, "do not belong together"),
-        ({"tensors": {"query": [2, 3, 4], "document": [6, 4]}}, "do not belong together"),
+        ({"tensors": {"query": [2, 3, 4], "document": [2, 9, 4]}}, "do not belong together"),
+        (
+            {"tensors": {"query": [6, 4]}},
+            "expected a query prompt of shape (layers, length, width) with a length of at",
+        ),
+        ({"tensors": {"query": 24}}, "lacks or garbles a field ("),
         ({"kind": "input"}, "do not belong together"),
         ({"for": "speech"}, "lacks or garbles a field ('speech')"),
         ({"training": "yes"}, "lacks or garbles a field ("),

@@ -64,6 +64,8 @@ def test_a_mixture_keeps_all_of_them() -> None:
 
 def test_a_model_card_says_of_what_it_was_merged() -> None:
     card = model_card(merge([ONE, THREE], weights=[1, 3]), "me/both")
+    mixed = merge([replace(one, key=Key(torch.ones(300), 0.1)) for one in (ONE, THREE)], "mixture")
+    assert "2.5 kB, which the model reads" in model_card(mixed, "me/both"), "with its keys"
     assert "Not trained itself: the average of prompts, A (0.25), claims (0.75)." in card
 
 

@@ -18,6 +18,7 @@ from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.folder import load_prompts, read_description
 from retrieval_prompts.prompts.label import Label
 from retrieval_prompts.prompts.mixture import Mixture, MixturePrompt
+from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.serving.prompt_set import PromptSet
 from retrieval_prompts.towers.injection import prompt_shape
 from retrieval_prompts.towers.text import TextTower
@@ -102,6 +103,19 @@ def test_it_is_saved_and_served(tower: TextTower, kind: str, tmp_path: Path) -> 
     assert [prompts.add(tmp_path / name) for name in ("both", "other")] == ["both", "other"]
     served = prompts.encode_query(list(TEXTS), ["both", "other", "both", None, "both"])
     assert np.abs(served - expected)[[0, 2, 4]].max() < 1e-6
+
+
+def test_a_strength_is_a_point_on_the_line_to_the_whole_mixture(toy_tower: ToyTower, tmp_path: Path) -> None:
+    tower = toy_tower("bert")
+    model = mixed(tower, "input", (0.5, 0.5), 0.5)
+    ends = BiEncoder(tower).encode_query(list(TEXTS)), model.encode_query(list(TEXTS))
+    model.save(tmp_path / "both")
+    prompts = PromptSet(tower)
+    prompts.add(tmp_path / "both")
+    model.strength = 0.5
+    expected = between(*ends, 0.5, unit=tower.unit_length)
+    assert np.abs(model.encode_query(list(TEXTS)) - expected).max() < 1e-6
+    assert np.abs(prompts.encode_query(list(TEXTS), "both", 0.5) - expected).max() < 1e-6
 
 
 def test_what_holds_one_prompt_for_all_refuses_it(toy_tower: ToyTower, tmp_path: Path) -> None:

@@ -54,6 +54,13 @@ def test_what_is_not_given_is_the_default_of_the_kind(kind: str) -> None:
     assert TuneSettings.of() == TuneSettings.of(kind=TuneSettings().kind)
 
 
+def test_what_is_the_same_for_all_kinds_is_known_before_one_is_chosen() -> None:
+    auto = TuneSettings.of(kind="auto", keep=0.5)
+    assert (auto.encoder, auto.length, auto.learning_rate) == ("table", None, None)
+    check_given(auto, ["kind", "keep"])
+    assert TuneSettings.of(kind="auto", pairs="queries").encoder == "feedback"
+
+
 def test_a_name_that_is_no_setting_is_refused() -> None:
     with pytest.raises(UserError, match=r"^no such setting: lr; there are side, kind, "):
         TuneSettings.of(lr=0.1)

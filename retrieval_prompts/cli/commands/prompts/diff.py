@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Trust
 from retrieval_prompts.errors import UserError
-
-if TYPE_CHECKING:
-    from retrieval_prompts.experiments.selection.differences import Difference
 
 SAME = {True: "tuned on the same documents", False: "tuned on different documents", None: "one does not say on what"}
 
@@ -35,6 +32,8 @@ def diff(
 ) -> None:
     """Compare two prompt folders: settings that differ, distances of their vectors, and with --data what it does."""
     console.check_outputs(json_file, overwrite=overwrite)
+    if data is None and split != "test":
+        raise UserError("--split is that of the data; pass --data as well")
     from retrieval_prompts.evaluation.tables import rich_table
     from retrieval_prompts.interop.sharing.hub import located
     from retrieval_prompts.prompts import shelf
@@ -44,9 +43,16 @@ def diff(
     settings, apart, same = shelf.differing(*folders), shelf.distances(*folders), shelf.same_data(*folders)
     found = None
     if data is not None:
+        from retrieval_prompts.biencoder import BiEncoder
+        from retrieval_prompts.data.beir_folder import load, with_test
+        from retrieval_prompts.experiments.selection.differences import difference
+        from retrieval_prompts.experiments.workbench import Workbench
+
         if folders[0].base["fingerprint"] != folders[1].base["fingerprint"]:
             raise UserError(f"--data compares prompts over one model, and {a} and {b} belong to different ones")
-        found = _on((a, b), data, split, cache, model=model, device=device, trust_remote_code=trust_remote_code)
+        first = BiEncoder.load(model, a, device=device, trust_remote_code=trust_remote_code)
+        other = BiEncoder.with_prompts(first.tower, folders[1], source=str(b))
+        found = difference(first, other, Workbench(first.tower, with_test(load(data))[0], cache), split)
     if json_file is not None:
         result: dict[str, Any] = {"settings": settings, "vectors": {side: asdict(one) for side, one in apart.items()}}
         result |= {"same_data": same, "queries": found.to_json() if found is not None else None}
@@ -68,17 +74,3 @@ def diff(
         say("their vectors cannot be compared: other kinds, sides or widths")
     for sentence in found.sentences(str(a), str(b)) if found is not None else ():
         say(sentence)
-
-
-def _on(folders: tuple[Path, Path], data: Path, split: str, cache: Path | None, **options: Any) -> Difference:
-    from retrieval_prompts.biencoder import BiEncoder
-    from retrieval_prompts.data.beir_folder import load, with_test
-    from retrieval_prompts.experiments.selection.differences import difference
-    from retrieval_prompts.experiments.workbench import Workbench
-    from retrieval_prompts.interop.sharing.hub import located
-    from retrieval_prompts.prompts.folder import load_prompts
-
-    model = options.pop("model")
-    first = BiEncoder.load(model, folders[0], **options)
-    other = BiEncoder.with_prompts(first.tower, load_prompts(located(folders[1])), source=str(folders[1]))
-    return difference(first, other, Workbench(first.tower, with_test(load(data))[0], cache), split)

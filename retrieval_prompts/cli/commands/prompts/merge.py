@@ -53,14 +53,17 @@ def merge(
     from retrieval_prompts.files import PROMPTS
 
     console.claim(out, overwrite=overwrite, holds=PROMPTS)
-    from retrieval_prompts.interop.sharing.hub import located
+    from retrieval_prompts.interop.sharing.hub import check_trust, located
     from retrieval_prompts.prompts import merging
     from retrieval_prompts.prompts.folder import load_prompts, save_prompts
     from retrieval_prompts.prompts.label import Label
     from retrieval_prompts.prompts.mixture import TEMPERATURE
 
-    if method != "mixture" and (unread := _given(data=data, temperature=temperature, model=model, device=device)):
+    of_mixture = {"data": data or None, "temperature": temperature, "model": model, "device": device}
+    if method != "mixture" and (unread := [f"--{name}" for name, value in of_mixture.items() if value is not None]):
         raise UserError(f"{', '.join(unread)}: read with --method mixture, not with {method}")
+    if any(str(folder).startswith("hf:") for folder in prompts):
+        check_trust(model, trust_remote_code)
     label, shares = Label(name, description, prompt_version), _numbers(weights)
     sources = [merging.Source(str(folder), load_prompts(located(folder))) for folder in prompts]
     merging.check(sources, method, shares)
@@ -104,10 +107,6 @@ def _with_keys(
     )
     check_made(tower, base, sources[0].name)
     return [replace(source, key=key_of(tower, dataset)) for source, dataset in zip(sources, datasets, strict=True)]
-
-
-def _given(**options: object) -> list[str]:
-    return [f"--{name}" for name, value in options.items() if value]
 
 
 def _numbers(weights: str | None) -> list[float] | None:

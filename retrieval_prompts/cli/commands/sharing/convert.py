@@ -34,6 +34,8 @@ def convert(
     from retrieval_prompts.files import ADAPTER, PROMPTS
 
     if _of_language_model(source):
+        if unread := [*conventions.options(), *(["--side"] if side is not None else [])]:
+            raise UserError(f"{', '.join(unread)}: {source} is for a language model that writes, and has none")
         _convert_writing(source, out, model, overwrite)
         return
     if (source / "adapter_config.json").is_file():

@@ -186,6 +186,8 @@ def test_the_command_trains_and_converts(command: Command, tmp_path: Path) -> No
     assert set(json.loads((tmp_path / "r.json").read_text())["dev_loss"]) == {"frozen", "prompt"}
     assert command("verify", tmp_path / "p").code == 0
     assert len(judged_pairs(load(data), 20)) >= 20
+    odd = command("convert", tmp_path / "p", "--out", tmp_path / "adapter", "--side", "query", "--query-words", "q: ")
+    assert odd.code == 2 and "--query-words, --side: " in odd.err and "is for a language model" in odd.err
     to = command("convert", tmp_path / "p", "--out", tmp_path / "adapter")
     assert to.code == 0 and "a PEFT adapter of prompt tuning" in to.out
     back = command("convert", tmp_path / "adapter", "--out", tmp_path / "q")

@@ -56,6 +56,12 @@ def test_what_cannot_be_swept(biencoder: BiEncoder, tmp_path: Path) -> None:
     del data.qrels["train"]
     with pytest.raises(UserError, match="data has no train or dev queries to choose a strength by; give one"):
         sweep(biencoder, Workbench(biencoder.tower, data), [], [0, 1], "test")
+    judged = load(tiny.write_data(tmp_path / "judged", dev=True))
+    assert sweep(biencoder, Workbench(biencoder.tower, judged), [], [0, 1], "dev").chosen_by[0].split == "train"
+    assert sweep(biencoder, Workbench(biencoder.tower, judged), [], [0, 1], "train").chosen_by[0].split == "dev"
+    del judged.qrels["train"]
+    with pytest.raises(UserError, match="judged shows all its dev queries, and has none left to choose a strength by"):
+        sweep(biencoder, Workbench(biencoder.tower, judged), [], [0, 1], "dev")
     here, single = (load(tiny.write_data(tmp_path / name, dev=True)) for name in ("here", "single"))
     single.qrels["test"] = dict([next(iter(single.qrels["test"].items()))])
     del single.qrels["train"], single.qrels["dev"]

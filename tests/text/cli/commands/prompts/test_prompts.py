@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 from command_line import Command
 
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import load
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.prompts.label import Label
+from retrieval_prompts.prompts.writing_folder import WritingPrompt
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,10 @@ def test_what_cannot_be_merged(command: Command, desk: Path, tmp_path: Path) -> 
     a, b, out = desk / "shelf" / "A", desk / "shelf" / "B", ("--out", tmp_path / "out")
     refused(command, "merge", a, *out, message="expected two prompt folders or more, got 1")
     refused(command, "merge", a, b, *out, "--weights", "a,b", message="--weights: expected numbers with commas")
-    refused(command, "merge", a, b, *out, "--temperature", "1", message="--temperature: read with --method mixture")
+    for value in ("0", "1"):
+        refused(command, "merge", a, b, *out, "--temperature", value, message="--temperature: read with --method mix")
+    hub = ("merge", a, "hf:me/b", *out, "--trust-remote-code")
+    refused(command, *hub, message="prompts from the hub do not choose whose code runs")
     mixed = ("merge", a, b, *out, "--method", "mixture")
     refused(command, *mixed, message="pass --data once for each of 2 folders, in their order; got 0")
     turned = ("--data", desk / "dataB", "--data", desk / "dataA")
@@ -122,6 +127,16 @@ def test_a_shelf(command: Command, desk: Path, tmp_path: Path) -> None:
     assert (a["problem"], b["problem"]) == ("", "")
     assert c["problem"]
     assert command("list", desk / "shelf" / "A", "--json", "-").json[0]["name"] == "A"
+    base = {"name": "writer", "fingerprint": "f" * 64, "width": 4}
+    WritingPrompt(torch.ones(2, 4), base).save(tmp_path / "shelf" / "W")
+    writing = command("list", tmp_path / "shelf", "--json", "-").json[2]
+    assert (writing["name"], writing["kind"], writing["model"]) == ("W", "a language model, input", "writer")
+    assert (writing["lengths"], writing["problem"]) == ({}, "")
+    about = json.loads((tmp_path / "shelf" / "A" / "prompt.json").read_text())
+    for shape in ([3], 5, ["x", 1, 1]):
+        without_seal = {name: value for name, value in about.items() if name != "sha256"}
+        (broken / "prompt.json").write_text(json.dumps(without_seal | {"tensors": {"query": shape}}))
+        assert f"{broken}: cannot be read: " in command("list", tmp_path / "shelf").out
     (tmp_path / "empty").mkdir()
     assert "holds no prompt folder" in command("list", tmp_path / "empty").out
     refused(command, "list", tmp_path / "nothing", message="nothing is no folder; expected one that holds prompt")
@@ -144,6 +159,7 @@ def test_two_prompts_compared(command: Command, desk: Path, tmp_path: Path) -> N
     assert "what they are and how they were trained is the same" in same.out
     assert "tuned on the same documents" in same.out
     assert "cosine of a query's two vectors 1.000 (lowest 1.000); 10.0 of the first 10 documents" in same.out
+    refused(command, "diff", a, b, "--split", "dev", message="--split is that of the data; pass --data as well")
     assert command("merge", a, b, "--method", "concatenation", "--out", tmp_path / "longer").code == 0
     nearest = command("diff", a, tmp_path / "longer").out
     assert "query vectors, 3 and 6: cosine of the shorter with the nearest of the longer 1.000" in nearest

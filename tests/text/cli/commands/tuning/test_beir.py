@@ -9,29 +9,12 @@ from pathlib import Path
 
 import pytest
 import tiny
-from command_line import Command, command_line
+from command_line import Command
 from parsed_page import Parsed
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.cli import app as cli
 from retrieval_prompts.evaluation.words import paired_tests
 from retrieval_prompts.report.page import typeset
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Command:
-    monkeypatch.setenv("RETRIEVAL_PROMPTS_CACHE", str(cache))
-    return command_line("retrieval-prompts", cli.main, monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

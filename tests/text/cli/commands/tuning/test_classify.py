@@ -17,11 +17,6 @@ QUICK = ("--max-steps", 4, "--lr", 0.05, "--length", 2)
 NAMES = ("--name", f"stone={' '.join(tiny.WORDS[:10])}", "--name", f"plant={' '.join(tiny.WORDS[10:20])}")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_model(tmp_path_factory.mktemp("model"))
-
-
 def table(path: Path, each: int, seed: int = 0) -> Path:
     random = np.random.default_rng(seed)
     rows = ["id,text,label"]
