@@ -58,7 +58,7 @@ class PromptClassifier(Estimator):
         if settings is not None and given:
             raise UserError("give either settings or their fields by name, not both")
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip)
-        self.use_settings(settings or Settings.of(**given), given)
+        self.use_settings(settings or Settings.of(**given), given if settings is None else None)
         self.strength = 1.0
         self.temperature = 1.0
         self.classes: tuple[str, ...] = ()
@@ -194,7 +194,7 @@ class PromptClassifier(Estimator):
         positions = answer.positions(known.names).to(own.device)
         if strength < 1:
             mine = positions >= 0
-            own[:, positions[mine]] = torch.lerp(frozen[:, mine], own[:, positions[mine]], strength)
+            own[:, positions[mine]] = torch.lerp(frozen[:, mine] / temperature, own[:, positions[mine]], strength)
         prompted = None
         if bool((positions < 0).any()):
             prompted = predict(self.clip, built, known, data, everything, strength) / temperature
@@ -294,7 +294,7 @@ class PromptClassifier(Estimator):
                 f"got {clip.name} ({clip.fingerprint[:8]}); load that model, or tune again"
             )
         try:
-            settings = Settings(**saved.settings)
+            settings = Settings(**{"head": "none", **saved.settings})  # older folders have none and do not say so
             built = method(settings.method).build(clip, settings, len(saved.classes) or None)
             built.prompter.load_state_dict(dict(saved.state))
         except (TypeError, RuntimeError) as error:
