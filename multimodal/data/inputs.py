@@ -78,10 +78,10 @@ def _pixels(item: Any, number: int) -> Image.Image:
     return rgb(Image.fromarray(values.astype(np.uint8)))
 
 
-def as_names(classes: Sequence[str], said: str = "classes") -> tuple[str, ...]:
+def as_names(classes: Sequence[str]) -> tuple[str, ...]:
     """Raises UserError for a single string, which is a list of letters to Python."""
     if isinstance(classes, str):
-        raise UserError(f"expected a list of names as {said}, got the single string {classes!r}; write [{classes!r}]")
+        raise UserError(f"expected a list of names as classes, got the single string {classes!r}; write [{classes!r}]")
     return tuple(map(str, classes))
 
 

@@ -253,3 +253,18 @@ def test_a_head_that_so_few_images_cannot_fit_leaves_the_prompts(tiny_model: Cli
     with pytest.raises(UserError, match="--head gda needs 2 images or more in a class; got one of each"):
         classifier.set_params(head="gda").fit([pictures[at] for at in one], list(NAMES))
     assert classifier.method is before
+
+
+@pytest.mark.filterwarnings("ignore:1 of 5 classes have no training image")
+def test_a_class_without_an_image_is_a_new_one_to_the_head(tiny_model: Clip, colours: ImageData) -> None:
+    pictures, labels = shots(colours)
+    names = [NAMES[0], "zebra", *NAMES[1:]]
+    settings = {**QUICK, "calibrate": True, "head": "proker"}
+    classifier = PromptClassifier(tiny_model, **settings).fit(pictures, labels, names)
+    assert classifier.answer is not None and classifier.answer.classes == tuple(NAMES)
+    found = classifier.predict_proba(pictures)
+    assert found.shape == (len(pictures), 5) and np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    known = np.delete(found, 1, axis=1)
+    own = classifier.predict_proba(pictures, NAMES)
+    assert np.allclose(known / known.sum(axis=1, keepdims=True), own, atol=1e-4)
+    assert class_matrix.held(classifier) is None and class_matrix.held(classifier, NAMES) is classifier.answer

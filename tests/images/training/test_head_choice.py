@@ -104,3 +104,18 @@ def test_auto_leaves_out_kernels_of_all_pairs_where_shots_are_many(monkeypatch: 
     monkeypatch.setattr(head_choice, "tried", lambda name, *rest: tried.append(name) or choose_.tried(name, *rest))
     choose("auto", made(8), CLASSES)
     assert tried == ["gda", "probe"]
+
+
+def test_a_head_stands_on_the_prompts_texts_where_those_say_more() -> None:
+    random = torch.Generator().manual_seed(0)
+    telling = F.normalize(torch.eye(6, 16)[torch.arange(6)] + 0.01, dim=1)
+    near = F.normalize(2 * telling.repeat_interleave(4, dim=0) + 0.6 * torch.randn(24, 16, generator=random), dim=1)
+    shots = replace(made(4), features=near.double())
+    halves = [np.flatnonzero(np.arange(24) % 2 == part) for part in (0, 1)]
+    parts = [Part(rest, held, 20 * near[held] @ telling.T, telling) for rest, held in (halves, halves[::-1])]
+    answer, why = choose("two-stage", shots, CLASSES, parts, telling)
+    assert answer is not None and "; on the prompt's texts)" in why
+    other = F.normalize(2 * telling + 0.1, dim=1)
+    assert answer.logits(other).argmax(dim=1).tolist() == list(range(6))
+    blind, why = choose("two-stage", shots, CLASSES, [replace(part, text=None) for part in parts], telling)
+    assert blind is not None and "; on the frozen texts)" in why
