@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from multimodal.data.inputs import as_names, as_pictures, label_numbers
+from multimodal.data.inputs import as_names, as_pictures, label_list, label_numbers
 from multimodal.estimator import Estimator
 from multimodal.heads.answer import Answer
 from multimodal.prompts import folder as prompt_folder
@@ -190,8 +190,11 @@ class PromptClassifier(Estimator):
             return (predict(self.clip, built, known, data, np.arange(count), strength) / temperature).cpu().numpy()
         everything = np.arange(count)
         features = data.features(everything, np.zeros_like(everything))
-        frozen, own = logits(self.clip.scale, features, known.frozen), answer.logits(features)
+        own = answer.logits(features)
         positions = answer.positions(known.names).to(own.device)
+        if strength == 1 and answer.knows_all(known.names):
+            return own[:, positions].cpu().numpy()
+        frozen = logits(self.clip.scale, features, known.frozen)
         if strength < 1:
             mine = positions >= 0
             own[:, positions[mine]] = torch.lerp(frozen[:, mine] / temperature, own[:, positions[mine]], strength)
@@ -232,7 +235,8 @@ class PromptClassifier(Estimator):
 
     def score(self, images: Images, labels: Sequence[Any] | NDArray, *, cache: Path | None = None) -> float:
         """The share of images whose class is predicted."""
-        numbers = label_numbers(labels, tuple(map(str, self.classes_)), len(images))
+        given = list(map(str, label_list(labels))) if self.labels else labels  # numbers of `fit` are no positions here
+        numbers = label_numbers(given, tuple(map(str, self.classes_)), len(images))
         return float(np.mean(self.logits(images, cache=cache).argmax(axis=1) == numbers))
 
     # ---- folders

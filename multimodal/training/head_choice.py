@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from multimodal.heads import head_file
 from multimodal.heads.answer import PLAIN, Answer, evidence
@@ -67,7 +68,8 @@ def choose(
     names = (
         [each for each in AUTO if len(shots.labels) <= TOO_MANY or each not in PAIRWISE] if name == "auto" else [name]
     )
-    every = [held for each in names for held in tried(each, "frozen", [_fold(shots, *fold) for fold in folds])]
+    bar = tqdm(names, desc="choose a head", unit="head", delay=1, leave=False)
+    every = [held for each in bar for held in tried(each, "frozen", [_fold(shots, *fold) for fold in folds])]
     alone = _of_prompt(parts, shots)
     if parts and all(part.text is not None for part in parts) and text is not None:
         own = [_fold(replace(shots, text=part.text.to(shots.text)), part.rest, part.held) for part in parts]  # type: ignore[union-attr]

@@ -160,7 +160,9 @@ def test_whole_numbers_without_names(tiny_model: Clip, colours: ImageData) -> No
     numbers = np.array([10 * NAMES.index(name) - 10 for name in names])
     classifier = PromptClassifier(tiny_model, head="probe", **QUICK).fit(pictures, numbers)
     assert classifier.classes_.tolist() == [-10, 0, 10, 20] and set(classifier.predict(pictures)) <= {-10, 0, 10, 20}
-    assert 0 <= classifier.score(pictures, numbers) <= 1
+    assert classifier.score(pictures, numbers) == np.mean(classifier.predict(pictures) == numbers)
+    with pytest.raises(UserError, match="the label '1' is none of the 4 classes"):
+        classifier.score(pictures[:2], [0, 1])
 
 
 @pytest.mark.parametrize("classes", [None, NAMES])
@@ -268,3 +270,11 @@ def test_a_class_without_an_image_is_a_new_one_to_the_head(tiny_model: Clip, col
     own = classifier.predict_proba(pictures, NAMES)
     assert np.allclose(known / known.sum(axis=1, keepdims=True), own, atol=1e-4)
     assert class_matrix.held(classifier) is None and class_matrix.held(classifier, NAMES) is classifier.answer
+
+
+def test_known_classes_alone_need_no_text(headed: PromptClassifier, colours: ImageData, tmp_path: Path) -> None:
+    headed.save(tmp_path / "prompts")
+    again = PromptClassifier.load(tmp_path / "prompts", headed.clip)
+    pictures, _ = shots(colours, "test")
+    assert np.allclose(again.logits(pictures, NAMES[::-1]), headed.logits(pictures)[:, ::-1], atol=NUMBERS)
+    assert "frozen" not in vars(again.known_classes(NAMES[::-1])), "the text tower did not run"
