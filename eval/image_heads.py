@@ -69,14 +69,19 @@ def run(options: argparse.Namespace) -> None:
         found = result["datasets"].setdefault(
             data.name, {"model": clip.title, "fingerprint": clip.fingerprint, "runs": {}}
         )
+        if found["fingerprint"] != clip.fingerprint:
+            raise UserError(f"{options.json} has {data.name} of another model, {found['model']}; choose another --json")
         again = set(filter(None, options.again.split(",")))
+        if unknown := again - {name for run_ in found["runs"].values() for name in run_["systems"]}:
+            raise UserError(f"--again: {options.json} has no system {', '.join(sorted(unknown))} of {data.name}")
         for run_ in found["runs"].values():
             for name in again:
                 run_["systems"].pop(name, None)
         keys = {f"{shots} shots, seed {seed}": (shots, seed) for shots in reversed(SHOTS) for seed in SEEDS}
         missing = [key for key in keys if again or key not in found["runs"]]
         known = Classes(clip, data.classes, Settings(template=template_for(data.name)))
-        texts = known.frozen, (known.ensemble if set(missing) - found["runs"].keys() else None)
+        ensemble = "zero-shot-ensemble" in again or bool(set(missing) - found["runs"].keys())
+        texts = known.frozen, (known.ensemble if ensemble else None)
         with ProcessPoolExecutor(options.jobs, get_context("fork")) as pool:
             running = {
                 pool.submit(one, clip, data, texts, found["runs"].get(key), keys[key], options): key for key in missing
@@ -118,12 +123,13 @@ def one(
     seconds: dict[str, float] = {}
     if done is not None:
         systems, seconds = systems | done["systems"], done["seconds"]
+    said = "" if done is None else done["chosen"]
     began = time.process_time()
     probe = linear_probe(mine.features.numpy(), chosen.labels, len(base))
     seconds["linear-probe"] = time.process_time() - began
     systems["linear-probe"] = base_only(torch.from_numpy(np.log(probe.probabilities(features.numpy()))), labels)
     for name in (*HEADS, "auto"):
-        if name in systems or (done is not None and name in HEADS):
+        if name in systems:
             continue
         began = time.process_time()
         try:
@@ -131,6 +137,8 @@ def one(
         except UserError:  # too few shots for it
             continue
         seconds[name] = time.process_time() - began
+        if name == "auto" and options.method == "none":
+            said = why
         assert answer is not None, "without a prompt there is always a head"
         own, prompted = answer.logits(features), cosines / answer.temperature
         systems[name] = {
@@ -138,18 +146,18 @@ def one(
             **new_only(prompted[:, len(base) :], labels, len(base)),
             **mixed(answer.mixed(data.classes, own, cosines, prompted), labels, len(base)),
         }
-    if options.method != "none" and f"{options.method} + auto" not in systems:
+    if options.method != "none" and not {options.method, f"{options.method} + auto"} <= systems.keys():
         settings = Settings.of(method=options.method, seed=seed, shots=shots, template=template_for(data.name))
         classifier = PromptClassifier(clip, settings)
         classifier.fit(chosen.pictures, [base[label] for label in chosen.labels], base, cache=options.cache)
-        why = classifier.training["head"]
+        said = classifier.training["head"]
         for name, system in ((options.method, classifier.without_head()), (f"{options.method} + auto", classifier)):
             systems[name] = {
                 **base_only(torch.from_numpy(system.logits(features)), labels),
                 **new_only(torch.from_numpy(system.logits(features, new)), labels, len(base)),
                 **mixed(torch.from_numpy(system.logits(features, data.classes)), labels, len(base)),
             }
-    return {"systems": systems, "seconds": seconds, "chosen": why}
+    return {"systems": systems, "seconds": seconds, "chosen": said}
 
 
 def scores(logits: Tensor, labels: np.ndarray, base: int) -> Scores:

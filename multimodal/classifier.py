@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from multimodal.data.inputs import as_names, as_pictures, label_numbers
+from multimodal.data.inputs import as_names, as_pictures, label_list, label_numbers
 from multimodal.estimator import Estimator
 from multimodal.heads.answer import Answer
 from multimodal.prompts import folder as prompt_folder
@@ -58,7 +58,7 @@ class PromptClassifier(Estimator):
         if settings is not None and given:
             raise UserError("give either settings or their fields by name, not both")
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip)
-        self.use_settings(settings or Settings.of(**given), given)
+        self.use_settings(settings or Settings.of(**given), given if settings is None else None)
         self.strength = 1.0
         self.temperature = 1.0
         self.classes: tuple[str, ...] = ()
@@ -190,11 +190,14 @@ class PromptClassifier(Estimator):
             return (predict(self.clip, built, known, data, np.arange(count), strength) / temperature).cpu().numpy()
         everything = np.arange(count)
         features = data.features(everything, np.zeros_like(everything))
-        frozen, own = logits(self.clip.scale, features, known.frozen), answer.logits(features)
+        own = answer.logits(features)
         positions = answer.positions(known.names).to(own.device)
+        if strength == 1 and answer.knows_all(known.names):
+            return own[:, positions].cpu().numpy()
+        frozen = logits(self.clip.scale, features, known.frozen)
         if strength < 1:
             mine = positions >= 0
-            own[:, positions[mine]] = torch.lerp(frozen[:, mine], own[:, positions[mine]], strength)
+            own[:, positions[mine]] = torch.lerp(frozen[:, mine] / temperature, own[:, positions[mine]], strength)
         prompted = None
         if bool((positions < 0).any()):
             prompted = predict(self.clip, built, known, data, everything, strength) / temperature
@@ -232,7 +235,8 @@ class PromptClassifier(Estimator):
 
     def score(self, images: Images, labels: Sequence[Any] | NDArray, *, cache: Path | None = None) -> float:
         """The share of images whose class is predicted."""
-        numbers = label_numbers(labels, tuple(map(str, self.classes_)), len(images))
+        given = list(map(str, label_list(labels))) if self.labels else labels  # numbers of `fit` are no positions here
+        numbers = label_numbers(given, tuple(map(str, self.classes_)), len(images))
         return float(np.mean(self.logits(images, cache=cache).argmax(axis=1) == numbers))
 
     # ---- folders
@@ -294,7 +298,7 @@ class PromptClassifier(Estimator):
                 f"got {clip.name} ({clip.fingerprint[:8]}); load that model, or tune again"
             )
         try:
-            settings = Settings(**saved.settings)
+            settings = Settings(**{"head": "none", **saved.settings})  # older folders have none and do not say so
             built = method(settings.method).build(clip, settings, len(saved.classes) or None)
             built.prompter.load_state_dict(dict(saved.state))
         except (TypeError, RuntimeError) as error:

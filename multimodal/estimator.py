@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Self
 
 import numpy as np
@@ -21,8 +21,18 @@ class Estimator:
     labels: tuple[int, ...]
     _given: dict[str, Any]
 
-    def use_settings(self, settings: Values, given: dict[str, Any]) -> None:
-        """Raises UserError for a setting that was given and that the others leave unread."""
+    def use_settings(self, settings: Values, given: dict[str, Any] | None) -> None:
+        """Take settings. `given`: those that were given by name; None: they were given as they are.
+
+        Raises:
+            UserError: for a setting that was given by name and that the others leave unread.
+        """
+        if given is None:
+            kind = {settings.KIND: getattr(settings, settings.KIND)}
+            usual = asdict(type(settings).of(**kind))
+            given = kind | {name: value for name, value in asdict(settings).items() if value != usual[name]}
+            self.settings, self._given = settings, given
+            return
         plain = {each.name: each.default for each in fields(settings)}
         asked = [name for name, value in given.items() if value is not None and value != plain[name]]
         check_read(settings, asked, data="labelled pictures")

@@ -78,32 +78,36 @@ def _pixels(item: Any, number: int) -> Image.Image:
     return rgb(Image.fromarray(values.astype(np.uint8)))
 
 
-def as_names(classes: Sequence[str], said: str = "classes") -> tuple[str, ...]:
+def as_names(classes: Sequence[str]) -> tuple[str, ...]:
     """Raises UserError for a single string, which is a list of letters to Python."""
     if isinstance(classes, str):
-        raise UserError(f"expected a list of names as {said}, got the single string {classes!r}; write [{classes!r}]")
+        raise UserError(f"expected a list of names as classes, got the single string {classes!r}; write [{classes!r}]")
     return tuple(map(str, classes))
 
 
 def label_numbers(labels: Sequence[Any] | NDArray, names: tuple[str, ...], count: int) -> NDArray[np.int64]:
-    """(n,) each label's position in the names: by name; where labels are whole numbers that are no names, as they are.
+    """(n,) each label's position in the names: whole numbers as `label_values` says, all else by name.
 
     Raises:
         UserError: for labels of another number, or of no class.
     """
-    given = np.asarray(labels).tolist()
-    if not isinstance(given, list) or len(given) != count:
-        shown = len(given) if isinstance(given, list) else 1
-        raise UserError(f"expected one label for each image, got {count} images and {shown} labels")
-    numbers = {name: number for number, name in enumerate(names)}
+    given = label_list(labels)
+    if len(given) != count:
+        raise UserError(f"expected one label for each image, got {count} images and {len(given)} labels")
+    values = label_values(labels, names) or names
+    numbers = {str(value): number for number, value in enumerate(values)}
     unknown = [label for label in given if str(label) not in numbers]
-    if not unknown:
-        return np.array([numbers[str(label)] for label in given], dtype=np.int64)
-    if whole(labels) is not None:
-        unknown = [label for label in given if not 0 <= label < len(names)]
-        if not unknown:
-            return np.array(given, dtype=np.int64)
-    raise UserError(f"the label {str(unknown[0])!r} is none of the {len(names)} classes")
+    if unknown:
+        raise UserError(f"the label {str(unknown[0])!r} is none of the {len(names)} classes")
+    return np.array([numbers[str(label)] for label in given], dtype=np.int64)
+
+
+def label_list(labels: Sequence[Any] | NDArray) -> list[Any]:
+    """Raises UserError for what is no list of labels, one for each image."""
+    values = np.asarray(labels)
+    if values.ndim != 1:
+        raise UserError(f"expected a list of labels, one for each image, got the shape {values.shape}")
+    return list(values.tolist())
 
 
 def whole(labels: Sequence[Any] | NDArray) -> list[int] | None:

@@ -152,7 +152,8 @@ def _score(
         results["tuned"] = seeds(lambda each: [scorer.tuned(each, group, features) for group in groups])
     if "linear-probe" in how.systems and classifiers and trained is not None:
         results["linear-probe"] = seeds(lambda each: scorer.probe(each, trained, groups, features))
-    if "with-head" in how.systems and any(each.answer is not None for each in classifiers):
+    heads = [each.answer for each in classifiers if each.answer is not None]
+    if "with-head" in how.systems and any(head.knows(group.classes) for head in heads for group in groups):
         results["with-head"] = seeds(
             lambda each: [scorer.tuned(each, group, features, "with-head") for group in groups]
         )

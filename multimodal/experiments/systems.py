@@ -146,7 +146,8 @@ class Scorer:
         images: Any = features[group.rows]
         if classifier.prompts_images:
             images = group.pictures
-            self.encoded += len(group.rows)
+            answer = classifier.answer
+            self.encoded += 0 if answer is not None and answer.knows_all(group.classes) else len(group.rows)
         with self.watch(system):
             logits = classifier.logits(images, group.classes if order is None else None, cache=self.cache)
         return self.scores(group, system, classifier.settings.seed, logits if order is None else logits[:, order])

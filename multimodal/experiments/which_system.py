@@ -29,14 +29,12 @@ CALLED = {
     "with-head": "the head",
     "linear-probe": "the linear probe",
     "zero-shot": "zero-shot",
-    "zero-shot-ensemble": "the ensemble of templates",
 }
 USE = {
     "tuned": "the prompt alone: tune with --head none",
     "with-head": "what is saved: classify answers with the head",
     "linear-probe": "the linear probe: tune with --head probe saves one",
     "zero-shot": "zero-shot: classify --strength 0",
-    "zero-shot-ensemble": "zero-shot with an ensemble of templates",
 }
 SAVED = "what is saved: classify answers with the prompt"
 

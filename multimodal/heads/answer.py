@@ -86,6 +86,10 @@ class Answer:
         """Whether any of the names is one of its classes."""
         return bool((self.positions(names) >= 0).any())
 
+    def knows_all(self, names: Sequence[str]) -> bool:
+        """Whether it answers for all of the names, and the prompt for none."""
+        return bool((self.positions(names) >= 0).all())
+
     def logits(self, features: Tensor) -> Tensor:
         """Frozen features (n, D) of unit length -> (n, its classes), calibrated, in float32."""
         parts = [self.head.logits(part) for part in features.float().split(BLOCK)]

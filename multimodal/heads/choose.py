@@ -35,29 +35,27 @@ class Held:
     Args:
         name: of the head; "none": the prompt's texts.
         text: the name of the texts under it.
-        logits: (m, C), before the temperature.
+        count: of what was held out.
+        right: the share of right answers.
+        loss: the mean log loss, calibrated.
         temperature: that fits the answers best.
     """
 
     name: str
     text: str
     options: Mapping[str, Any]
-    logits: Tensor
-    labels: Tensor
+    count: int
+    right: float
+    loss: float
     temperature: float
 
     @classmethod
     def of(cls, name: str, text: str, options: Mapping[str, Any], logits: Tensor, labels: Tensor) -> Held:
-        return cls(name, text, options, logits, labels, fit_temperature(logits.numpy(), labels.numpy()))
-
-    @property
-    def right(self) -> float:
-        return float((self.logits.argmax(dim=1) == self.labels).double().mean())
-
-    @property
-    def loss(self) -> float:
-        """The mean log loss, calibrated."""
-        return float(torch.nn.functional.cross_entropy(self.logits / self.temperature, self.labels))
+        """logits: (m, C), before the temperature."""
+        temperature = fit_temperature(logits.numpy(), labels.numpy())
+        right = float((logits.argmax(dim=1) == labels).double().mean())
+        loss = float(torch.nn.functional.cross_entropy(logits / temperature, labels))
+        return cls(name, text, options, len(labels), right, loss, temperature)
 
 
 def tried(name: str, text: str, folds: Sequence[Fold]) -> list[Held]:
@@ -96,4 +94,4 @@ def simplest(held: Iterable[Held]) -> Held:
 
 def _enough(held: Sequence[Held]) -> float:
     most = max(each.right for each in held)
-    return most - float(np.sqrt(most * (1 - most) / len(held[0].labels)))
+    return most - float(np.sqrt(most * (1 - most) / held[0].count))

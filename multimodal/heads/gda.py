@@ -8,6 +8,7 @@ from torch import Tensor
 from multimodal.heads.head import Head, Shots
 
 GRID = tuple({"gain": value} for value in (1e-3, 1e-5, 3e-5, 1e-4, 3e-4, 3e-3, 1e-2, 3e-2))
+LEAST = 1e-6  # of the trace: shots of a class that are all the same would make the precision infinite
 SHOTS, TEXT = 2, True  # of a single shot a class nothing is known of how a class varies
 
 
@@ -17,7 +18,7 @@ def precision(shots: Shots) -> Tensor:
     n, D = shots.features.shape
     apart = shots.features - shots.means[shots.labels]
     S = apart.T @ apart / (n - 1)
-    return D * torch.linalg.inv((n - 1) * S + torch.trace(S) * torch.eye(D, dtype=S.dtype))
+    return D * torch.linalg.inv((n - 1) * S + torch.trace(S).clamp(min=LEAST) * torch.eye(D, dtype=S.dtype))
 
 
 def fit(shots: Shots, gain: float) -> Head:

@@ -57,5 +57,5 @@ def held(classifier: PromptClassifier, classes: Sequence[str] | None = None) -> 
     """The head that an export for these classes holds; None where there is none, or it does not answer for all."""
     answer = classifier.answer
     names = classifier.known_classes(classes).names
-    whole = answer is not None and classifier.strength == 1 and bool((answer.positions(names) >= 0).all())
+    whole = answer is not None and classifier.strength == 1 and answer.knows_all(names)
     return answer if whole else None

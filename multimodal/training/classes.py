@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from multimodal.classifier import PromptClassifier, predict
-from multimodal.data.inputs import as_names, as_pictures, label_numbers, label_values
+from multimodal.data.inputs import as_names, as_pictures, label_list, label_numbers, label_values
 from multimodal.heads.answer import Answer
 from multimodal.heads.head import Shots
 from multimodal.prompts.contexts import Classes, Prompts, logits, still
@@ -28,7 +28,7 @@ from multimodal.prompts.methods import Method, method
 from multimodal.prompts.objectives import Outputs
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
-from multimodal.training.head_choice import Part, choose
+from multimodal.training.head_choice import Part, check, choose
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.errors import DataWarning, UserError, few
@@ -192,6 +192,9 @@ def fit_classifier(
             stacklevel=3,
         )
     task = Task(clip, built, known, data, numbers, settings)
+    present = torch.unique(task.labels.cpu(), return_inverse=True)[1]
+    if int(present.max()) > 0:  # one class alone gets no head
+        check(settings.head, present)
     classifier.use(built, known)  # what cannot be trained on was refused above, and leaves earlier prompts as they are
     identity = [clip.fingerprint, names, data.fingerprint(), numbers.tolist()]
     for step, total in train(task, checkpoint=checkpoint, identity=identity):
@@ -262,7 +265,7 @@ def fit_head(task: Task, parts: Sequence[Part]) -> tuple[Answer | None, str]:
 
 def _found(labels: Sequence[Any] | NDArray) -> tuple[str, ...]:
     """The classes of labels, sorted: names by name, whole numbers by number."""
-    values = sorted(set(np.asarray(labels).tolist()), key=lambda value: (str(type(value)), value))
+    values = sorted(set(label_list(labels)), key=lambda value: (str(type(value)), value))
     return tuple(map(str, values))
 
 

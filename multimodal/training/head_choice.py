@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from multimodal.heads import head_file
 from multimodal.heads.answer import PLAIN, Answer, evidence
@@ -25,7 +26,7 @@ FOLDS = 4  # at most
 MATTERS = 4  # classes, of which half can play the new ones
 UNTRAINED = ("tip-adapter", "proker")  # heads that are tried on the prompt's texts too
 TOO_MANY = 5000  # shots: a kernel of all pairs takes gigabytes beyond
-PAIRWISE = ("proker", "tip-adapter-f")
+PAIRWISE = ("proker", "tip-adapter")  # of AUTO
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def choose(
     Raises:
         UserError: for a head that so few shots cannot fit.
     """
+    check(name, shots.labels)
     texts = {"frozen": shots.text, **({} if text is None else {"prompt": text.to(shots.text)})}
     folds = list(_folds(shots.labels))
     if not folds:
@@ -66,14 +68,13 @@ def choose(
     names = (
         [each for each in AUTO if len(shots.labels) <= TOO_MANY or each not in PAIRWISE] if name == "auto" else [name]
     )
-    every = [held for each in names for held in tried(each, "frozen", [_fold(shots, *fold) for fold in folds])]
+    bar = tqdm(names, desc="choose a head", unit="head", delay=1, leave=False)
+    every = [held for each in bar for held in tried(each, "frozen", [_fold(shots, *fold) for fold in folds])]
     alone = _of_prompt(parts, shots)
     if parts and all(part.text is not None for part in parts) and text is not None:
         own = [_fold(replace(shots, text=part.text.to(shots.text)), part.rest, part.held) for part in parts]  # type: ignore[union-attr]
         wanted = [each for each in names if each in UNTRAINED or name != "auto"]
         every += [held for each in wanted for held in tried(each, "prompt", own)]
-    if not every:
-        raise UserError(f"--head {name} needs {head_file(name).SHOTS} images or more in a class beside those held out")
     tops = [best(each for each in every if each.name == one) for one in dict.fromkeys(held.name for held in every)]
     chosen = simplest([*tops, *([] if alone is None else [alone])]) if name == "auto" else tops[0]
     against = f", the prompt alone {100 * alone.right:.1f}" if alone is not None else ""
@@ -92,11 +93,20 @@ def choose(
     return Answer(chosen.name, tuple(classes), head.as_saved(), cold, gate, why), why
 
 
+def check(name: str, labels: Tensor) -> None:
+    """Raises UserError for a head of HEADS that so few shots cannot fit."""
+    if name in ("auto", "none"):
+        return
+    needed, folds = head_file(name).SHOTS, list(_folds(labels))
+    if not folds and int(torch.bincount(labels).max()) < needed:
+        raise UserError(f"--head {name} needs {needed} images or more in a class; got one of each")
+    if any(int(torch.bincount(labels[rest]).max()) < needed for rest, _ in folds):
+        raise UserError(f"--head {name} needs {needed} images or more in a class beside those held out")
+
+
 def _alone(name: str, shots: Shots, classes: Sequence[str]) -> tuple[Answer, str]:
     """Where nothing can be held out: the options that ask for no choice, as they are."""
     wanted = ALONE if name == "auto" else name
-    if int(shots.counts.max()) < head_file(wanted).SHOTS:
-        raise UserError(f"--head {wanted} needs {head_file(wanted).SHOTS} images or more in a class; got one of each")
     head = head_file(wanted).fit(shots, **head_file(wanted).GRID[0])
     why = f"{wanted}: one image a class, none can be held out to choose by"
     return Answer(wanted, tuple(classes), head.as_saved(), _frozen_temperature(shots), PLAIN, why), why

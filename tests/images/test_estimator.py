@@ -18,9 +18,12 @@ from tiny_clip import NAMES, OTHERS
 
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData
+from multimodal.data.inputs import label_numbers, label_values
 from multimodal.interop import class_matrix
 from multimodal.towers.clip import Clip
+from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.files import sealed
 from retrieval_prompts.prompts.folder import DESCRIPTION
 
 QUICK: dict[str, Any] = {"epochs": 1, "learning_rate": 0.05, "batch_size": 16, "calibrate": False}
@@ -58,6 +61,15 @@ def test_a_clone_is_unfitted_and_shares_the_frozen_model(headed: PromptClassifie
     assert copy.clip is headed.clip and copy.get_params() == headed.get_params() and copy.settings == headed.settings
     with pytest.raises(UserError, match="has no prompts yet"):
         copy.predict([])
+
+
+def test_settings_that_were_given_whole_are_in_the_clone(tiny_model: Clip) -> None:
+    settings = Settings(method="kgcoop", shots=None, epochs=3, head="none")
+    classifier = PromptClassifier(tiny_model, settings)
+    params = classifier.get_params()
+    assert (params["method"], params["shots"], params["epochs"], params["weight"]) == ("kgcoop", None, 3, None)
+    assert clone(classifier).settings == settings
+    assert classifier.set_params(method="coop").settings == Settings(shots=None, epochs=3, head="none")
 
 
 def test_cross_validation_and_grid_search(tiny_model: Clip, colours: ImageData) -> None:
@@ -148,7 +160,26 @@ def test_whole_numbers_without_names(tiny_model: Clip, colours: ImageData) -> No
     numbers = np.array([10 * NAMES.index(name) - 10 for name in names])
     classifier = PromptClassifier(tiny_model, head="probe", **QUICK).fit(pictures, numbers)
     assert classifier.classes_.tolist() == [-10, 0, 10, 20] and set(classifier.predict(pictures)) <= {-10, 0, 10, 20}
-    assert 0 <= classifier.score(pictures, numbers) <= 1
+    assert classifier.score(pictures, numbers) == np.mean(classifier.predict(pictures) == numbers)
+    with pytest.raises(UserError, match="the label '1' is none of the 4 classes"):
+        classifier.score(pictures[:2], [0, 1])
+
+
+@pytest.mark.parametrize("classes", [None, NAMES])
+@pytest.mark.parametrize("labels", [[[0], [1]], 3])
+def test_labels_that_are_no_list(tiny_model: Clip, colours: ImageData, labels: Any, classes: Any) -> None:
+    with pytest.raises(UserError, match=r"expected a list of labels, one for each image, got the shape \("):
+        PromptClassifier(tiny_model, **QUICK).fit(shots(colours)[0][:2], labels, classes)
+
+
+def test_whole_numbers_are_positions_where_not_all_names_are_numbers() -> None:
+    for names, labels, numbers, values in (
+        (("cat", "1", "0"), [0, 1], [0, 1], (0, 1, 2)),
+        (("2", "1", "0"), [0, 1], [2, 1], (2, 1, 0)),
+        (("10", "11"), [0, 1], [0, 1], (0, 1)),
+    ):
+        assert label_numbers(labels, names, 2).tolist() == numbers and label_values(labels, names) == values
+    assert label_numbers(["0", "cat"], ("cat", "1", "0"), 2).tolist() == [2, 0]
 
 
 # --- the head
@@ -172,7 +203,7 @@ def test_known_classes_are_the_heads_and_new_ones_the_prompts(headed: PromptClas
 def test_strength_goes_from_the_frozen_model_to_the_head(headed: PromptClassifier, colours: ImageData) -> None:
     pictures, _ = shots(colours, "test")
     weaker = headed.without_head()
-    weaker.strength = 0.0
+    weaker.strength, weaker.temperature = 0.0, 2.0
     frozen = weaker.logits(pictures)
     weaker.answer = headed.answer
     assert np.array_equal(weaker.logits(pictures), frozen)
@@ -205,3 +236,45 @@ def test_an_export_holds_the_head(headed: PromptClassifier, colours: ImageData, 
     headed.export(tmp_path / "new", [*OTHERS, NAMES[0]])
     assert load_file(tmp_path / "new" / "classes.safetensors").keys() == {"weight", "logit_scale"}
     assert class_matrix.held(headed) is headed.answer and class_matrix.held(headed, OTHERS) is None
+
+
+def test_a_folder_from_before_there_were_heads_has_none(headed: PromptClassifier, tmp_path: Path) -> None:
+    headed.without_head().save(tmp_path / "old")
+    about = json.loads((tmp_path / "old" / DESCRIPTION).read_text())
+    del about["settings"]["head"]
+    (tmp_path / "old" / DESCRIPTION).write_text(json.dumps(sealed(about)))
+    old = PromptClassifier.load(tmp_path / "old", headed.clip)
+    assert old.answer is None and old.settings.head == "none"
+
+
+def test_a_head_that_so_few_images_cannot_fit_leaves_the_prompts(tiny_model: Clip, colours: ImageData) -> None:
+    pictures, labels = shots(colours)
+    classifier = PromptClassifier(tiny_model, head="none", **QUICK).fit(pictures, labels)
+    before = classifier.method
+    one = [labels.index(name) for name in NAMES]
+    with pytest.raises(UserError, match="--head gda needs 2 images or more in a class; got one of each"):
+        classifier.set_params(head="gda").fit([pictures[at] for at in one], list(NAMES))
+    assert classifier.method is before
+
+
+@pytest.mark.filterwarnings("ignore:1 of 5 classes have no training image")
+def test_a_class_without_an_image_is_a_new_one_to_the_head(tiny_model: Clip, colours: ImageData) -> None:
+    pictures, labels = shots(colours)
+    names = [NAMES[0], "zebra", *NAMES[1:]]
+    settings = {**QUICK, "calibrate": True, "head": "proker"}
+    classifier = PromptClassifier(tiny_model, **settings).fit(pictures, labels, names)
+    assert classifier.answer is not None and classifier.answer.classes == tuple(NAMES)
+    found = classifier.predict_proba(pictures)
+    assert found.shape == (len(pictures), 5) and np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    known = np.delete(found, 1, axis=1)
+    own = classifier.predict_proba(pictures, NAMES)
+    assert np.allclose(known / known.sum(axis=1, keepdims=True), own, atol=1e-4)
+    assert class_matrix.held(classifier) is None and class_matrix.held(classifier, NAMES) is classifier.answer
+
+
+def test_known_classes_alone_need_no_text(headed: PromptClassifier, colours: ImageData, tmp_path: Path) -> None:
+    headed.save(tmp_path / "prompts")
+    again = PromptClassifier.load(tmp_path / "prompts", headed.clip)
+    pictures, _ = shots(colours, "test")
+    assert np.allclose(again.logits(pictures, NAMES[::-1]), headed.logits(pictures)[:, ::-1], atol=NUMBERS)
+    assert "frozen" not in vars(again.known_classes(NAMES[::-1])), "the text tower did not run"

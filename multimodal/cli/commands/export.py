@@ -36,4 +36,5 @@ def export(
     if (answer := held(classifier, names)) is not None:
         console.say(f"with the head that answers for them: {answer.name}")
     elif classifier.answer is not None:
-        console.say("without the head, which answers for the classes of the training alone: the prompt's class matrix")
+        alone = "for the classes of the training alone, at full strength"
+        console.say(f"without the head, which is exported {alone}: the prompt's class matrix")

@@ -546,6 +546,19 @@ def test_export(command: Command, prompts: Path, tmp_path: Path) -> None:
     refused(command("search", out / "index", "cat"), "index is no index of images; texts are searched by")
 
 
+def test_export_says_where_the_head_is(
+    command: Command, clip_folder: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    headed = fitted(tmp_path / "headed", clip_folder, picture_folder, head="proker")
+    for given, said in (
+        ((), "with the head that answers for them: proker"),
+        (("--classes", "cat,dog"), "without the head, .* of the training alone, at full strength: the prompt's class"),
+        (("--strength", "0.5"), "without the head, .* of the training alone, at full strength: the prompt's class"),
+    ):
+        done = command("export", headed, "--out", tmp_path / "out", "--overwrite", *given)
+        assert done.code == 0 and re.match(said, done.out.splitlines()[1])
+
+
 def test_verify(command: Command, prompts: Path, index: Path, picture_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(prompts, tmp_path / "prompts")
     shutil.copytree(index, tmp_path / "index")

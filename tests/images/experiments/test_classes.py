@@ -123,6 +123,27 @@ def test_with_a_head_what_is_saved_is_scored_beside_the_prompt(
     assert "tuned_vs_linear-probe" in tests["base"] and "tuned_vs_linear-probe" not in tests["new"]
 
 
+def test_a_head_that_knows_none_of_the_classes_is_no_system(
+    tiny_model: Clip, colours: ImageData, tmp_path: Path
+) -> None:
+    base, new = images.halves(colours.classes)
+    experiment.tune(tiny_model, colours, quick(shots=None, head="proker"), tmp_path / "prompts", subset="base")
+    found = [PromptClassifier.load(tmp_path / "prompts", tiny_model)]
+    assert "with-head" not in protocols.evaluate("cross-dataset", images.subset(colours, new), found).systems
+    assert "with-head" in protocols.evaluate("cross-dataset", colours, found).systems
+
+
+def test_images_are_not_counted_as_encoded_where_the_head_answers_alone(
+    tiny_model: Clip, colours: ImageData, tmp_path: Path
+) -> None:
+    settings = quick(shots=None, head="proker", method="vpt")
+    experiment.tune(tiny_model, colours, settings, tmp_path / "prompts", cache=tmp_path)
+    result = protocols.evaluate(
+        "few-shot", colours, [PromptClassifier.load(tmp_path / "prompts", tiny_model)], cache=tmp_path
+    )
+    assert {"tuned", "with-head"} <= result.systems.keys() and result.images_encoded == result.settings["images"]
+
+
 def test_class_specific_prompts_have_no_answer_for_new_classes(tiny_model: Clip, colours: ImageData) -> None:
     result = experiment.tune(tiny_model, colours, quick(class_specific=True), subset="base")
     assert without_seeds(result.systems["tuned"]) == {

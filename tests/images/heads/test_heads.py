@@ -90,6 +90,13 @@ def test_gda_needs_two_shots() -> None:
     assert gda.SHOTS == 2
 
 
+def test_gda_of_shots_that_are_all_the_same() -> None:
+    shots = made(noise=0.0)
+    head = gda.fit(shots, gain=1e-3)
+    assert bool(torch.isfinite(head.as_saved().logits(shots.features.float())).all())
+    assert torch.equal(head.logits(shots.features).argmax(dim=1), shots.labels)
+
+
 # --- ProKeR
 
 

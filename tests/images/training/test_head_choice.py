@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from multimodal.heads import choose as choose_
 from multimodal.heads.head import Shots
 from multimodal.training import head_choice
 from multimodal.training.head_choice import Part, choose
@@ -85,3 +86,36 @@ def test_the_gate_tells_known_from_new() -> None:
     found = answer.mixed(CLASSES, answer.logits(other.features), frozen, frozen).softmax(dim=1)
     sure = found[:, :4].sum(dim=1)
     assert sure[other.labels < 4].mean() > sure[other.labels >= 4].mean() + 0.2
+
+
+def test_gda_where_one_class_alone_has_many_shots() -> None:
+    every = made(8)
+    kept = [at for at in range(48) if at % 8 < 2 or at >= 40]
+    shots = Shots.of(every.features[kept], every.labels[kept], every.text, 20.0)
+    answer, _ = choose("gda", shots, CLASSES)  # the gate's halves have classes of a single shot
+    assert answer is not None and bool(torch.isfinite(answer.logits(every.features)).all())
+    with pytest.raises(UserError, match="--head gda needs 2 images or more in a class beside those held out"):
+        choose("gda", made(2), CLASSES)
+
+
+def test_auto_leaves_out_kernels_of_all_pairs_where_shots_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_choice, "TOO_MANY", 40)
+    tried: list[str] = []
+    monkeypatch.setattr(head_choice, "tried", lambda name, *rest: tried.append(name) or choose_.tried(name, *rest))
+    choose("auto", made(8), CLASSES)
+    assert tried == ["gda", "probe"]
+
+
+def test_a_head_stands_on_the_prompts_texts_where_those_say_more() -> None:
+    random = torch.Generator().manual_seed(0)
+    telling = F.normalize(torch.eye(6, 16)[torch.arange(6)] + 0.01, dim=1)
+    near = F.normalize(2 * telling.repeat_interleave(4, dim=0) + 0.6 * torch.randn(24, 16, generator=random), dim=1)
+    shots = replace(made(4), features=near.double())
+    halves = [np.flatnonzero(np.arange(24) % 2 == part) for part in (0, 1)]
+    parts = [Part(rest, held, 20 * near[held] @ telling.T, telling) for rest, held in (halves, halves[::-1])]
+    answer, why = choose("two-stage", shots, CLASSES, parts, telling)
+    assert answer is not None and "; on the prompt's texts)" in why
+    other = F.normalize(2 * telling + 0.1, dim=1)
+    assert answer.logits(other).argmax(dim=1).tolist() == list(range(6))
+    blind, why = choose("two-stage", shots, CLASSES, [replace(part, text=None) for part in parts], telling)
+    assert blind is not None and "; on the frozen texts)" in why
