@@ -143,7 +143,7 @@ def _learn(
         raise UserError(f"the label {unknown[0]!r} of the test texts is that of no training text")
     say(f"learned from {len(texts.texts):,} texts of {len(classes)} labels; {classifier.choice_}")
     numbers, answers = (np.array([classes.index(each) for each in part.labels]) for part in (texts, tested))
-    systems = compared(classifier.mixture_, tested.texts, answers, (texts.texts, numbers)) if len(answers) else {}
+    systems = compared(classifier.two_parts_, tested.texts, answers, (texts.texts, numbers)) if len(answers) else {}
     if systems:
         say(f"\n{len(answers):,} test texts{', held out' if apart else ''} (x 100)")
         rows = [
@@ -152,15 +152,15 @@ def _learn(
         ]
         say(rich_table(rows, ["system", *METRICS.values()]))
     return {
-        "model": classifier.mixture_.biencoder.tower.name,
+        "model": classifier.two_parts_.biencoder.tower.name,
         "labels": classes,
         "train_texts": len(texts.texts),
         "test_texts": len(answers),
         "held_out_of_train": apart,
         "choice": classifier.choice_,
-        "held_out": classifier.mixture_.held_out,
-        "share": classifier.mixture_.share,
-        "strength": classifier.mixture_.strength,
+        "held_out": classifier.two_parts_.held_out,
+        "share": classifier.two_parts_.share,
+        "strength": classifier.two_parts_.strength,
         "systems": systems,
     }
 
