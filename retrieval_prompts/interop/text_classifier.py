@@ -147,7 +147,8 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
 
         check_is_fitted(self, "two_parts_")
         given = {name: value for name, value in self.get_params().items() if name not in ("model", "names")}
-        if not isinstance(self.random_state, int):
+        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+        if not isinstance(given["random_state"], int):
             given["random_state"] = None
         saved = self.two_parts_.saved(self.classes_.tolist(), self._names(self.classes_), {"settings": given})
         save_labels(folder, saved, overwrite=overwrite)

@@ -27,7 +27,7 @@ from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.towers.probe import check_made
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.training.task import Positions
-from retrieval_prompts.training.tasks.labels import LabelTask
+from retrieval_prompts.training.tasks.labels import LabelTask, plain_temperature
 from retrieval_prompts.training.tasks.settings import LabelSettings
 
 SHARES = {"auto": (0.0, 0.25, 0.5, 0.75, 1.0), "names": (0.0,), "linear": (1.0,)}  # of the head
@@ -107,7 +107,7 @@ class TwoParts:
             kept = PromptFolder(saved.kind, {QUERY: tensors[QUERY]}, saved.base, saved.strength)
             biencoder = BiEncoder.with_prompts(tower, kept, source=source)
         if saved.share > 0:
-            probe = Probe(tensors[WEIGHT].numpy(), tensors[BIAS].numpy(), STRENGTH, chosen=True)
+            probe = Probe(tensors[WEIGHT].numpy(), tensors[BIAS].numpy(), STRENGTH)
         said, held = saved.training.get("choice", ""), saved.training.get("held_out", {})
         return cls(biencoder, tensors[NAMES].to(tower.device), probe, saved.share, saved.temperatures, said, held)
 
@@ -131,11 +131,6 @@ def names_alone(tower: TextTower, documents: Tensor) -> TwoParts:
     """The names alone, without a prompt."""
     choice = "the names of the labels, without a prompt: there are no examples"
     return TwoParts(BiEncoder(tower), documents, None, 0.0, (plain_temperature(tower), 1.0), choice)
-
-
-def plain_temperature(tower: TextTower) -> float:
-    """Where nothing is there to fit one."""
-    return 0.05 if tower.similarity == "cosine" else 1.0
 
 
 # --- training ------------------------------------------------------------------------------------------------------

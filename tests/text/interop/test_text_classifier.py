@@ -195,6 +195,14 @@ def test_numbers_stay_numbers(tower: TextTower, tmp_path: Path) -> None:
     assert PromptTextClassifier.load(tmp_path / "kept", tower).classes_.tolist() == [1, 3]
 
 
+def test_settings_of_numpy_are_kept(tower: TextTower, tmp_path: Path) -> None:
+    """As a search over np.arange sets them."""
+    given: dict[str, Any] = {"max_steps": np.int64(1), "length": np.int64(2), "random_state": np.int64(3)}
+    PromptTextClassifier(tower, **given).fit(*examples(2)).save(tmp_path / "kept")
+    again = PromptTextClassifier.load(tmp_path / "kept", tower).get_params()
+    assert {name: again[name] for name in given} == given
+
+
 def test_another_model_and_damage_are_refused(tower: TextTower, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     PromptTextClassifier(tower, NAMES, **STEPS).fit(*examples(4)).save(folder)
