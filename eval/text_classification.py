@@ -136,17 +136,17 @@ def one(tower: TextTower, train: Labelled, test: Labelled, seed: int) -> dict[st
     took = time.process_time() - start
     classes = classifier.classes_.tolist()
     numbers = [np.array([classes.index(label) for label in part]) for part in (labels, answers)]
-    mixture = classifier.mixture_
-    systems = compared(mixture, asked, numbers[1], (texts, numbers[0]))
+    learned = classifier.two_parts_
+    systems = compared(learned, asked, numbers[1], (texts, numbers[0]))
     return {
         "labels": len(classes),
         "train": len(texts),
         "test": len(asked),
         "systems": systems,
         "choice": classifier.choice_,
-        "held_out": mixture.held_out,
-        "strength": mixture.strength,
-        "share": mixture.share,
+        "held_out": learned.held_out,
+        "strength": learned.strength,
+        "share": learned.share,
         "cpu_seconds": round(took, 1),
     }
 

@@ -11,7 +11,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 from retrieval_prompts.evaluation.classification.scores import classification
 from retrieval_prompts.training.task import Positions
-from retrieval_prompts.training.tasks.two_parts import Mixture, similarities
+from retrieval_prompts.training.tasks.two_parts import TwoParts, similarities
 
 SYSTEMS = {"frozen": "frozen, names of labels", "probe": "linear probe", "tuned": "with prompts"}
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "ECE"}
@@ -19,7 +19,7 @@ Scores = dict[str, dict[str, float]]
 
 
 def compared(
-    mixture: Mixture,
+    classifier: TwoParts,
     texts: Sequence[str],
     labels: Positions,
     train: tuple[Sequence[str], Positions] | None = None,
@@ -28,17 +28,17 @@ def compared(
 
     Args:
         labels: (n,) numbers of the test texts' labels.
-        train: the texts and labels that the mixture was trained on, for the probe; None: without one.
+        train: the texts and labels that the classifier was trained on, for the probe; None: without one.
     """
-    frozen = BiEncoder(mixture.biencoder.tower)
+    frozen = BiEncoder(classifier.biencoder.tower)
     vectors = frozen.query_vectors(texts)
-    named = similarities(vectors, mixture.documents)
+    named = similarities(vectors, classifier.documents)
     found = {"frozen": scored(_one_hot(named.argmax(axis=1), named.shape[1]), labels)}
     found["frozen"].pop("ece")  # of similarities there is none
     if train is not None:
-        probe = linear_probe(frozen.query_vectors(train[0]), train[1], len(mixture.documents))
+        probe = linear_probe(frozen.query_vectors(train[0]), train[1], len(classifier.documents))
         found["probe"] = scored(probe.probabilities(vectors), labels)
-    return found | {"tuned": scored(mixture.probabilities(texts), labels)}
+    return found | {"tuned": scored(classifier.probabilities(texts), labels)}
 
 
 def scored(probabilities: NDArray, labels: Positions) -> dict[str, float]:

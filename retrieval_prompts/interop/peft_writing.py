@@ -28,7 +28,11 @@ def read_writing_adapter(folder: Path | str, model: LanguageModel) -> WritingPro
     if TYPES[config["peft_type"]] != "input":
         raise UserError(f"{path / CONFIG}: a prefix for a language model is not read; expected prompt tuning")
     # Of a sequence-to-sequence model PEFT keeps vectors for the decoder too, and uses those of the encoder
-    vectors = read_vectors(path)[: int(config["num_virtual_tokens"])]
+    vectors = read_vectors(path)
+    length = config.get("num_virtual_tokens")
+    if not isinstance(length, int) or not 1 <= length <= len(vectors):
+        raise UserError(f"{path / CONFIG}: expected a num_virtual_tokens from 1 to {len(vectors)}, got {length!r}")
+    vectors = vectors[:length]
     if vectors.shape[1] != model.width:
         raise UserError(
             f"{path / WEIGHTS}: its vectors have {vectors.shape[1]} numbers, and model {model.name} takes "

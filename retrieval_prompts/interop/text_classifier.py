@@ -23,7 +23,7 @@ from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.prompts.settings import spoken
 from retrieval_prompts.towers.text import DEFAULT_MODEL, TextTower, load_tower
 from retrieval_prompts.training.tasks.settings import LabelSettings
-from retrieval_prompts.training.tasks.two_parts import SHARES, Examples, Mixture, fit_mixture, frozen_mixture
+from retrieval_prompts.training.tasks.two_parts import SHARES, Examples, TwoParts, fit_two_parts, names_alone
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
     Attributes:
         classes_: the labels, sorted.
         choice_: what "auto" has taken and why, in a sentence.
-        mixture_: what was learned.
+        two_parts_: what was learned.
 
     Example:
         >>> classifier = PromptTextClassifier().fit(texts, labels)  # doctest: +SKIP
@@ -100,8 +100,8 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
             raise UserError(f"expected texts of at least two classes, got {found}; predict without examples: zero_shot")
         settings, tower = self._settings(), _tower(self.model)
         documents = _documents(tower, self._names(classes))
-        self.mixture_ = fit_mixture(Examples(tower, texts, numbers, documents, settings, self.head))
-        self.classes_, self.choice_ = classes, self.mixture_.choice
+        self.two_parts_ = fit_two_parts(Examples(tower, texts, numbers, documents, settings, self.head))
+        self.classes_, self.choice_ = classes, self.two_parts_.choice
         return self
 
     def zero_shot(self, labels: Iterable[Any]) -> Self:
@@ -114,8 +114,8 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
         if len(classes) < 2:
             raise UserError(f"expected at least two labels, got {few(map(str, classes)) or 'none'}")
         tower = _tower(self.model)
-        self.mixture_ = frozen_mixture(tower, _documents(tower, self._names(classes)))
-        self.classes_, self.choice_ = classes, self.mixture_.choice
+        self.two_parts_ = names_alone(tower, _documents(tower, self._names(classes)))
+        self.classes_, self.choice_ = classes, self.two_parts_.choice
         return self
 
     # ---- prediction
@@ -126,12 +126,12 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             UserError: for what is no text, with its position.
         """
-        check_is_fitted(self, "mixture_")
-        return self.mixture_.probabilities(as_texts(X))
+        check_is_fitted(self, "two_parts_")
+        return self.two_parts_.probabilities(as_texts(X))
 
     def predict(self, X: Iterable[str]) -> NDArray:
         """(n,) labels."""
-        check_is_fitted(self, "mixture_")
+        check_is_fitted(self, "two_parts_")
         found: NDArray = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return found
 
@@ -145,11 +145,12 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
         """
         from retrieval_prompts.prompts.label_folder import save_labels
 
-        check_is_fitted(self, "mixture_")
+        check_is_fitted(self, "two_parts_")
         given = {name: value for name, value in self.get_params().items() if name not in ("model", "names")}
-        if not isinstance(self.random_state, int):
+        given = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+        if not isinstance(given["random_state"], int):
             given["random_state"] = None
-        saved = self.mixture_.saved(self.classes_.tolist(), self._names(self.classes_), {"settings": given})
+        saved = self.two_parts_.saved(self.classes_.tolist(), self._names(self.classes_), {"settings": given})
         save_labels(folder, saved, overwrite=overwrite)
 
     @classmethod
@@ -169,8 +170,8 @@ class PromptTextClassifier(ClassifierMixin, BaseEstimator):
         known = saved.training.get("settings", {})
         made = cls(model if model is not None else tower, dict(zip(saved.classes, saved.names, strict=True)))
         made.set_params(**{name: known[name] for name in known.keys() & made.get_params().keys()})
-        made.classes_, made.mixture_ = np.asarray(saved.classes), Mixture.of(tower, saved, str(folder))
-        made.choice_ = made.mixture_.choice
+        made.classes_, made.two_parts_ = np.asarray(saved.classes), TwoParts.of(tower, saved, str(folder))
+        made.choice_ = made.two_parts_.choice
         return made
 
     def _settings(self) -> LabelSettings:

@@ -16,7 +16,6 @@ from retrieval_prompts.prompts.folder import DESCRIPTION, describe, read, strict
 from retrieval_prompts.prompts.strength import checked
 
 QUERY, NAMES, WEIGHT, BIAS = "query", "names", "head.weight", "head.bias"
-NUMBERS = ("share", "strength")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.errors import UserError, few, first_line
 from retrieval_prompts.towers.fingerprint import digest
 
 IGNORED = -100  # the label of a token that is not predicted
@@ -24,13 +24,14 @@ class LanguageModel:
 
     Args:
         name: a folder, or a model of the hub. A GGUF file of it is named behind a colon: "FOLDER:model.gguf".
+        device: None: the best there is.
         option: what the name was given by, for messages.
 
     Raises:
-        UserError: where it cannot be loaded.
+        UserError: where it cannot be loaded, or is another kind of model, such as an encoder.
     """
 
-    def __init__(self, name: str, device: torch.device | None = None, option: str = "--generator") -> None:
+    def __init__(self, name: str, device: torch.device | str | None = None, option: str = "--generator") -> None:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
         place, colon, file = name.rpartition(":")
@@ -39,10 +40,15 @@ class LanguageModel:
             config = AutoConfig.from_pretrained(place, **gguf)
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             self.tokenizer = AutoTokenizer.from_pretrained(place, **gguf)
-            self.model: Any = kind.from_pretrained(place, **gguf).eval().requires_grad_(False)
-            self.model.to(device or torch.device("cpu"))
-        except (OSError, ValueError, ImportError) as error:
+            self.model: Any
+            self.model, found = kind.from_pretrained(place, **gguf, output_loading_info=True)
+            best = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+            self.model.eval().requires_grad_(False).to(device or best)
+        except Exception as error:  # a broken folder, or an odd device, makes the libraries raise whatever they like
             raise UserError(f"{option} {name}: {first_line(error)}") from None
+        if lacking := sorted(found["missing_keys"]):  # these would be random
+            needs = type(self.model).__name__
+            raise UserError(f"{option} {name} is no language model: it has no {few(lacking)}, which {needs} needs")
         self.name, self.causal = name, not config.is_encoder_decoder
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -76,13 +82,15 @@ class LanguageModel:
         """Token ids of a text and of what is to be written for it, an end token behind it; `room` positions are taken.
 
         The text loses its beginning, what is to be written its end, where the model is too short for both.
+
+        Raises:
+            UserError: where it is too short for a single token of the text.
         """
         plain = self.tokenizer(target, add_special_tokens=not self.causal)["input_ids"]
         end = self.tokenizer.eos_token_id
         written = plain + ([end] if end is not None and plain[-1:] != [end] else [])
         written = written[: self.positions // 2]
-        most = self.positions - room - (len(written) if self.causal else 0)
-        return self.tokenizer(source)["input_ids"][-max(1, most) :], written
+        return self.tokenizer(source)["input_ids"][-self._left(room, len(written)) :], written
 
     def logits(
         self, pairs: Sequence[tuple[list[int], list[int]]], prompt: Tensor | None = None
@@ -108,10 +116,13 @@ class LanguageModel:
 
     @torch.no_grad()
     def write(self, text: str, prompt: Tensor | None = None, *, tokens: int = 32) -> str:
-        """What the model goes on with, by the likeliest token each time."""
-        room = 0 if prompt is None else len(prompt)
-        most = self.positions - room - (tokens if self.causal else 0)
-        ids = self.tokenizer(text, return_tensors="pt").input_ids[:, -max(1, most) :].to(self.device)
+        """What the model goes on with, by the likeliest token each time.
+
+        Raises:
+            UserError: where it is too short for a prompt of that length.
+        """
+        most = self._left(0 if prompt is None else len(prompt), tokens)
+        ids = self.tokenizer(text, return_tensors="pt").input_ids[:, -most:].to(self.device)
         out = self.model.generate(
             **self._inputs(ids, torch.ones_like(ids), prompt),
             max_new_tokens=tokens,
@@ -122,6 +133,16 @@ class LanguageModel:
         # Of vectors a causal model gives back what it has written alone
         new = out[0, ids.shape[1] :] if self.causal and prompt is None else out[0]
         return str(self.tokenizer.decode(new, skip_special_tokens=True))
+
+    def _left(self, room: int, written: int) -> int:
+        """The tokens that a text may have beside a prompt and what is written."""
+        most = self.positions - room - (written if self.causal else 0)
+        if most < 1:
+            raise UserError(
+                f"{self.name} has room for {self.positions} tokens, and none for a text beside a prompt of {room} "
+                f"vectors; train a shorter one (--length)"
+            )
+        return most
 
     def _inputs(self, tokens: Tensor, mask: Tensor, prompt: Tensor | None) -> dict[str, Tensor]:
         if prompt is None:

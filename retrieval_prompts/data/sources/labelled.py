@@ -26,7 +26,7 @@ class LabelledTexts:
 
     Args:
         texts: none is empty.
-        labels: of each text; empty where the table has no labels.
+        labels: of each text, "" where it has none; empty where the table has no labels.
         what: how the table was understood, in a line.
     """
 
@@ -48,7 +48,7 @@ def read_labelled(
         text, label: the columns; None: by their names, the text else by its length.
         wanted: without labels nothing can be done. Else they are read where there are some.
 
-    Rows without a text, and where labels are read without a label, are left out, counted and named in a DataWarning.
+    Rows without a text, and where labels are wanted without a label, are left out, counted and named in a DataWarning.
 
     Raises:
         UserError: for a file that is no table, for columns that it does not have, and where no text is left.
@@ -69,7 +69,7 @@ def read_labelled(
         words, own = named.as_text(values[0]), named.as_text(values[-1]).strip()
         if not words.strip():
             left.note("rows without a text", f"{path}:{number}")
-        elif not own:
+        elif wanted and not own:
             left.note("rows without a label", f"{path}:{number}")
         else:
             texts.append(words)
@@ -77,7 +77,7 @@ def read_labelled(
     if left.counts:
         warnings.warn(f"left out: {'; '.join(left.lines())}", DataWarning, stacklevel=2)
     if not texts:
-        raise UserError(f"{path} has no row with a text{' and a label' if label else ''}")
+        raise UserError(f"{path} has no row with a text{' and a label' if wanted else ''}")
     what = f"{path}: {len(texts):,} texts ({text!r})" + (f", labels {label!r}" if label else "")
     return LabelledTexts(texts, labels if label is not None else [], what)
 

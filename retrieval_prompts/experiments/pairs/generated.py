@@ -19,7 +19,7 @@ from retrieval_prompts.data.beir_folder import Dataset
 from retrieval_prompts.data.corpus import Document
 from retrieval_prompts.data.lines import json_rows, string
 from retrieval_prompts.evaluation.hybrid import UNLABELLED
-from retrieval_prompts.experiments.pairs.made import Made, drawn, pairs
+from retrieval_prompts.experiments.pairs.made import LEAST, Made, TooFew, drawn, pairs
 from retrieval_prompts.experiments.workbench import Workbench
 from retrieval_prompts.files import write_bytes
 from retrieval_prompts.prompts.writing_folder import WritingPrompt
@@ -106,8 +106,14 @@ def generated(bench: Workbench, writer: Writer, seed: int, folder: Path) -> Made
     written = dict(_written(path, documents, writer))
     times = Counter(written.values())
     kept = _found_again(bench, {document: text for document, text in written.items() if text and times[text] == 1})
+    if len(kept) < LEAST:
+        raise TooFew(
+            f"of the {len(written):,} queries that were written ({path}) only {len(kept):,} are of one document and "
+            f"find it among the first {BACK}; {LEAST} are needed: use another --generator or --generator-prompt"
+        )
     found = pairs("generated", dataset, dataset.corpus, {text: [document] for document, text in kept.items()})
-    return replace(found, what=f"{found.what} (all {len(written):,} that were written: {path})")
+    what = f"{len(kept):,} queries, each written for a document that it finds (all {len(written):,} written: {path})"
+    return replace(found, what=what)
 
 
 def examples(dataset: Dataset) -> list[tuple[str, str]]:

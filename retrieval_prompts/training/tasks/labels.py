@@ -11,10 +11,16 @@ import torch
 from torch import Tensor
 
 from retrieval_prompts.biencoder import BiEncoder
+from retrieval_prompts.towers.text import TextTower
 from retrieval_prompts.training.loop import LoopSettings, Training, fit
 from retrieval_prompts.training.losses import info_nce
 from retrieval_prompts.training.task import Positions, Task, parts
 from retrieval_prompts.training.tasks.settings import LabelSettings
+
+
+def plain_temperature(tower: TextTower) -> float:
+    """What similarities are divided by where nothing is there to fit it on."""
+    return 0.05 if tower.similarity == "cosine" else 1.0
 
 
 class LabelTask(Task):
@@ -35,7 +41,7 @@ class LabelTask(Task):
         self.positive = torch.zeros(len(labels), len(documents), dtype=torch.bool)
         self.positive[torch.arange(len(labels)), torch.from_numpy(labels)] = True
         self.documents = documents.to(self.device)
-        self.temperature = settings.temperature or (0.05 if biencoder.tower.similarity == "cosine" else 1.0)
+        self.temperature = plain_temperature(biencoder.tower)
 
     def batches(self, epoch: int) -> list[Positions]:
         """All texts in an order that the seed and the epoch alone decide."""
@@ -58,6 +64,5 @@ class LabelTask(Task):
             epoch, place = divmod(number, per_epoch)
             return [order(epoch)[place]]
 
-        return fit(
-            self.biencoder, step, self.loss, None, LoopSettings(self.settings.max_steps, self.settings.learning_rate)
-        )
+        loop = LoopSettings(self.settings.max_steps, self.settings.learning_rate, advice="try a smaller --lr")
+        return fit(self.biencoder, step, self.loss, None, loop)

@@ -76,7 +76,7 @@ class WritingTask(Task):
             return [order(epoch)[place] for epoch, place in places]
 
         rounds = max(1, self.settings.max_steps // self.round)
-        loop = LoopSettings(rounds, self.settings.learning_rate)
+        loop = LoopSettings(rounds, self.settings.learning_rate, advice="try a smaller --lr")
         return fit(self.table, batches, self.loss, lambda: -self.dev_loss(self.table()[0]), loop)
 
     def found(self) -> WritingPrompt:

@@ -22,7 +22,6 @@ class LabelSettings(PromptSettings):
     max_steps: int = setting(40, help="training steps; 0: the frozen model", low=0)
     learning_rate: float = setting(None, help="peak learning rate", above=0, high=1e30, option="--lr")
     batch_size: int = setting(16, help="texts a step", low=1)
-    temperature: float | None = setting(None, help="of the softmax", above=0, shown="0.05 cosine, 1 dot")
     precision: str = setting("auto", help="of training", choices=("auto", "float32", "bfloat16"))
 
 

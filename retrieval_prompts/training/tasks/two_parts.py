@@ -27,7 +27,7 @@ from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.towers.probe import check_made
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.training.task import Positions
-from retrieval_prompts.training.tasks.labels import LabelTask
+from retrieval_prompts.training.tasks.labels import LabelTask, plain_temperature
 from retrieval_prompts.training.tasks.settings import LabelSettings
 
 SHARES = {"auto": (0.0, 0.25, 0.5, 0.75, 1.0), "names": (0.0,), "linear": (1.0,)}  # of the head
@@ -39,7 +39,7 @@ Logits = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Mixture:
+class TwoParts:
     """What was learned.
 
     Args:
@@ -90,7 +90,7 @@ class Mixture:
         return SavedLabels(tensors, classes, names, *parts, training)
 
     @classmethod
-    def of(cls, tower: TextTower, saved: SavedLabels, source: str) -> Mixture:
+    def of(cls, tower: TextTower, saved: SavedLabels, source: str) -> TwoParts:
         """What was kept, on the model at hand.
 
         Raises:
@@ -107,7 +107,7 @@ class Mixture:
             kept = PromptFolder(saved.kind, {QUERY: tensors[QUERY]}, saved.base, saved.strength)
             biencoder = BiEncoder.with_prompts(tower, kept, source=source)
         if saved.share > 0:
-            probe = Probe(tensors[WEIGHT].numpy(), tensors[BIAS].numpy(), STRENGTH, chosen=True)
+            probe = Probe(tensors[WEIGHT].numpy(), tensors[BIAS].numpy(), STRENGTH)
         said, held = saved.training.get("choice", ""), saved.training.get("held_out", {})
         return cls(biencoder, tensors[NAMES].to(tower.device), probe, saved.share, saved.temperatures, said, held)
 
@@ -127,15 +127,10 @@ def mixed(named: Logits, head: Logits, share: float, temperature: float) -> Logi
     return (1 - share) * log_softmax(named / temperature, axis=1) + share * head
 
 
-def frozen_mixture(tower: TextTower, documents: Tensor) -> Mixture:
+def names_alone(tower: TextTower, documents: Tensor) -> TwoParts:
     """The names alone, without a prompt."""
     choice = "the names of the labels, without a prompt: there are no examples"
-    return Mixture(BiEncoder(tower), documents, None, 0.0, (plain_temperature(tower), 1.0), choice)
-
-
-def plain_temperature(tower: TextTower) -> float:
-    """Where nothing is there to fit one."""
-    return 0.05 if tower.similarity == "cosine" else 1.0
+    return TwoParts(BiEncoder(tower), documents, None, 0.0, (plain_temperature(tower), 1.0), choice)
 
 
 # --- training ------------------------------------------------------------------------------------------------------
@@ -176,7 +171,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Candidate:
-    """How much the parts count: the prompt's strength, the head's share, and the temperatures of a `Mixture`."""
+    """How much the parts count: the prompt's strength, the head's share, and the temperatures of a `TwoParts`."""
 
     strength: float
     share: float
@@ -198,7 +193,7 @@ class HeldOut:
     head: dict[float, Logits]
 
 
-def fit_mixture(data: Examples) -> Mixture:
+def fit_two_parts(data: Examples) -> TwoParts:
     """Train both parts, and choose how much each counts.
 
     Candidates are the strengths of the prompt with the shares of the head. The one that gives held-out examples the
@@ -218,7 +213,7 @@ def fit_mixture(data: Examples) -> Mixture:
         probe = replace(probe, weight=probe.weight.astype(np.float32), bias=probe.bias.astype(np.float32))
     right = {} if found is None else accuracies(found, chosen)
     said = _said(chosen, right, 0 if found is None else len(found.labels))
-    return Mixture(biencoder, data.documents, probe, chosen.share, chosen.temperatures, said, right)
+    return TwoParts(biencoder, data.documents, probe, chosen.share, chosen.temperatures, said, right)
 
 
 def prompted(data: Examples, positions: Positions) -> BiEncoder:

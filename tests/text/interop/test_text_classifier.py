@@ -22,7 +22,7 @@ from retrieval_prompts import BiEncoder, PromptTextClassifier, UserError
 from retrieval_prompts.cli import artifacts
 from retrieval_prompts.prompts.folder import load_prompts
 from retrieval_prompts.towers.text import TextTower, load_tower
-from retrieval_prompts.training.tasks import two_parts as mixture
+from retrieval_prompts.training.tasks import two_parts
 from retrieval_prompts.training.tasks.two_parts import HeldOut, best, mixed
 
 STEPS: dict[str, Any] = {"max_steps": 6, "learning_rate": 0.05, "length": 2}
@@ -56,7 +56,7 @@ def test_it_learns_and_says_what_it_took(tower: TextTower) -> None:
     found = classifier.predict_proba(texts)
     assert found.shape == (40, 2) and np.allclose(found.sum(axis=1), 1)
     assert "16 training examples that were held out" in classifier.choice_
-    assert set(classifier.mixture_.held_out) == {"names", "names+prompt", "head", "taken"}
+    assert set(classifier.two_parts_.held_out) == {"names", "names+prompt", "head", "taken"}
     for name, value in tower.model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -80,27 +80,27 @@ def test_zero_shot_is_the_frozen_model(tower: TextTower) -> None:
 @pytest.mark.parametrize("head", ["names", "linear"])
 def test_one_part_alone(tower: TextTower, head: str) -> None:
     classifier = PromptTextClassifier(tower, NAMES, head=head, **STEPS).fit(*examples(6))
-    assert classifier.mixture_.share == (head == "linear")
-    assert (classifier.mixture_.probe is not None) == (head == "linear")
+    assert classifier.two_parts_.share == (head == "linear")
+    assert (classifier.two_parts_.probe is not None) == (head == "linear")
 
 
 def test_without_steps_there_is_no_prompt(tower: TextTower) -> None:
     classifier = PromptTextClassifier(tower, NAMES, max_steps=0).fit(*examples(6))
-    assert not classifier.mixture_.biencoder.prompts and classifier.mixture_.strength == 0
-    assert "names+prompt" not in classifier.mixture_.held_out
+    assert not classifier.two_parts_.biencoder.prompts and classifier.two_parts_.strength == 0
+    assert "names+prompt" not in classifier.two_parts_.held_out
 
 
 def test_one_example_a_class_holds_nothing_out(tower: TextTower) -> None:
     classifier = PromptTextClassifier(tower, NAMES, **STEPS).fit(*examples(1))
     assert classifier.choice_.endswith("nothing was held out to choose by")
-    assert classifier.mixture_.share == classifier.mixture_.biencoder.strength == 0.5
+    assert classifier.two_parts_.share == classifier.two_parts_.biencoder.strength == 0.5
 
 
 def test_the_candidate_with_the_largest_likelihood_is_taken() -> None:
     """The names know nothing, the head knows it all; then the other way round."""
     labels, nothing = np.array([0, 1, 2] * 6), np.zeros((18, 3))
     sure = np.log(np.full((18, 3), 0.05) + 0.85 * np.eye(3)[labels])
-    shares, none = mixture.SHARES["auto"], {0.0: nothing}
+    shares, none = two_parts.SHARES["auto"], {0.0: nothing}
     assert best(HeldOut(labels, none, {0.0: sure}), shares).share > 0
     assert best(HeldOut(labels, {0.0: sure}, none), shares).share < 1
     strong = {0.0: nothing, 0.5: nothing, 1.0: sure}
@@ -195,6 +195,14 @@ def test_numbers_stay_numbers(tower: TextTower, tmp_path: Path) -> None:
     assert PromptTextClassifier.load(tmp_path / "kept", tower).classes_.tolist() == [1, 3]
 
 
+def test_settings_of_numpy_are_kept(tower: TextTower, tmp_path: Path) -> None:
+    """As a search over np.arange sets them."""
+    given: dict[str, Any] = {"max_steps": np.int64(1), "length": np.int64(2), "random_state": np.int64(3)}
+    PromptTextClassifier(tower, **given).fit(*examples(2)).save(tmp_path / "kept")
+    again = PromptTextClassifier.load(tmp_path / "kept", tower).get_params()
+    assert {name: again[name] for name in given} == given
+
+
 def test_another_model_and_damage_are_refused(tower: TextTower, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     PromptTextClassifier(tower, NAMES, **STEPS).fit(*examples(4)).save(folder)
@@ -214,18 +222,18 @@ def test_another_model_and_damage_are_refused(tower: TextTower, tmp_path: Path) 
 def test_training_is_split_as_asked(monkeypatch: pytest.MonkeyPatch, tower: TextTower) -> None:
     """No held-out example is trained on in its fold; one that is alone in its class always is."""
     seen: list[set[str]] = []
-    plain = mixture.prompted
+    plain = two_parts.prompted
 
-    def spy(data: mixture.Examples, positions: np.ndarray) -> BiEncoder:
+    def spy(data: two_parts.Examples, positions: np.ndarray) -> BiEncoder:
         seen.append({data.texts[at] for at in positions})
         return plain(data, positions)
 
-    monkeypatch.setattr(mixture, "prompted", spy)
+    monkeypatch.setattr(two_parts, "prompted", spy)
     texts, labels = examples(3)
     PromptTextClassifier(tower, **STEPS).fit([*texts, "alone"], [*labels, "c"])
     folds = seen[:3]  # as many as there are examples a class
     assert all("alone" in fold for fold in folds)
     assert [len(set(texts) - fold) for fold in folds] == [2, 2, 2]
-    monkeypatch.setattr(mixture, "ENOUGH", 3)
+    monkeypatch.setattr(two_parts, "ENOUGH", 3)
     classifier = PromptTextClassifier(tower, **STEPS).fit(texts, labels)
     assert "on 4 training examples that were held out" in classifier.choice_

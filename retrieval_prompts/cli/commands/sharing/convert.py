@@ -34,9 +34,10 @@ def convert(
     from retrieval_prompts.files import ADAPTER, PROMPTS
 
     if _of_language_model(source):
-        if unread := [*conventions.options(), *(["--side"] if side is not None else [])]:
-            raise UserError(f"{', '.join(unread)}: {source} is for a language model that writes, and has none")
-        _convert_writing(source, out, model, overwrite)
+        unread = {"--side": side is not None, "--trust-remote-code": trust_remote_code}
+        if given := [*conventions.options(), *(option for option, said in unread.items() if said)]:
+            raise UserError(f"{', '.join(given)}: {source} is for a language model that writes, and has none")
+        _convert_writing(source, out, model, device, overwrite=overwrite)
         return
     if (source / "adapter_config.json").is_file():
         console.claim(out, overwrite=overwrite, holds=PROMPTS)
@@ -97,7 +98,7 @@ def _of_language_model(source: Path) -> bool:
     return False
 
 
-def _convert_writing(source: Path, out: Path, model: str | None, overwrite: bool) -> None:
+def _convert_writing(source: Path, out: Path, model: str | None, device: str | None, *, overwrite: bool) -> None:
     """A prompt of a language model from PEFT, or to PEFT."""
     from retrieval_prompts.files import ADAPTER, PROMPTS
     from retrieval_prompts.interop.peft import read_config
@@ -111,11 +112,11 @@ def _convert_writing(source: Path, out: Path, model: str | None, overwrite: bool
         name = model or read_config(source, language=True).get("base_model_name_or_path")
         if not name:
             raise UserError(f"{source} does not say which model it belongs to: pass --model")
-        language = LanguageModel(str(name), option="--model")
+        language = LanguageModel(str(name), device, option="--model")
         read_writing_adapter(source, language).save(out, overwrite=overwrite)
         console.say(f"{out}: a prompt for {language.name}, to be used by --generator-prompt")
     else:
         prompt = load_writing(source)
-        language = LanguageModel(model or str(prompt.base["name"]), option="--model")
+        language = LanguageModel(model or str(prompt.base["name"]), device, option="--model")
         write_writing_adapter(prompt, language, out, overwrite=overwrite)
         console.say(f"{out}: a PEFT adapter of prompt tuning for {language.name}")

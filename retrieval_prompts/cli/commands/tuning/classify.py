@@ -39,8 +39,9 @@ def classify(
     ] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="examples of each label  [default: all]")] = None,
     head: Annotated[
-        str, typer.Option(help="names, linear, or auto: both in the shares that held-out examples want")
-    ] = "auto",
+        str | None,
+        typer.Option(help="names, linear, or auto: both in the shares that held-out examples want  [default: auto]"),
+    ] = None,
     model: Model = None,
     device: Device = None,
     trust_remote_code: Trust = False,
@@ -62,7 +63,8 @@ def classify(
     """
     if sum(each is not None for each in (out, prompts, labels)) != 1:
         raise UserError("pass --out to learn, --prompts for a classifier that was learned, or --labels for names alone")
-    _check_read(out, prompts, test=test, shots=shots, name=name if labels is None else None, settings=given or None)
+    named = name if labels is None else None
+    _check_read(out, prompts, test=test, shots=shots, name=named, head=head, settings=given or None)
     console.check_outputs(json_file, overwrite=overwrite)
     if out is not None:
         from retrieval_prompts.files import PROMPTS
@@ -87,7 +89,7 @@ def classify(
         _predict(say, known, texts, json_file)
         return
     options = {"random_state" if each == "seed" else each: value for each, value in given.items()}
-    fresh = PromptTextClassifier(tower(model or DEFAULT_MODEL), _names(name), head, **options)
+    fresh = PromptTextClassifier(tower(model or DEFAULT_MODEL), _names(name), head or "auto", **options)
     if labels is not None:
         _predict(say, fresh.zero_shot([each.strip() for each in labels.split(",") if each.strip()]), texts, json_file)
         return
@@ -137,13 +139,13 @@ def _learn(
         texts, tested = texts.take(rest), texts.take(out)
     if shots is not None:
         texts = texts.take(few_shot(texts.labels, shots, seed))
+    if unknown := sorted(set(tested.labels) - set(texts.labels)):
+        raise UserError(f"the label {unknown[0]!r} of the test texts is that of no training text")
     classifier.fit(texts.texts, texts.labels)
     classes = classifier.classes_.tolist()
-    if unknown := sorted(set(tested.labels) - set(classes)):
-        raise UserError(f"the label {unknown[0]!r} of the test texts is that of no training text")
     say(f"learned from {len(texts.texts):,} texts of {len(classes)} labels; {classifier.choice_}")
     numbers, answers = (np.array([classes.index(each) for each in part.labels]) for part in (texts, tested))
-    systems = compared(classifier.mixture_, tested.texts, answers, (texts.texts, numbers)) if len(answers) else {}
+    systems = compared(classifier.two_parts_, tested.texts, answers, (texts.texts, numbers)) if len(answers) else {}
     if systems:
         say(f"\n{len(answers):,} test texts{', held out' if apart else ''} (x 100)")
         rows = [
@@ -152,15 +154,15 @@ def _learn(
         ]
         say(rich_table(rows, ["system", *METRICS.values()]))
     return {
-        "model": classifier.mixture_.biencoder.tower.name,
+        "model": classifier.two_parts_.biencoder.tower.name,
         "labels": classes,
         "train_texts": len(texts.texts),
         "test_texts": len(answers),
         "held_out_of_train": apart,
         "choice": classifier.choice_,
-        "held_out": classifier.mixture_.held_out,
-        "share": classifier.mixture_.share,
-        "strength": classifier.mixture_.strength,
+        "held_out": classifier.two_parts_.held_out,
+        "share": classifier.two_parts_.share,
+        "strength": classifier.two_parts_.strength,
         "systems": systems,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,8 +39,6 @@ def generator(
 
     console.check_outputs(json_file, overwrite=overwrite)
     console.claim(out, overwrite=overwrite, holds=PROMPTS)
-    import torch
-
     from retrieval_prompts.data.beir_folder import load
     from retrieval_prompts.experiments.pairs.generated import judged_pairs, write_queries_like
     from retrieval_prompts.towers.language import LanguageModel
@@ -48,7 +47,7 @@ def generator(
     settings = WritingSettings.of(**given)
     dataset = load(data)
     found = judged_pairs(dataset, pairs)[:pairs]
-    language = LanguageModel(model, torch.device(device) if device else None)
+    language = LanguageModel(model, device)
     task, training = write_queries_like(language, found, settings)
     say(f"{dataset.name}: {len(task.train_pairs)} documents with their queries to learn from, {len(task.dev)} held out")
     with Progress("log-likelihood") as on_step:
@@ -60,5 +59,8 @@ def generator(
     if json_file is not None:
         console.write_result(json_file, {**prompt.training, "model": language.name})
     say(f"loss a token of held-out queries: {losses['frozen']:.3f} without the prompt, {losses['prompt']:.3f} with it")
-    options = f"--generator {model} --generator-prompt {out}"
-    say(f"next:\n  retrieval-prompts tune {data} --pairs generated {options} --out PROMPTS")
+    if losses["prompt"] >= losses["frozen"]:
+        say("this prompt does not help: train it longer (--max-steps), or do without it")
+        return
+    options = f"--generator {shlex.quote(model)} --generator-prompt {shlex.quote(str(out))}"
+    say(f"next:\n  retrieval-prompts tune {shlex.quote(str(data))} --pairs generated {options} --out PROMPTS")

@@ -166,7 +166,7 @@ def _described(dataset: Dataset, learned: TrainingData | None, split: str | None
 
     said = f"{dataset.name}: {counted(len(dataset.corpus), dataset.corpus.groups)}; "
     if learned is None:
-        said += "no judged queries to learn from"
+        said += "judged queries are not learned from" if "train" in dataset.qrels else "no judged queries to learn from"
     else:
         held_out = " (held out of train)" if learned.held_out else ""
         said += f"queries: {len(learned.train):,} train, {len(learned.dev):,} dev{held_out}"

@@ -300,6 +300,9 @@ def test_queries_that_do_not_find_their_document_are_left_out(bench: Workbench, 
     assert "zebra" not in made.dataset.queries.values()
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["document"] for row in rows] == list(bench.dataset.corpus.ids)
+    path.write_text("".join(json.dumps(row | {"query": "zebra"}) + "\n" for row in rows))
+    with pytest.raises(TooFew, match=rf"of the {DOCUMENTS} queries that were written .* only 0 are of one document"):
+        generating.generated(bench, Copying(), 0, tmp_path)  # type: ignore[arg-type]
 
 
 def test_writing_goes_on_where_it_was_cut_short(bench: Workbench, tmp_path: Path) -> None:

@@ -118,6 +118,28 @@ def test_mistakes_are_said(language: LanguageModel, tmp_path: Path) -> None:
         Writer(other, [], prompt)
     with pytest.raises(UserError, match=r"--generator .*none"):
         LanguageModel(str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"--generator .*device type .*: nowhere"):
+        LanguageModel(language.name, "nowhere")
+    encoder = tiny.write_model(tmp_path / "encoder")
+    with pytest.raises(UserError, match=r"model is no language model: it has no cls\.predictions\..*, which BertLM"):
+        LanguageModel(str(encoder))
+
+
+def test_a_prompt_leaves_room_for_a_text(language: LanguageModel) -> None:
+    """No more than the model has positions; in a causal one the query takes some of them."""
+    long = prompt_of(language, language.positions - (32 if language.causal else 0))
+    assert language.write("river", long[1:]) == language.write("river " * 9, long[1:])  # of the text one token is left
+    with pytest.raises(UserError, match=r"has room for \d+ tokens, and none for a text beside a prompt of \d+ vectors"):
+        language.write("river", long)
+    with pytest.raises(UserError, match="train a shorter one"):
+        write_queries_like(language, pairs_to_learn(), WritingSettings.of(length=language.positions))
+
+
+def test_what_diverges_says_what_may_help(language: LanguageModel) -> None:
+    task, _ = write_queries_like(language, pairs_to_learn(), WritingSettings.of(length=2, max_steps=5))
+    task.loss = lambda _: torch.nan * task.table().sum()  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"not finite .*; try a smaller --lr$"):
+        list(task.train())
 
 
 def test_a_folder_holds_the_prompt(language: LanguageModel, tmp_path: Path) -> None:
@@ -170,6 +192,10 @@ def test_an_adapter_of_peft_is_read(language: LanguageModel, tmp_path: Path) -> 
     assert torch.equal(found.vectors, made.get_prompt(1)[0, :3].detach())
     write_writing_adapter(found, language, tmp_path / "back")
     assert torch.equal(read_writing_adapter(tmp_path / "back", language).vectors, found.vectors)
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_virtual_tokens": 9}))
+    with pytest.raises(UserError, match=r"expected a num_virtual_tokens from 1 to \d, got 9"):
+        read_writing_adapter(tmp_path / "adapter", language)
 
 
 # --- the command line -----------------------------------------------------------------------------------------------
@@ -178,11 +204,14 @@ def test_an_adapter_of_peft_is_read(language: LanguageModel, tmp_path: Path) -> 
 def test_the_command_trains_and_converts(command: Command, tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data")
     model = write_language_model(tmp_path / "model", "causal")
-    quick = ("--max-steps", 5, "--length", 2, "--json", tmp_path / "r.json")
+    quick = ("--max-steps", 20, "--lr", 0.1, "--length", 2, "--json", tmp_path / "r.json")
     done = command("generator", data, "--generator", model, "--out", tmp_path / "p", *quick)
     assert done.code == 0, done.err
     assert "documents with their queries to learn from, " in done.out
     assert "loss a token of held-out queries: " in done.out
+    assert "--generator-prompt" in done.out
+    weak = command("generator", data, "--generator", model, "--out", tmp_path / "w", "--max-steps", 1, "--lr", 1e-9)
+    assert "this prompt does not help" in weak.out and "--generator-prompt" not in weak.out
     assert set(json.loads((tmp_path / "r.json").read_text())["dev_loss"]) == {"frozen", "prompt"}
     assert command("verify", tmp_path / "p").code == 0
     assert len(judged_pairs(load(data), 20)) >= 20
@@ -201,6 +230,5 @@ def test_written_queries_are_those_of_the_prompt(tmp_path: Path) -> None:
     """What the soft prompt is trained on is what the writer is asked later."""
     language = LanguageModel(str(write_language_model(tmp_path / "m", "causal")))
     task, _ = write_queries_like(language, pairs_to_learn(), WritingSettings.of(length=2, max_steps=1))
-    asked = language.tokenizer(Writer(language, []).prompt("river maple"))["input_ids"]
-    sources = [source for source, _ in (*task.train_pairs, *task.dev)]
-    assert len(asked) == len(sources[0])
+    asked = [language.tokenizer(Writer(language, []).prompt(text))["input_ids"] for text, _ in pairs_to_learn()]
+    assert sorted(asked) == sorted(source for source, _ in (*task.train_pairs, *task.dev))

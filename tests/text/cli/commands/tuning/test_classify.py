@@ -10,6 +10,7 @@ import pytest
 import tiny
 from command_line import Command
 
+from retrieval_prompts import PromptTextClassifier
 from retrieval_prompts.data.sources.labelled import few_shot, held_out, read_labelled
 from retrieval_prompts.errors import DataWarning, UserError
 
@@ -64,12 +65,31 @@ def test_names_alone(command: Command, model: Path, tmp_path: Path) -> None:
     assert [line.split()[0] for line in done.out.splitlines()[1:]] == [tiny.WORDS[0], tiny.WORDS[15]]
 
 
+def test_texts_without_a_label_are_named_too(command: Command, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text(f"text,label\n{tiny.WORDS[0]},\n{tiny.WORDS[15]},{tiny.WORDS[15]}\n")
+    labels = f"{tiny.WORDS[0]},{tiny.WORDS[15]}"
+    done = command("classify", tmp_path / "new.csv", "--labels", labels, "--model", model, "--json", "-")
+    assert [row["text"] for row in done.json] == [tiny.WORDS[0], tiny.WORDS[15]]
+    assert "1 of them have a label that is known: accuracy 100.0" in done.err
+
+
+def test_another_label_is_found_before_training(
+    command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PromptTextClassifier, "fit", lambda *_: pytest.fail("trained"))
+    test = tmp_path / "test.csv"
+    test.write_text("text,label\nriver,moon\n")
+    done = command("classify", table(tmp_path / "d.csv", 3), "--test", test, "--out", tmp_path / "p", "--model", model)
+    assert done.code == 2 and "the label 'moon' of the test texts is that of no training text" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), "pass --out to learn, --prompts for a classifier that was learned, or --labels for names alone"),
         (("--out", "p", "--labels", "a,b"), "pass --out to learn"),
         (("--labels", "a,b", "--shots", 3), "--shots is read with --out, not with --labels"),
+        (("--labels", "a,b", "--head", "linear"), "--head is read with --out, not with --labels"),
         (("--prompts", "p", "--lr", 1), "settings of a prompt are read with --out, not with --prompts"),
         (("--prompts", "p"), "is no prompt folder"),
         (("--out", "p", "--name", "stone"), "--name must be LABEL=WORDS, got 'stone'"),

@@ -31,6 +31,9 @@ def test_documents_alone_are_enough(command: Command, documents: Path, tmp_path:
     assert "no judged queries to learn from" in done.out
     assert "learned from 120 titles" in done.out
     assert (tmp_path / "prompts" / "prompt.json").is_file()
+    data = tiny.write_data(tmp_path / "judged")
+    other = command("tune", data, "--model", model, "--out", tmp_path / "p", "--pairs", "titles", *SETTINGS)
+    assert "judged queries are not learned from" in other.out
 
 
 @pytest.mark.parametrize(
