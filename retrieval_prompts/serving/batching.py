@@ -6,6 +6,8 @@ Nobody waits for a batch to fill: alone, a request is a batch of its own at once
 from __future__ import annotations
 
 import asyncio
+import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +33,7 @@ class Batcher:
 
     Args:
         work: rows -> what comes of each. Where it fails for several rows, each is tried by itself, so that none suffers
-            from what is wrong with another.
+            from what is wrong with another; where all succeed then, what went wrong is printed.
         most: rows of a batch; `waiting`: rows that may wait.
         done: called with the rows of each batch and the seconds it took.
 
@@ -100,7 +102,10 @@ class Batcher:
         except Exception as error:
             if len(rows) == 1:
                 return [error]
-            return [result for row in rows for result in self._tried([row])]
+            results = [result for row in rows for result in self._tried([row])]
+            if not any(isinstance(result, Exception) for result in results):  # else it is said to who asked
+                traceback.print_exception(error, file=sys.stderr)
+            return results
 
     def _deliver(self, job: Job, place: int, result: Any) -> None:
         if job.future.done():

@@ -13,7 +13,7 @@ from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.evaluation.hybrid import UNLABELLED
 from retrieval_prompts.interop.frameworks.searcher import Searcher
-from retrieval_prompts.prompts.folder import load_prompts
+from retrieval_prompts.prompts.folder import PromptFolder, load_prompts
 from retrieval_prompts.vectors.index_manifest import read_manifest
 
 FROZEN = "frozen"  # the name of no prompt
@@ -115,10 +115,11 @@ class Shelf:
             if name in self._loaded:
                 raise Taken(f"there are prompts named {name!r} already; unload them first, or take another name")
             shown, place = self._located(name, folder)
-            searcher, saved = self.searcher, load_prompts(place)
+            searcher, saved = self.searcher, _read(place, shown)
             made = BiEncoder.with_prompts(searcher.biencoder.tower, saved, source=shown)
             searcher.index.check_encoder(made.identity())
-            made.bind(searcher.hybrid or searcher.index)
+            with searcher.lock:
+                made.bind(searcher.hybrid or searcher.index)
             found = Loaded(name, shown, made)
             self._loaded = {**self._loaded, name: found}
         return found
@@ -160,3 +161,11 @@ class Shelf:
             return place if place != self.root and place.is_relative_to(self.root) and place.is_dir() else None
         except (OSError, RuntimeError, ValueError):  # a name that is too long, links in a circle
             return None
+
+
+def _read(place: Path, shown: str) -> PromptFolder:
+    """The prompts of a folder. Raises UserError, which names it as people know it and not where it is."""
+    try:
+        return load_prompts(place)
+    except UserError as error:
+        raise UserError(str(error).replace(str(place), shown)) from None

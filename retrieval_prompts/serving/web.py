@@ -121,7 +121,7 @@ class Web:
         return _json(self._about(loaded), 201)
 
     async def _unload(self, request: Request) -> Response:
-        self.shelf.remove(request.path_params["name"])
+        await asyncio.to_thread(self.shelf.remove, request.path_params["name"])  # which waits while others are loaded
         return Response(status_code=204)
 
     async def _health(self, _: Request) -> Response:
@@ -243,7 +243,7 @@ def _shown(answer: Answer, text: bool) -> dict[str, Any]:
 
 
 def _hit(hit: Hit, text: bool) -> dict[str, Any]:
-    found = {"id": hit.id, "score": hit.score, "title": hit.title}
+    found = {"id": hit.id, "score": hit.score, "title": hit.title, **hit.about()}
     return {**found, "text": hit.text} if text else found
 
 

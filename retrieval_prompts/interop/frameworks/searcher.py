@@ -52,6 +52,8 @@ class Searcher:
         hybrid: the same with its words; None without.
         weight: of BM25, from 0 to 1.
         place: where the index is, for messages; `unchecked`: whether what is found in it is still to be checked.
+
+    `lock` is for who uses its index otherwise: clients of stores are not made for several threads.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Searcher:
         self.biencoder, self.index, self.hybrid, self.place = biencoder, index, hybrid, place
         self.weight = weight if hybrid is not None else 0.0
         self._unchecked = unchecked
-        self._lock = RLock()  # clients of stores are not made for several threads
+        self.lock = RLock()
 
     @classmethod
     def open(
@@ -139,7 +141,7 @@ class Searcher:
             passages: chunks are hits of their own, several of a document perhaps.
             parameters: those of `Index.search`.
         """
-        with self._lock:
+        with self.lock:
             vectors = self.biencoder.query_vectors(queries)
             return self.ranked(queries, vectors, k, self.weight, passages=passages, **parameters)
 
@@ -154,7 +156,7 @@ class Searcher:
         **parameters: int | None,
     ) -> list[list[Hit]]:
         """As `search`, by vectors (queries, dimension) that are there already, and a weight of BM25."""
-        with self._lock:
+        with self.lock:
             if passages or not self.index.first_of:
                 found = self._ranked(queries, vectors, k, weight, parameters)
             else:

@@ -9,7 +9,8 @@ const made = (kind, name, text) => {
   return element;
 };
 const FROZEN = "frozen";
-let token = "", prompts = new Map(), frozen = true, asked = 0, stop = null, weighed = false;
+let token = "", prompts = new Map(), frozen = true, asked = 0, stop = null;
+let turned = {}; // what sliders were moved to: without, a search has what the prompt has, which a slider would round
 
 function say(text, wrong) {
   at("said").textContent = text;
@@ -58,16 +59,17 @@ async function start() {
 function choose() {
   const chosen = prompts.get(at("prompt").value);
   at("strength").disabled = !chosen || chosen.sides.includes("document");
-  at("strength").value = chosen ? chosen.strength : 0;
-  if (!weighed) at("weight").value = chosen ? chosen.bm25_weight : 0.75;
+  delete turned.strength;
   numbers();
 }
 
 function numbers() {
-  for (const name of ["strength", "weight"]) {
-    const value = Number(at(name).value).toFixed(2);
-    at(`${name}-value`).textContent = value;
-    at(name).setAttribute("aria-valuetext", value);
+  const chosen = prompts.get(at("prompt").value);
+  const values = { strength: chosen?.strength ?? 0, weight: chosen?.bm25_weight ?? 0.75, ...turned };
+  for (const [name, value] of Object.entries(values)) {
+    at(name).value = value;
+    at(`${name}-value`).textContent = value.toFixed(2);
+    at(name).setAttribute("aria-valuetext", value.toFixed(2));
   }
 }
 
@@ -81,9 +83,9 @@ async function search() {
   if (name !== FROZEN) {
     body.prompt = name;
     body.frozen = frozen;
-    if (!at("strength").disabled) body.strength = Number(at("strength").value);
+    body.strength = turned.strength;
   }
-  if (!at("words").hidden) body.bm25_weight = Number(at("weight").value);
+  body.bm25_weight = turned.weight;
   try {
     const found = await ask("search", body, stop.signal);
     if (number === asked) show(found, name);
@@ -135,17 +137,15 @@ function card(hit, place, change) {
 
 at("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (!at("locked").hidden) {
-    token = at("token").value;
-    if (!await start()) return;
-  }
+  if (!at("locked").hidden) token = at("token").value;
+  if ((!at("locked").hidden || !at("prompt").options.length) && !await start()) return;
   search();
 });
 at("prompt").addEventListener("change", () => { choose(); search(); });
 for (const name of ["strength", "weight"]) {
   let later = 0;
   at(name).addEventListener("input", () => {
-    weighed ||= name === "weight";
+    turned[name] = Number(at(name).value);
     numbers();
     clearTimeout(later);
     later = setTimeout(search, 120);

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import toy_reports
-
-from retrieval_prompts.report.content import Item, Query, Report
-from retrieval_prompts.report.page import write_report
-
-pytest.importorskip("selenium", reason="selenium drives the browser that these tests look through")
+from browsers import NEEDED, chromium, find, texts
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
+from retrieval_prompts.report.content import Item, Query, Report
+from retrieval_prompts.report.page import write_report
+
+pytestmark = NEEDED
 
 
 def report() -> Report:
@@ -65,14 +56,8 @@ def report() -> Report:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +89,6 @@ def prefer(browser: webdriver.Chrome, scheme: str) -> None:
     wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
     media = {"features": [{"name": name, "value": value} for name, value in wanted.items()]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-
-
-def find(browser: webdriver.Chrome, selector: str) -> Any:
-    return browser.find_element(By.CSS_SELECTOR, selector)
-
-
-def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
-    script = "return [...document.querySelectorAll(arguments[0])].map(element => element.textContent)"
-    return browser.execute_script(script, selector)
 
 
 def focused(browser: webdriver.Chrome) -> str:

@@ -14,7 +14,8 @@ from threads import at_once
 from toy_server import NAMES, QUESTIONS, Running, running, web_of
 
 from retrieval_prompts import BiEncoder
-from retrieval_prompts.interop.frameworks.searcher import Searcher
+from retrieval_prompts.interop.frameworks.searcher import Hit, Searcher
+from retrieval_prompts.serving.web import _hit
 
 
 @cache
@@ -73,6 +74,18 @@ def test_a_mixed_batch_gives_each_what_it_gets_alone(server: Running, home: Path
     for (query, prompt, k), (answer,) in zip(asked, answers, strict=True):
         same(answer["hits"], found(home, query, prompt, k))
     assert server.web.counters.rows._sum.get() > server.web.counters.rows._buckets[0].get(), "no two were in one batch"
+
+
+def test_a_passage_says_what_it_is_of() -> None:
+    whole, passage = Hit("d", 1.0, "", "words"), Hit("d#2", 1.0, "", "words", "d", "a.pdf", "page 2")
+    assert _hit(whole, False) == {"id": "d", "score": 1.0, "title": ""}
+    assert _hit(passage, False) == {
+        **_hit(whole, False),
+        "id": "d#2",
+        "document": "d",
+        "source": "a.pdf",
+        "place": "page 2",
+    }
 
 
 @pytest.mark.parametrize("form", ["float", "base64", None])

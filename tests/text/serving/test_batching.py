@@ -94,3 +94,20 @@ def test_a_request_that_was_given_up_is_not_worked_on() -> None:
         assert slow.batches == [[0], [4]]
 
     tried(test)
+
+
+def test_what_fails_together_alone_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(rows: Sequence[int]) -> Sequence[int]:
+        if len(rows) > 1:
+            raise MemoryError("too many at once")
+        return rows
+
+    async def run() -> None:
+        batcher = Batcher(work, most=4, waiting=10)
+        both = batcher.submit([1]), batcher.submit([2])
+        working = asyncio.create_task(batcher.run())
+        assert await asyncio.gather(*both) == [[1], [2]]
+        working.cancel()
+
+    asyncio.run(run())
+    assert "MemoryError: too many at once" in capsys.readouterr().err

@@ -17,6 +17,9 @@ import pytest
 from command_line import Command
 from toy_server import running, web_of
 
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.serving.server import listening, serve
+
 
 def test_requests_under_way_are_answered(home: Path) -> None:
     web, begun, may = web_of(home, "short"), Event(), Event()
@@ -87,6 +90,9 @@ def test_mistakes_of_a_start_are_one_line(command: Command, home: Path, monkeypa
         ([index, "--prompts-root", home / "nowhere"], "is no folder"),
         ([index, "--token-file", home / "nowhere"], "cannot be read"),
         ([index, "--host", "256.0.0.1"], "cannot listen at 256.0.0.1"),
+        ([index, "--host", "a..b"], "cannot listen at a..b"),
+        ([index, "--allow-host", "localhost:80"], "expected --allow-host with a name alone"),
+        ([index, "--model", home / "nowhere"], "there is no model folder"),
     ):
         done = command("serve", *given, "--port", 0)
         assert done.code == 2
@@ -94,3 +100,17 @@ def test_mistakes_of_a_start_are_one_line(command: Command, home: Path, monkeypa
         assert "Traceback" not in done.err
     monkeypatch.setenv("RETRIEVAL_PROMPTS_TOKEN", "")
     assert "expected a token of printable ASCII" in command("serve", index).err
+
+
+def test_no_time_without_end(command: Command, home: Path) -> None:
+    for timeout in ("inf", "nan"):
+        done = command("serve", home / "index", "--timeout", timeout)
+        assert done.code == 2 and "Invalid value for '--timeout'" in done.err
+
+
+def test_two_that_start_at_once(home: Path) -> None:
+    web = web_of(home)
+    with listening("127.0.0.1", 0) as first, listening(*first.getsockname()) as second:
+        first.listen()
+        with pytest.raises(UserError, match=r"^cannot listen at .*Address already in use.*; choose another --host or"):
+            serve(web, second)

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_server import QUESTIONS, Running, running, web_of
-
-pytest.importorskip("selenium", reason="selenium drives the browser that these tests look through")
+from browsers import NEEDED, chromium, find, texts
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
+from toy_server import QUESTIONS, Running, running, web_of
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
+pytestmark = NEEDED
 HOSTILE = "</script><img src=x onerror='document.title=1'><b>bold</b>"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +46,6 @@ def opened(browser: webdriver.Chrome, served: Running, width: int = 1280) -> Non
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(f"http://127.0.0.1:{served.port}/")
     WebDriverWait(browser, 30).until(lambda b: texts(b, "#prompt option") or texts(b, "#said.wrong"))
-
-
-def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
-    script = "return [...document.querySelectorAll(arguments[0])].map(element => element.textContent)"
-    return browser.execute_script(script, selector)
-
-
-def find(browser: webdriver.Chrome, selector: str) -> Any:
-    return browser.find_element(By.CSS_SELECTOR, selector)
 
 
 def until(browser: webdriver.Chrome, selector: str, expected: list[str]) -> None:
@@ -174,3 +150,27 @@ def test_errors_and_the_token(browser: webdriver.Chrome, home: Path) -> None:
         served.web.shelf.remove("short")
         asked(browser, "river")
         until(browser, "#said.wrong", ["there are no prompts named 'short'; there are frozen"])
+
+
+def test_a_slider_that_nobody_moved_changes_nothing(browser: webdriver.Chrome, home: Path) -> None:
+    web, seen = web_of(home, "short"), []
+    real = web.batcher._work
+
+    def work(rows: Any) -> Any:
+        seen.extend(rows)
+        return real(rows)
+
+    web.batcher._work = work
+    made = web.shelf.get("short")
+    assert made is not None
+    made.biencoder.strength, made.biencoder.bm25_weight = 0.33, 0.12
+    with running(web) as served:
+        opened(browser, served)
+        browser.execute_script("document.getElementById('prompt').replaceChildren()")  # as where the start had failed
+        asked(browser, QUESTIONS[0])
+        WebDriverWait(browser, 30).until(lambda b: len(texts(b, "#chosen li")) == 10)
+        assert texts(browser, "#strength-value, #weight-value") == ["0.33", "0.12"]
+        assert (seen[0].strength, seen[0].weight) == (None, 0.12)
+        find(browser, "#weight").send_keys(Keys.END)
+        until(browser, "#weight-value", ["1.00"])
+        WebDriverWait(browser, 30).until(lambda _: (seen[-1].strength, seen[-1].weight) == (None, 1.0))

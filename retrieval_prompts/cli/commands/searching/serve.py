@@ -44,7 +44,9 @@ def serve(
     max_k: Annotated[int, typer.Option(min=1, help="hits of a query", rich_help_panel=ACCESS)] = 100,
     batch: Annotated[int, typer.Option(min=1, help="queries encoded together", rich_help_panel=ACCESS)] = 32,
     queue: Annotated[int, typer.Option(min=1, help="queries that may wait; then 429", rich_help_panel=ACCESS)] = 1024,
-    timeout: Annotated[float, typer.Option(min=0.1, help="seconds; then 503", rich_help_panel=ACCESS)] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="seconds; then 503", rich_help_panel=ACCESS)
+    ] = 30.0,
     model: Annotated[str | None, typer.Option(help="the model, when it has moved  [default: the index's own]")] = None,
     conventions: Conventions = AS_SAID,
     device: Device = None,
@@ -66,12 +68,12 @@ def serve(
 
     queries = min(max_queries, queue)  # of more no request would ever find room
     limits = Limits(max_body, max_text, queries, max_k, batch, queue, timeout)
-    with server.listening(host, port) as at:  # before a model is loaded for nothing
+    hosts = server.allowed_hosts(host, tuple(allow_host or ()))
+    with server.listening(host, port, timeout) as at:  # before a model is loaded for nothing
         asked = {"model": model, "conventions": conventions, "device": device, "trust_remote_code": trust_remote_code}
         shelf = open_shelf(index, named, prompts_root, **asked)
         if token is None and not server.is_local(host):
             console.warn(f"everybody who reaches {host} may search and load prompts: set {TOKEN}, or give --token-file")
-        hosts = server.allowed_hosts(host, tuple(allow_host or ()))
         shown, number = at.getsockname()[:2]
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}"
         what = f"{len(shelf.searcher.index):,} documents, {len(named)} prompt{'' if len(named) == 1 else 's'}"
