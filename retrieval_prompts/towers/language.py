@@ -38,7 +38,7 @@ class LanguageModel:
         place, gguf = (place, {"gguf_file": file}) if colon and file.endswith(".gguf") else (name, {})
         try:
             config = AutoConfig.from_pretrained(place, **gguf)
-            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             self.tokenizer = AutoTokenizer.from_pretrained(place, **gguf)
             self.model: Any
             self.model, found = kind.from_pretrained(place, **gguf, output_loading_info=True)

@@ -71,13 +71,14 @@ def _make(bench: Workbench, settings: TuneSettings, how: str, split: str | None)
         device = str(bench.tower.device)
         teacher = load_teacher(settings.teacher, device) if settings.teacher is not None else None
         judged = judged_of(bench.dataset, split)
-        if 0 < len(judged) < FEW_DEV:
-            few = count(len(judged), "judged query is", "judged queries are")
-            said = f"{few} too few to choose by ({FEW_DEV} are needed), and no use is made of what they ask for"
-            warnings.warn(f"{bench.dataset.name}: {said}", DataWarning, stacklevel=4)
-            judged = {}  # sixteen would reject what helps: see eval/README.md
         log = {query: text for query, text in log_of(bench.dataset, split).items() if query not in judged}
-        return queries(bench, log, judged, teacher)
+        few = 0 < len(judged) < FEW_DEV  # sixteen would reject what helps: see eval/README.md
+        made = queries(bench, log, {} if few else judged, teacher)
+        if few:
+            said = f"{count(len(judged), 'judged query is', 'judged queries are')} too few to choose by"
+            said += f" ({FEW_DEV} are needed), and no use is made of what they ask for"
+            warnings.warn(f"{bench.dataset.name}: {said}", DataWarning, stacklevel=4)
+        return made
     if settings.generator is None:
         raise UserError("--pairs generated needs --generator: the language model that writes the queries")
     model, prompt = LanguageModel(settings.generator, bench.tower.device), None

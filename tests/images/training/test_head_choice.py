@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,7 +102,13 @@ def test_gda_where_one_class_alone_has_many_shots() -> None:
 def test_auto_leaves_out_kernels_of_all_pairs_where_shots_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_choice, "TOO_MANY", 40)
     tried: list[str] = []
-    monkeypatch.setattr(head_choice, "tried", lambda name, *rest: tried.append(name) or choose_.tried(name, *rest))
+    real = choose_.tried
+
+    def noted(name: str, *rest: Any) -> Any:
+        tried.append(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(head_choice, "tried", noted)
     choose("auto", made(8), CLASSES)
     assert tried == ["gda", "probe"]
 

@@ -106,7 +106,7 @@ def test_what_fails_together_alone_is_printed(capsys: pytest.CaptureFixture[str]
         batcher = Batcher(work, most=4, waiting=10)
         both = batcher.submit([1]), batcher.submit([2])
         working = asyncio.create_task(batcher.run())
-        assert await asyncio.gather(*both) == [[1], [2]]
+        assert list(await asyncio.gather(*both)) == [[1], [2]]
         working.cancel()
 
     asyncio.run(run())

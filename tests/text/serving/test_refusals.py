@@ -107,13 +107,13 @@ def test_a_head_that_does_not_end_is_not_read_on(narrow: Running) -> None:
             with pytest.raises((ConnectionResetError, BrokenPipeError)):
                 for _ in range(1000):
                     client.sendall(b"x" * HEAD)
-    client = HTTPConnection("127.0.0.1", narrow.port, timeout=30)
+    kept = HTTPConnection("127.0.0.1", narrow.port, timeout=30)
     for _ in range(2 * HEAD // LIMITS.body):  # of one connection, bodies are not counted
-        client.request("POST", "/search", b" " * LIMITS.body, {"Content-Type": "application/json"})
-        answer = client.getresponse()
+        kept.request("POST", "/search", b" " * LIMITS.body, {"Content-Type": "application/json"})
+        answer = kept.getresponse()
         assert (answer.status, answer.will_close) == (400, False)
         answer.read()
-    client.close()
+    kept.close()
 
 
 def test_prompts_come_and_go(narrow: Running, home: Path) -> None:

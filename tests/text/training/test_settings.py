@@ -56,7 +56,8 @@ def test_what_is_not_given_is_the_default_of_the_kind(kind: str) -> None:
 
 def test_what_is_the_same_for_all_kinds_is_known_before_one_is_chosen() -> None:
     auto = TuneSettings.of(kind="auto", keep=0.5)
-    assert (auto.encoder, auto.length, auto.learning_rate) == ("table", None, None)
+    assert auto.encoder == "table"
+    assert {vars(auto)[each] for each in ("length", "learning_rate")} == {None}
     check_given(auto, ["kind", "keep"])
     assert TuneSettings.of(kind="auto", pairs="queries").encoder == "feedback"
 

@@ -35,8 +35,8 @@ def convert(
 
     if _of_language_model(source):
         unread = {"--side": side is not None, "--trust-remote-code": trust_remote_code}
-        if given := [*conventions.options(), *(option for option, said in unread.items() if said)]:
-            raise UserError(f"{', '.join(given)}: {source} is for a language model that writes, and has none")
+        if odd := [*conventions.options(), *(option for option, said in unread.items() if said)]:
+            raise UserError(f"{', '.join(odd)}: {source} is for a language model that writes, and has none")
         _convert_writing(source, out, model, device, overwrite=overwrite)
         return
     if (source / "adapter_config.json").is_file():

@@ -137,7 +137,7 @@ def test_a_prompt_leaves_room_for_a_text(language: LanguageModel) -> None:
 
 def test_what_diverges_says_what_may_help(language: LanguageModel) -> None:
     task, _ = write_queries_like(language, pairs_to_learn(), WritingSettings.of(length=2, max_steps=5))
-    task.loss = lambda _: torch.nan * task.table().sum()  # type: ignore[method-assign]
+    task.loss = lambda _: torch.nan * task.table().sum()  # type: ignore[assignment, method-assign]
     with pytest.raises(UserError, match=r"not finite .*; try a smaller --lr$"):
         list(task.train())
 
