@@ -71,9 +71,10 @@ def _make(bench: Workbench, settings: TuneSettings, how: str, split: str | None)
         device = str(bench.tower.device)
         teacher = load_teacher(settings.teacher, device) if settings.teacher is not None else None
         judged = judged_of(bench.dataset, split)
-        log = {query: text for query, text in log_of(bench.dataset, split).items() if query not in judged}
         few = 0 < len(judged) < FEW_DEV  # sixteen would reject what helps: see eval/README.md
-        made = queries(bench, log, {} if few else judged, teacher)
+        known = {} if few else judged
+        log = {query: text for query, text in log_of(bench.dataset, split).items() if query not in known}
+        made = queries(bench, log, known, teacher)
         if few:
             said = f"{count(len(judged), 'judged query is', 'judged queries are')} too few to choose by"
             said += f" ({FEW_DEV} are needed), and no use is made of what they ask for"
