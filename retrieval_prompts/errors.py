@@ -74,7 +74,7 @@ def without_passwords(text: str) -> str:
 
 def shown(text: str) -> str:
     r"""For terminals: control characters, which could move the cursor or rename the window, those that turn the
-    direction of text, and what is no character, as escapes. Line breaks and tabs stay.
+    direction of text, and what is not a character, as escapes. Line breaks and tabs stay.
 
     >>> shown("a\x1b[2Jb")
     'a\\x1b[2Jb'
@@ -83,7 +83,7 @@ def shown(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    r"""What is no character, such as a byte of a file's name that is not UTF-8, as an escape.
+    r"""What is not a character, such as a byte of a file's name that is not UTF-8, as an escape.
 
     >>> encodable("caf\udce9.txt")
     'caf\\udce9.txt'

@@ -59,7 +59,7 @@ def rows(path: Path) -> Iterator[Row]:
         listed = [path / name for name in BESIDE if (path / name).is_file()]
         return rows(next(filter(_says_captions, listed), listed[0])) if listed else _pairs(path)
     if not path.is_file():
-        raise UserError(f"{path} is no file; expected {EXPECTED}")
+        raise UserError(f"{path} is not a file; expected {EXPECTED}")
     kind = suffix(path)
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         ".json": _json,
@@ -151,7 +151,7 @@ def _coco(path: Path, images: list[Any], annotations: list[Any]) -> Iterator[Row
         name = string(_object(entry, where), _alias(entry, ("file_name", *IMAGE)) or "file_name", where, empty=False)
         id = _identity(entry, "id", where)
         if names.setdefault(id, name) != name:
-            raise UserError(f"{where}: the id {id} is that of {names[id]} already")
+            raise UserError(f"{where}: the id {id} belongs to {names[id]} already")
         splits[id] = _split(entry.get("split"), where)
     captions: dict[str, list[str]] = {id: [] for id in names}
     strange: list[str] = []

@@ -60,7 +60,7 @@ def load_captions(file: str | Path, split: str | None = None, *, images: str | P
     wanted = None if split is None else split_name(split, "captions")
     root = (path if path.is_dir() else path.parent) if images is None else Path(images)
     if not root.is_dir():
-        raise UserError(f"{root} is no folder; expected the one that {path} names its pictures in")
+        raise UserError(f"{root} is not a folder; expected the one that {path} names its pictures in")
     captions: dict[str, list[str]] = {}
     splits: dict[str, str | None] = {}
     others: dict[str, tuple[str, ...]] = {}

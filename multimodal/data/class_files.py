@@ -55,7 +55,7 @@ def read_names(path: Path, only: Collection[str] | None = None) -> dict[str, str
         if WORDNET.fullmatch(name):
             raise UserError(f"{where}: {name} is a WordNet id and no name; write {EXAMPLE}")
         if label in names:
-            raise UserError(f"{where}: the label {label!r} comes twice")
+            raise UserError(f"{where}: the label {label!r} appears twice")
         names[label] = name
     if not names:
         raise UserError(f"{path} is empty; expected a class name on each line")

@@ -107,7 +107,7 @@ def load_images(source: str | Path, *, split_seed: int = 0) -> ImageData:
         return assemble(str(source), _folder(path), name=path.resolve().name, split_seed=split_seed)
     if path.is_file() and path.suffix.lower() in {".csv", ".tsv"}:
         return assemble(str(source), _csv(path), name=path.stem, split_seed=split_seed)
-    came = "is none of these" if path.exists() else "does not exist"
+    came = "is not one of these" if path.exists() else "does not exist"
     raise UserError(
         f"{path} {came}; expected an image folder ({LAYOUTS}), a .csv file (path,label[,split]), hf:NAME or"
         " torchvision:NAME"
@@ -125,7 +125,7 @@ def few_shot(split: Split, shots: int | None, seed: int) -> NDArray[np.int64]:
     if shots is None:
         return np.arange(len(split), dtype=np.int64)
     if shots < 1:
-        raise UserError(f"expected 1 shot a class or more, got {shots}")
+        raise UserError(f"expected at least 1 shot a class, got {shots}")
     chosen: list[int] = []
     short: list[str] = []
     for label, positions in _by_class(split.labels).items():
@@ -240,7 +240,7 @@ def _folder(root: Path) -> Listing:
     if not splits and pictures and not folders:
         raise UserError(f"{root} has pictures but no class folders; expected {LAYOUTS}")
     if splits and (other := [name for name in folders if name not in splits]):
-        message = f"{root}: not used, for no split is called so or it has no class folders: {few(other)}"
+        message = f"{root}: not used, as no split has that name or it has no class folders: {few(other)}"
         warnings.warn(message, DataWarning, stacklevel=4)
     found: dict[str, str] = {}  # split -> folder
     for name in splits or ["."]:
@@ -315,7 +315,7 @@ def _csv(path: Path) -> Listing:
         if not (name and label):
             raise UserError(f"{where}: the {'label' if name else 'path'} is empty")
         if (first := lines.setdefault(name, number)) != number:
-            raise UserError(f"{where}: {name} was listed on line {first} already; a picture may stand there once")
+            raise UserError(f"{where}: {name} was listed on line {first} already; list each picture once")
         picture = Picture(name, path.parent / name)  # an absolute path stays as it is
         if not (path.parent / name).is_file():
             raise UserError(f"{where}: {path.parent / name} does not exist; paths are relative to the CSV's folder")

@@ -33,7 +33,7 @@ def _picture(item: Any, number: int) -> Picture:
     if isinstance(item, str | Path):
         path = Path(item)
         if not path.is_file():
-            raise UserError(f"{path} is no file; expected a picture")
+            raise UserError(f"{path} is not a file; expected a picture")
         return Picture(path.as_posix(), path)
     if isinstance(item, bytes | bytearray):
         return _from(bytes(item), number)
@@ -98,7 +98,7 @@ def label_numbers(labels: Sequence[Any] | NDArray, names: tuple[str, ...], count
     numbers = {str(value): number for number, value in enumerate(values)}
     unknown = [label for label in given if str(label) not in numbers]
     if unknown:
-        raise UserError(f"the label {str(unknown[0])!r} is none of the {len(names)} classes")
+        raise UserError(f"the label {str(unknown[0])!r} is not one of the {len(names)} classes")
     return np.array([numbers[str(label)] for label in given], dtype=np.int64)
 
 

@@ -36,7 +36,7 @@ def apply_manifest(path: Path, data: ImageData) -> ImageData:
     A picture is looked for in all splits of `data`, so a manifest also fixes what was held out.
 
     Raises:
-        UserError: for a file that is no manifest, and for pictures that `data` does not have.
+        UserError: for a file that is not a manifest, and for pictures that `data` does not have.
     """
     there = {picture.name: picture for split in data.splits.values() for picture in split.pictures}
     classes, listed = _read(path)
@@ -56,7 +56,7 @@ def _read(path: Path) -> tuple[tuple[str, ...], dict[str, dict[str, list[str]]]]
     content: Any = read_json(path)
     keys = ("data", "seed", "shots", "classes", "splits")
     if not (isinstance(content, dict) and all(key in content for key in keys)):
-        raise UserError(f"{path} is no manifest; expected a JSON object with {', '.join(keys)}")
+        raise UserError(f"{path} is not a manifest; expected a JSON object with {', '.join(keys)}")
     classes, splits = content["classes"], content["splits"]
     whole = (
         isinstance(classes, list)

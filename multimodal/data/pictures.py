@@ -82,7 +82,7 @@ def _content(path: Path) -> bytes:
     """A file's bytes. A pipe would never end, and a link may lead to a device that does not either."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path} cannot be read as a picture (it is no file)")
+        raise UserError(f"{path} cannot be read as a picture (it is not a file)")
     if found.st_size > MOST:
         raise UserError(
             f"{path} cannot be read as a picture (it has {found.st_size >> 20:,} MB, more than {MOST >> 20:,})"
@@ -103,7 +103,7 @@ def decode(content: bytes, place: str) -> Image.Image:
     try:
         return _decoded(content)
     except UnidentifiedImageError:
-        reason = f"it is none of {', '.join(FORMATS)}" if content else "it is empty"
+        reason = f"it is not one of {', '.join(FORMATS)}" if content else "it is empty"
     except Exception as error:  # Pillow's decoders raise whatever the bytes make them stumble on
         reason = first_line(error)
     bare = without_metadata(content)
@@ -168,7 +168,7 @@ def left_out(place: str, names: Sequence[str]) -> str:
     """What is said of files that are no pictures."""
     kinds = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)
     said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
-    return f"{place}: left out {len(names)} files that are no pictures by their names, {said} ({few(names)})"
+    return f"{place}: left out {len(names)} files whose names are not those of pictures, {said} ({few(names)})"
 
 
 def extensions() -> str:

@@ -151,7 +151,7 @@ class Ranks:
 
 
 def paired_tests(zero_shot: Ranks, tuned: Sequence[Ranks]) -> dict[str, Comparison]:
-    """{"i2t", "t2i"} -> the comparison of r@10 by pictures, for captions of a picture are no independent queries.
+    """{"i2t", "t2i"} -> the comparison of r@10 by pictures, for captions of a picture are not independent queries.
 
     tuned: of several seeds, whose mean is compared with zero-shot.
     """

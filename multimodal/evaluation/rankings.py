@@ -164,11 +164,11 @@ def _best(path: Path, asked: Rankings) -> Best:
     for row, query in enumerate(asked.queries):
         hits = run.pop(query.id, {})
         if odd := hits.keys() - numbers.keys():
-            raise UserError(f"{path} is a run of other data: it has the document {min(odd)}; write it anew")
+            raise UserError(f"{path} is a run of other data: it has the document {min(odd)}; write it again")
         positions[row, : len(hits)] = [numbers[id] for id in hits]
         scores[row, : len(hits)] = list(hits.values())
     if run:
-        raise UserError(f"{path} is a run of other data: it has the query {min(run)}; write it anew")
+        raise UserError(f"{path} is a run of other data: it has the query {min(run)}; write it again")
     return Best(positions, scores)
 
 

@@ -221,7 +221,7 @@ def _numbers(protocol: str, data: ImageData, first: Classifier | None) -> list[n
         return [np.array(sorted(base)), np.array(new)]
     if first is not None and protocol == "cross-dataset":
         if order_of(first.classes, data.classes) is not None:
-            message = f"{data.name} has the classes that the prompts were tuned on; this is no cross-dataset test"
+            message = f"{data.name} has the classes that the prompts were tuned on; this is not a cross-dataset test"
             warnings.warn(message, DataWarning, stacklevel=5)
     elif first is not None:
         ours, theirs = ({same_name(name): name for name in names} for names in (data.classes, first.classes))

@@ -74,7 +74,7 @@ class Answer:
             if sizes != expected or not all(map(math.isfinite, numbers)) or temperature <= 0 or head.beta < 0:
                 raise ValueError(f"expected a head of {expected}, got {sizes}, {numbers}")
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{folder}: its head is missing a part or garbled ({error}); train it again") from error
+            raise UserError(f"{folder}: its head lacks a part, or is damaged ({error}); train it again") from error
         return made
 
     def positions(self, names: Sequence[str]) -> Tensor:

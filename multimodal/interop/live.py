@@ -132,7 +132,7 @@ def _picture(given: Any) -> Image.Image | None:
         given = Path(given)
     if isinstance(given, Path):
         if not given.is_file():
-            raise UserError(f"{given} is no file; expected the path of a picture on this machine")
+            raise UserError(f"{given} is not a file; expected the path of a picture on this machine")
         return Picture(given.name, given).load()
     if isinstance(given, np.ndarray) and given.ndim == 3:
         return rgb(Image.fromarray(given))

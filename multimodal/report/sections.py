@@ -48,7 +48,7 @@ CLASSES = (
 CAPTIONS = (
     "R@k is the share of queries with a right answer among the first k: hit@k in the run files, not recall@k, the "
     "share of the right answers that is found. The test compares pictures, over whose captions scores are averaged, "
-    "for the captions of one picture are no independent queries."
+    "for the captions of one picture are not independent queries."
 )
 
 

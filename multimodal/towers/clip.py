@@ -211,7 +211,7 @@ def _locate(model: str | None, pretrained: str | None, quick_gelu: bool | None) 
     if embedded or plain.startswith("hf-hub:") or folder.is_dir() or plain != model:
         here = f"the model {plain}" if embedded or plain.startswith("hf-hub:") else f"the model folder {folder}"
         if here.startswith("the model folder") and not (folder / CONFIG).is_file():
-            raise UserError(f"{folder} is no open_clip model folder: expected {CONFIG} in it")
+            raise UserError(f"{folder} is not an open_clip model folder: expected {CONFIG} in it")
         if pretrained is not None:
             raise UserError(f"{here} has its own weights; leave out --pretrained {pretrained}")
         if quick_gelu is not None:

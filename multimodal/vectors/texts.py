@@ -115,7 +115,7 @@ def text_prompts(prompter: nn.Module, texts: Texts) -> Prompts:
     elif prompts.per_image:
         reason = "they depend on the picture, and a search compares one text with all pictures"
     elif prompts.context.dim() != 2:
-        reason = "each class has its own, and a text is no class"
+        reason = "each class has its own, and a text is not a class"
     else:
         return prompts
     raise UserError(f"these prompts cannot serve a search: {reason}; use prompts of the method coop, deep or tcp")

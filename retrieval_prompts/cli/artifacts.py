@@ -34,7 +34,7 @@ class Verdict:
     def line(self) -> str:
         """For people."""
         if self.sound is None:
-            return f"{self.path}: {self.kind}, cannot be told: {self.reason or 'written without checksums'}"
+            return f"{self.path}: {self.kind}, cannot be checked: {self.reason or 'written without checksums'}"
         return f"{self.path}: {self.kind}, " + ("sound" if self.sound else f"NOT SOUND: {self.reason}")
 
 
@@ -53,7 +53,7 @@ def verdicts(path: Path, more: tuple[tuple[str, str, Check], ...] = ()) -> Itera
         yield from _folders(path, more)
     else:
         found = _file(path, more)
-        yield found if found is not None else Verdict(path, "file", False, "it is no artifact of this package")
+        yield found if found is not None else Verdict(path, "file", False, "it is not an artifact of this package")
 
 
 def _folders(path: Path, more: tuple[tuple[str, str, Check], ...]) -> Iterator[Verdict]:
@@ -143,7 +143,9 @@ def _runs(folder: Path) -> bool:
 
         names = [run_file(folder, name, system).name for name, found in datasets.items() for system in _systems(found)]
         if gone := [name for name in names if not (folder / name).is_file()]:
-            raise UserError(f"{folder / gone[0]} is gone, of which results.json has figures; run the benchmark again")
+            raise UserError(
+                f"{folder / gone[0]} is gone, though results.json has figures of it; run the benchmark again"
+            )
         names += ["table.*"] * any(name.startswith("table.") for name in listed(folder))  # older lists have none
     else:
         names = [f"*{ending}" for ending in RANKED]
@@ -155,7 +157,7 @@ def _alone(folder: Path) -> bool:
     from retrieval_prompts.files import listed
 
     if "table.md" in listed(folder):
-        raise UserError(f"{folder / 'results.json'} is gone, of which table.md is made; run the benchmark again")
+        raise UserError(f"{folder / 'results.json'} is gone, and table.md is made from it; run the benchmark again")
     return _all_listed(folder)
 
 
@@ -179,7 +181,9 @@ def _block(path: Path) -> bool:
     from retrieval_prompts.vectors.blocks import sound
 
     if not sound(path):
-        raise UserError("it is damaged, or of before there were checksums; it is encoded again when it is asked for")
+        raise UserError(
+            "it is damaged, or was written before there were checksums; it is encoded again when it is needed"
+        )
     return True
 
 

@@ -137,7 +137,7 @@ def repeated(model: str | None, conventions: Conventions, trust_remote_code: boo
 def check_strength(strength: object, prompts: object) -> None:
     """Raises UserError for a strength without prompts."""
     if strength is not None and not prompts:
-        raise UserError("--strength is that of a prompt; pass --prompts as well")
+        raise UserError("--strength applies to prompts; pass --prompts as well")
 
 
 def check_also(also: object, prompts: object) -> None:

@@ -45,8 +45,8 @@ NAMED: dict[str, Any] = {
     "chunk": _option(
         int,
         "--chunk",
-        "cut texts into chunks of so many of the model's tokens; 0: not  [default: files at the model's length, "
-        "tables not]",
+        "cut texts into chunks of this many of the model's tokens; 0: do not cut  [default: files at the model's "
+        "length, tables not]",
     ),
     "overlap": _option(int, "--overlap", "tokens that a chunk has of the one before  [default: an eighth]"),
     "duplicates": _option(
@@ -107,7 +107,7 @@ class Reading:
         wanted = self.chunk if self.chunk is not None else has_prose(sources.documents)
         if not wanted:
             if self.overlap is not None:
-                raise UserError("--overlap is that of chunks; pass --chunk as well")
+                raise UserError("--overlap applies to chunks; pass --chunk as well")
             return None
         from retrieval_prompts.towers.chunking import chunking_for
 
@@ -154,7 +154,7 @@ def data_folder(
     from retrieval_prompts.files import default_cache
 
     if (data is None) == (not documents) and not (data is None and reading.judgements):
-        raise UserError("name what is read: a BEIR folder, a folder of files or a table, or --documents")
+        raise UserError("name what to read: a BEIR folder, a folder of files or a table, or --documents")
     if data is not None and reading == AS_IT_IS and _is_beir(data):
         return data
     sources = reading.sources([str(data)] if data is not None else documents or [])

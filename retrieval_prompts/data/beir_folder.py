@@ -155,7 +155,7 @@ def _read_queries(path: Path) -> tuple[dict[str, str], dict[str, str]]:
         queries[id] = text
         lines.setdefault(id, number)
     if again:
-        message = f"{path}: lines left out, for they say the same as an earlier one: {len(again)} ({few(again)})"
+        message = f"{path}: lines left out, as they say the same as an earlier one: {len(again)} ({few(again)})"
         warnings.warn(message, DataWarning, stacklevel=3)
     blank = {id: f"{path}:{lines[id]}" for id, text in queries.items() if not text.strip()}
     return {id: text for id, text in queries.items() if id not in blank}, blank

@@ -127,7 +127,7 @@ class Corpus:
         if len(untexted) == len(positions):
             raise UserError(f'{path}:{numbers[0]}: expected the field "text", which no document of the file has')
         for odd, what in (
-            (again, "lines left out, for they say the same as an earlier one: {}"),
+            (again, "lines left out, as they say the same as an earlier one: {}"),
             (untexted, f'{{}} of {len(positions)} documents have no field "text"'),
             (empty, f"{{}} of {len(positions)} documents have neither title nor text"),
         ):

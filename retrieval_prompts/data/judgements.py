@@ -85,7 +85,7 @@ def parse_qrels(path: Path, *, keep: Callable[[str, str], bool] = lambda query, 
                 f" {earlier} on an earlier line"
             )
     if rounded:
-        message = f"{path}: grades that are no integers, rounded (0.5 and more is 1): {len(rounded)} ({few(rounded)})"
+        message = f"{path}: grades that are not integers, rounded (0.5 and more is 1): {len(rounded)} ({few(rounded)})"
         warnings.warn(message, DataWarning, stacklevel=2)
     return qrels
 

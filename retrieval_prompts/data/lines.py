@@ -130,9 +130,9 @@ def string(row: dict[str, Any], key: str, where: str, *, empty: bool = True) -> 
 
 
 def characters(text: str, name: str, where: str) -> str:
-    """The text, if UTF-8 can write it. Raises UserError: JSON's escapes can spell what is no character."""
+    """The text, if UTF-8 can write it. Raises UserError: JSON's escapes can spell what is not a character."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{where}: {name} holds half of a surrogate pair, which is no character") from None
+        raise UserError(f"{where}: {name} holds half of a surrogate pair, which is not a character") from None
     return text

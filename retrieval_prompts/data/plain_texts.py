@@ -68,7 +68,7 @@ def _text(given: Any, position: int) -> str:
     except UnicodeEncodeError as error:
         raise UserError(
             f"the text at position {position} (counted from 0) has half a surrogate pair, {text[error.start]!a}, which "
-            "is no character; decode its source as UTF-8 or UTF-16, or leave it out"
+            "is not a character; decode its source as UTF-8 or UTF-16, or leave it out"
         ) from None
     return text
 

@@ -99,7 +99,7 @@ class BM25Index:
         if not same_words:
             raise UserError(f"the BM25 index in {folder} divides texts without spaces in another way; index again")
         if count != len(ids):
-            raise UserError(f"the BM25 index in {folder} is of {count} documents, expected {len(ids)}; index again")
+            raise UserError(f"the BM25 index in {folder} holds {count} documents, expected {len(ids)}; index again")
         return cls(model, ids)
 
     @property

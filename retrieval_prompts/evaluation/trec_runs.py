@@ -77,7 +77,7 @@ def read_run(path: Path | str) -> Run:
         if not math.isfinite(value):
             raise UserError(f"{path}:{number}: expected a finite number as the score, got {score!r}")
         if document in run.setdefault(query, {}):
-            raise UserError(f"{path}:{number}: document {document!r} came for query {query!r} already")
+            raise UserError(f"{path}:{number}: document {document!r} was listed for query {query!r} already")
         run[query][document] = value
     return run
 

@@ -23,7 +23,7 @@ def read_array(path: Path, kind: Any, ndim: int, *, mmap: bool = True) -> Any:
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"{path.name} is no array ({first_line(error)})") from None
+        raise ValueError(f"{path.name} is not an array ({first_line(error)})") from None
     if found.dtype != kind or found.ndim != ndim:
         raise ValueError(f"{path.name} is of type {found.dtype} and {found.ndim} dimensions")
     return found

@@ -62,7 +62,7 @@ def check_seal(path: Path, value: Mapping[str, Any]) -> bool:
     if SEAL not in value:
         return False
     if value[SEAL] != _of_json({name: each for name, each in value.items() if name != SEAL}):
-        raise UserError(f"{path} was changed after it was written (its sha256 differs); restore it or make it anew")
+        raise UserError(f"{path} was changed after it was written (its sha256 differs); restore it or make it again")
     return True
 
 
@@ -107,7 +107,7 @@ def check_all_listed(folder: Path, whole: Sequence[str] = ()) -> bool:
     for name, expected in found.items():
         path = inside(folder, name)
         if not path.is_file():
-            raise UserError(f"{path} is gone: {SUMS} lists it; restore it or make the folder anew")
+            raise UserError(f"{path} is gone: {SUMS} lists it; restore it or make the folder again")
         if digest(path) != expected:
             raise _changed(path)
     return bool(found)
@@ -143,7 +143,7 @@ def check_listed(path: Path) -> bool:
 
 def _changed(path: Path) -> UserError:
     return UserError(
-        f"{path} was changed or cut after it was written: it is not what {SUMS} lists; make it anew, or delete its "
+        f"{path} was changed or cut after it was written: it is not what {SUMS} lists; make it again, or delete its "
         "line there if the change is yours"
     )
 

@@ -93,7 +93,7 @@ def check_place(path: Path) -> None:
     """Raises UserError where nothing may be written."""
     parent = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if parent is None:
-        raise UserError(f"{path} is no name for an output; write where it should lie")
+        raise UserError(f"{path} is not a name for an output; give the path to write to")
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise UserError(f"{path} cannot be written: {parent} is not a folder that you may write to")
 
@@ -102,7 +102,7 @@ def check_readable(folder: Path) -> None:
     """Raises UserError that names the first file of a folder which may not be read: libraries say anything of one."""
     for path in folder.rglob("*"):
         if not os.access(path, os.R_OK):
-            raise UserError(f"{path} may not be read; ask its owner for the permission")
+            raise UserError(f"{path} may not be read; ask its owner for permission")
 
 
 def _check_kind(path: Path, holds: Kind) -> None:
@@ -110,16 +110,16 @@ def _check_kind(path: Path, holds: Kind) -> None:
         return
     lacks = holds.lacks(path) if path.is_dir() else holds.needs[0]
     if lacks is not None:
-        raise UserError(f"{path} is not replaced, for it is something else: it holds no {lacks}; choose another name")
+        raise UserError(f"{path} is not replaced, as it is something else: it holds no {lacks}; choose another name")
     if others := holds.strangers(path):
-        raise UserError(f"{path} is not replaced, for it holds other things ({others[0]}); choose another name")
+        raise UserError(f"{path} is not replaced, as it holds other things ({others[0]}); choose another name")
 
 
 def inside(folder: Path, name: str) -> Path:
     """The path of a file that is named in a folder's description.
 
     Raises:
-        UserError: where it is no regular file, and where it leads out of the folder, by its name or by a link; the
+        UserError: where it is not a regular file, and where it leads out of the folder, by its name or by a link; the
             files of a hub's cache are links to their place in it, and may be.
     """
     path = PurePosixPath(name)
@@ -136,7 +136,7 @@ def inside(folder: Path, name: str) -> Path:
 def check_regular(path: Path) -> None:
     """Raises UserError for a pipe, a socket or a device, which may never end; not for what is not there."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UserError(f"{path} is no regular file but a pipe, a socket or a device; it is not read")
+        raise UserError(f"{path} is not a regular file but a pipe, a socket or a device; it is not read")
 
 
 def default_cache() -> Path:

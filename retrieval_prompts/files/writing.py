@@ -51,7 +51,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; what is no character as JSON's escape, which is read as it was."""
+    """Write `value` as indented JSON, atomically; what is not a character as JSON's escape, which is read as it was."""
     content = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     write_bytes(path, content.encode("utf-8", "backslashreplace"))
 

@@ -93,7 +93,7 @@ def adopt(
         check = check_made(tower, documents, index, sample=sample, what=f"the vectors of {what}")
     else:
         if source.index is None and not isinstance(vectors, np.ndarray) and factory is None and _is_faiss(source):
-            remarks.append("it does not rank by inner product and positions, so its vectors are indexed anew, as Flat")
+            remarks.append("it does not rank by inner product and positions, so its vectors are indexed again, as Flat")
         places = _rows(own, corpus, what)
         documents = corpus if len(places) == len(corpus) else corpus.only(list(places))
         chosen = Chosen(source.vectors, np.array(list(places.values())), unit=tower.normalizes_for_search)
@@ -208,7 +208,7 @@ def _say_lacking(what: str, corpus: Corpus, known: set[str]) -> None:
     if lacking := len(corpus) - len(known):
         names = few(id for id in corpus.ids if id not in known)
         warnings.warn(
-            f"{what}: {lacking:,} of {len(corpus):,} texts have no vector, and nobody will find them ({names})",
+            f"{what}: {lacking:,} of {len(corpus):,} texts have no vector, and will never be found ({names})",
             DataWarning,
             stacklevel=4,
         )

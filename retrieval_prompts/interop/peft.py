@@ -50,7 +50,7 @@ def read_config(folder: Path | str, *, language: bool = False) -> dict[str, Any]
     """
     path = Path(folder)
     if not (path / CONFIG).is_file():
-        raise UserError(f"{path} is no PEFT adapter: expected {CONFIG} and {WEIGHTS} in it")
+        raise UserError(f"{path} is not a PEFT adapter: expected {CONFIG} and {WEIGHTS} in it")
     config = read_json(path / CONFIG)
     came = config.get("peft_type") if isinstance(config, dict) else None
     if not isinstance(came, str) or came not in TYPES:
@@ -58,7 +58,7 @@ def read_config(folder: Path | str, *, language: bool = False) -> dict[str, Any]
     if config.get("num_transformer_submodules") not in (None, 1) and not language:
         raise UserError(f"{path / CONFIG}: these prompts are for an encoder and a decoder; expected a single encoder")
     if not (path / WEIGHTS).is_file():
-        hint = f"; {PICKLE} may run code when it is read: save it anew as safetensors" * (path / PICKLE).is_file()
+        hint = f"; {PICKLE} may run code when it is read: save it again as safetensors" * (path / PICKLE).is_file()
         raise UserError(f"{path} has no {WEIGHTS}{hint}")
     return config
 
@@ -183,11 +183,12 @@ def _warn(tower: TextTower, kind: str, length: int) -> None:
     if kind == "input" and tower.lead:
         differs = "PEFT puts input prompts before the leading special tokens, retrieval-prompts after them"
     elif kind == "prefix":
-        differs = f"behind a prefix PEFT counts positions from {length}, retrieval-prompts from 0"
+        differs = f"after a prefix PEFT counts positions from {length}, retrieval-prompts from 0"
     else:
         return
     warnings.warn(
-        f"{differs}: the vectors are the same, the embeddings that {tower.name} makes with them are not; evaluate anew",
+        f"{differs}: the vectors are the same, the embeddings that {tower.name} makes with them are not; "
+        "evaluate again",
         UserWarning,
         stacklevel=3,
     )

@@ -209,7 +209,7 @@ def describe(folder: Path | str, target: str) -> dict[str, Any]:
     path = Path(folder)
     file = path / DESCRIPTION
     if not file.is_file() or not (path / VECTORS).is_file():
-        raise UserError(f"{path} is no prompt folder: expected {VECTORS} and {DESCRIPTION} in it")
+        raise UserError(f"{path} is not a prompt folder: expected {VECTORS} and {DESCRIPTION} in it")
     for name in (VECTORS, DESCRIPTION):
         inside(path, name)
     about = written = read_json(file)
@@ -274,7 +274,7 @@ def strictly(file: Path) -> Iterator[None]:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"{file} lacks or garbles a field ({error}); restore or train it again") from error
+        raise UserError(f"{file} has a missing or damaged field ({error}); restore or train it again") from error
 
 
 def _renewed(about: dict[str, Any]) -> dict[str, Any]:

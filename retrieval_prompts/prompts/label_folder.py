@@ -74,7 +74,9 @@ def load_labels(folder: Path | str) -> SavedLabels:
     if len({type(label) for label in classes}) != 1 or not isinstance(classes[0], str | int | float | bool):
         raise UserError(f"{file}: expected labels that are all texts, or all numbers; train it again")
     if kind not in KINDS or not (0 < first < math.inf and 0 < second < math.inf and 0 <= share <= 1):
-        raise UserError(f"{file}: expected a kind of {KINDS}, temperatures above 0, a share from 0 to 1; train it anew")
+        raise UserError(
+            f"{file}: expected a kind of {KINDS}, temperatures above 0, a share from 0 to 1; train it again"
+        )
     tensors = read(folder, about)
     C = len(classes)
     rows = {NAMES: 2, QUERY: 3, WEIGHT: 2, BIAS: 1}

@@ -93,7 +93,7 @@ def check(sources: Sequence[Source], method: str, weights: Sequence[float] | Non
         raise UserError(f"expected two prompt folders or more, got {len(sources)}")
     if weights is not None:
         if method == "concatenation":
-            raise UserError("--weights is read with --method average or mixture, not with concatenation")
+            raise UserError("--weights is used with --method average or mixture, not with concatenation")
         if len(weights) != len(sources):
             raise UserError(f"--weights: expected one for each of {len(sources)} prompt folders, got {len(weights)}")
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights):

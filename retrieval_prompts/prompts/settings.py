@@ -128,7 +128,7 @@ def check_read(settings: Values, given: Iterable[str], **beside: str) -> None:
             if now in values or (other not in known and other not in beside):
                 continue
             said = option_of(known[other]) if other in known else ""
-            raise UserError(f"{option_of(known[name])} is read {_read(said, values)}, not {_read(said, (now,))}")
+            raise UserError(f"{option_of(known[name])} is used {_read(said, values)}, not {_read(said, (now,))}")
 
 
 def spoken(values: Sequence[object]) -> str:

@@ -63,7 +63,7 @@ def shelf(folder: Path) -> list[Entry]:
         UserError: where there is no such folder.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; expected one that holds prompt folders")
+        raise UserError(f"{folder} is not a folder; expected one that holds prompt folders")
     return [_entry(each) for each in _prompt_folders(folder)]
 
 

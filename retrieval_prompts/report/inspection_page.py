@@ -93,7 +93,7 @@ def vectors_block(name: str, words: PromptWords) -> Block:
     caption = (
         f"p: the share of {words.drawn:,} random vectors that are as near to a word (median cosine {middle:.3f}, "
         f"one in twenty above {high:.3f}), times the number of vectors (Holm). A word's vector has a length of "
-        f"{words.word_length:.2f} on the mean."
+        f"{words.word_length:.2f} on average."
     )
     if len(words.vectors) > WORDS_SHOWN:
         caption += f" The first {WORDS_SHOWN} of {len(words.vectors):,} vectors; the JSON has all."

@@ -47,7 +47,7 @@ TEST_WORDS = [
 ]
 UNSEEN = (
     "unseen documents",
-    "queries for documents that were relevant to no training query: a gain there is no memory",
+    "queries for documents that were relevant to no training query: a gain there is not memory",
 )
 
 

@@ -97,7 +97,7 @@ def strength_of(given: Mapping[str, Any], prompt: Loaded | None) -> float | None
     if strength is None:
         return None
     if prompt is None:
-        raise Refused(422, "strength is that of a prompt; name one as well")
+        raise Refused(422, "strength applies to a prompt; name one as well")
     if prompt.both_sides and strength != prompt.biencoder.strength:
         own = prompt.biencoder.strength
         raise Refused(422, f"the documents were encoded with this prompt at strength {own:g}; leave strength out")

@@ -98,7 +98,7 @@ class Guard:
         headers = dict(reversed(scope["headers"]))  # of one that is there twice, the first
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if self._hosts is not None and _name(host) not in self._hosts:
-            return 421, "this server is not called by that name; start it with --allow-host to let it be"
+            return 421, "this server does not answer to that name; allow it with --allow-host"
         if self._token is None or scope["path"] in OPEN:
             return None
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")

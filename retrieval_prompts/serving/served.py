@@ -57,7 +57,7 @@ def open_shelf(index: str | Path, prompts: Mapping[str, Path], root: Path | None
     first = None
     if read_manifest(Path(index))["encoder"].get("document_prompt") is not None:
         if not prompts:
-            raise UserError(f"{index} is of documents with a prompt; give that prompt: --prompts NAME=FOLDER")
+            raise UserError(f"{index} holds documents encoded with a prompt; give that prompt: --prompts NAME=FOLDER")
         first = next(iter(prompts.values()))
     return Shelf(Searcher.open(index, first, **options), prompts, root)
 
@@ -77,7 +77,7 @@ class Shelf:
     def __init__(self, searcher: Searcher, given: Mapping[str, Path], root: Path | None = None) -> None:
         self.searcher, self.root = searcher, None if root is None else root.resolve()
         if self.root is not None and not self.root.is_dir():
-            raise UserError(f"{root} is no folder; --prompts-root is one that holds prompt folders")
+            raise UserError(f"{root} is not a folder; --prompts-root is one that holds prompt folders")
         self._given = {name: Path(folder) for name, folder in given.items()}
         self._loaded: dict[str, Loaded] = {}
         self._adding = Lock()
@@ -96,7 +96,9 @@ class Shelf:
         """The prompts of a name; None for the frozen model. Raises Unknown, and UserError where it does not fit."""
         if name is None or name == FROZEN:
             if not self.frozen:
-                raise UserError(f"this index is of documents with a prompt; name {few(self._loaded)} as the prompt")
+                raise UserError(
+                    f"this index holds documents encoded with a prompt; name {few(self._loaded)} as the prompt"
+                )
             return None
         try:
             return self._loaded[name]

@@ -168,7 +168,7 @@ class Web:
                     if len(body) > most:
                         raise too_large
         except TimeoutError:
-            raise Refused(408, "the body did not come in time", connection="close") from None
+            raise Refused(408, "the body did not arrive in time", connection="close") from None
         return bytes(body)
 
     async def _results(self, request: Request, rows: list[Query]) -> list[Answer]:

@@ -48,7 +48,7 @@ class LanguageModel:
             raise UserError(f"{option} {name}: {first_line(error)}") from None
         if lacking := sorted(found["missing_keys"]):  # these would be random
             needs = type(self.model).__name__
-            raise UserError(f"{option} {name} is no language model: it has no {few(lacking)}, which {needs} needs")
+            raise UserError(f"{option} {name} is not a language model: it has no {few(lacking)}, which {needs} needs")
         self.name, self.causal = name, not config.is_encoder_decoder
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token

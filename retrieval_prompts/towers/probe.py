@@ -76,7 +76,7 @@ def check_room(tower: TextTower, side: str, room: int) -> None:
         )
     warnings.warn(
         f"{tower.name} has {tower.positions} positions: with a {side} prompt of {room} its texts are cut at {after} "
-        f"tokens, not {before}; a prefix (--kind prefix) takes none",
+        f"tokens, not {before}; a prefix (--kind prefix) takes up none",
         UserWarning,
         stacklevel=4,
     )

@@ -307,7 +307,7 @@ def locate(name: str) -> str:
     if path.is_dir():
         if not any((path / file).is_file() for file in ("config.json", "modules.json")):
             raise UserError(
-                f"{name} is no model folder: expected config.json or modules.json in it; give the folder of a "
+                f"{name} is not a model folder: expected config.json or modules.json in it; give the folder of a "
                 "sentence-transformers or Hugging Face model"
             )
         return str(path)

@@ -146,7 +146,7 @@ def _outcome(
     single = artifact.kind in ("cached vectors", "image features", "checkpoint", "image checkpoint")
     alone = single and damage in ("deleted", "exchanged")  # there is nothing to look at; another's is as sound
     seen = run([_program(artifact), "verify", artifact.name], folder)
-    told = "NOT SOUND" in seen.said or "cannot be told" in seen.said or "holds no artifact" in seen.said
+    told = "NOT SOUND" in seen.said or "cannot be checked" in seen.said or "holds no artifact" in seen.said
     if seen.wild:
         return "untidy", seen.said[-500:]
     same = not told and not alone and not _equal(folder / file, content)

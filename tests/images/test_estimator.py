@@ -83,7 +83,7 @@ def test_cross_validation_and_grid_search(tiny_model: Clip, colours: ImageData) 
 
 
 def test_an_option_that_the_method_does_not_read_is_refused(tiny_model: Clip) -> None:
-    with pytest.raises(UserError, match="--weight is read with --method kgcoop, prograd, tcp or promptsrc, not with"):
+    with pytest.raises(UserError, match="--weight is used with --method kgcoop, prograd, tcp or promptsrc, not with"):
         PromptClassifier(tiny_model, method="coop", weight=3.0)
     PromptClassifier(tiny_model, method="coop", weight=None, class_specific=False)
 
@@ -151,7 +151,7 @@ def test_whole_numbers_come_back(tiny_model: Clip, colours: ImageData, tmp_path:
     classifier.save(tmp_path / "prompts")
     again = PromptClassifier.load(tmp_path / "prompts", tiny_model)
     assert again.predict(pictures).tolist() == found.tolist()
-    with pytest.raises(UserError, match="the label '4' is none of the 4 classes"):
+    with pytest.raises(UserError, match="the label '4' is not one of the 4 classes"):
         PromptClassifier(tiny_model, **QUICK).fit(pictures, [number + 1 for number in numbers], NAMES)
 
 
@@ -161,7 +161,7 @@ def test_whole_numbers_without_names(tiny_model: Clip, colours: ImageData) -> No
     classifier = PromptClassifier(tiny_model, head="probe", **QUICK).fit(pictures, numbers)
     assert classifier.classes_.tolist() == [-10, 0, 10, 20] and set(classifier.predict(pictures)) <= {-10, 0, 10, 20}
     assert classifier.score(pictures, numbers) == np.mean(classifier.predict(pictures) == numbers)
-    with pytest.raises(UserError, match="the label '1' is none of the 4 classes"):
+    with pytest.raises(UserError, match="the label '1' is not one of the 4 classes"):
         classifier.score(pictures[:2], [0, 1])
 
 

@@ -265,7 +265,7 @@ def test_where_positions_end_the_texts_room_shrinks(tower: TextTower) -> None:
         model = BiEncoder(tower).attach("query", length=8)
     assert [str(warning.message) for warning in caught] == [
         f"{tower.name} has 64 positions: with a query prompt of 8 its texts are cut at 56 tokens, not 64; a prefix "
-        "(--kind prefix) takes none"
+        "(--kind prefix) takes up none"
     ]
     assert caught[0].filename == __file__, "it points at the caller"
     (cut,) = model.tokenize([LONG], "query")
@@ -370,7 +370,7 @@ def test_a_garbled_prompt_folder_is_refused_before_its_model_is_sought(bert: BiE
     bert.attach("query", length=3).save(tmp_path / "prompts")
     file = tmp_path / "prompts" / "prompt.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base": {}}))
-    with pytest.raises(UserError, match="lacks or garbles a field"):
+    with pytest.raises(UserError, match="has a missing or damaged field"):
         BiEncoder.load(prompts=tmp_path / "prompts")
 
 
@@ -380,7 +380,7 @@ def test_a_garbled_prompt_folder_is_refused_before_its_model_is_sought(bert: BiE
         ({"side": "queries"}, "--side must be query, document or both, got 'queries'"),
         ({"kind": "suffix"}, "--kind must be input, prefix or auto, got 'suffix'"),
         ({"encoder": "gru"}, "--encoder must be table, mlp, lstm, feedback or auto, got 'gru'"),
-        ({"common": True}, "--common is read with --side both, not with --side query"),
+        ({"common": True}, "--common is used with --side both, not with --side query"),
         ({"length": 0}, "--length must be 1 or more, got 0"),
         ({"init": "zero"}, "--init must be text:WORDS, vocab or gaussian, got 'zero'"),
         (

@@ -155,7 +155,7 @@ def test_what_is_something_else_is_never_replaced(tmp_path: Path) -> None:
     for name in ("file", "folder"):
         with (
             pytest.raises(
-                UserError, match=f"^{tmp_path / name} is not replaced, for it is something else: it holds no m"
+                UserError, match=f"^{tmp_path / name} is not replaced, as it is something else: it holds no m"
             ),
             new_folder(tmp_path / name, holds=MARKED, overwrite=True),
         ):
@@ -277,7 +277,7 @@ def test_a_folder_that_holds_anything_else_is_a_users_own(tmp_path: Path) -> Non
     for other in ("index.html", "words/c.txt", "words/deep/d.json", ".hidden"):
         (out / other).parent.mkdir(exist_ok=True)
         (out / other).write_text("precious")
-        with pytest.raises(UserError, match=rf"out is not replaced, for it holds other things \({other}\); choose"):
+        with pytest.raises(UserError, match=rf"out is not replaced, as it holds other things \({other}\); choose"):
             check_output(out, overwrite=True, holds=kind)
         (out / other).unlink()
     (out / "words" / "deep").rmdir()
@@ -571,7 +571,7 @@ def test_the_root_is_no_output(overwrite: bool) -> None:
     for holds in (None, INDEX):
         with pytest.raises(UserError, match="/ "):
             check_output(Path("/"), overwrite=overwrite, holds=holds)
-        with pytest.raises(UserError, match="/ is no name for an output"), output(Path("/"), overwrite=overwrite):
+        with pytest.raises(UserError, match="/ is not a name for an output"), output(Path("/"), overwrite=overwrite):
             raise AssertionError
 
 

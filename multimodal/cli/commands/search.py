@@ -48,11 +48,11 @@ def search(
     if query is not None and not query.strip():
         raise UserError("the query is empty; write what you look for in quotes")
     if image is not None and prompts is not None:
-        raise UserError("--prompts belong to words; a search by image has none")
+        raise UserError("--prompts apply to words; a search by image takes none")
     if image is not None and image.is_dir():
         raise UserError(f"{image} is a folder; --image expects one picture")
     if images is not None and not images.is_dir():
-        raise UserError(f"{images} is no folder; --images expects the one that the pictures are in")
+        raise UserError(f"{images} is not a folder; --images expects the one that the pictures are in")
     check_strength(strength, prompts)
     console.check_outputs(json_file, html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
@@ -63,7 +63,7 @@ def search(
     opened = image_index.ImageIndex.open(index)
     maker = opened.manifest["encoder"]
     if "images" not in maker:
-        raise UserError(f"{index} is no index of images; texts are searched by retrieval-prompts search")
+        raise UserError(f"{index} is not an index of images; texts are searched by retrieval-prompts search")
     name, weights = model or maker["model"], pretrained or (None if model else maker.get("pretrained"))
     clip = (
         reload_clip(name, weights, device=device)

@@ -117,7 +117,7 @@ def as_text(value: Any) -> str:
 
 
 def characters_of(text: str) -> str:
-    """A text without what is no character (halves of surrogate pairs, which JSON's escapes can spell) and NUL."""
+    """A text without what is not a character (halves of surrogate pairs, which JSON's escapes can spell) and NUL."""
     return text.replace("\0", "").encode("utf-8", "ignore").decode()
 
 

@@ -212,7 +212,7 @@ def _read_table(
             continue
         value = _number(values[2]) if "value" in roles else 1.0
         if value is None:
-            left.note("rows whose grade or clicks are no number", place)
+            left.note("rows whose grade or clicks are not a number", place)
             continue
         if not clicked and abs(value) >= HIGHEST:
             left.note("rows whose grade has more than 4 digits", place)
@@ -227,7 +227,7 @@ def _read_table(
                     counted[id] = counted.get(id, 0.0) + value
             else:
                 if not float(value).is_integer():
-                    left.note("grades that are no whole number, rounded", f"{value:g} in {place}")
+                    left.note("grades that are not whole numbers, rounded", f"{value:g} in {place}")
                 _grade(own, query, ids, math.floor(value + 0.5))
         for cell in values[len(wanted) :]:
             for name in _each(cell):

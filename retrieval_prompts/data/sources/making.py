@@ -269,7 +269,7 @@ def _splits(judged: Judged, queries: Queries, shares: Shares, left: LeftOut) -> 
     rule = ""
     if "" in splits:
         divided = divide(queries.texts, splits.pop(""), shares)
-        rule = f"judged queries: {shares.rule()}" if len(divided) > 1 else "judged queries: all train, for they are few"
+        rule = f"judged queries: {shares.rule()}" if len(divided) > 1 else "judged queries: all train, as they are few"
         for name, qrels in divided.items():
             splits[name] = {**qrels, **splits.get(name, {})}
     splits, dropped = apart(queries.texts, splits)

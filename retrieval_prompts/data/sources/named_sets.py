@@ -82,4 +82,4 @@ def _load(path: Path) -> Any:
     try:
         return ir_datasets.load(name)
     except KeyError:
-        raise UserError(f"ir_datasets knows no data set called {name!r}; see https://ir-datasets.com") from None
+        raise UserError(f"ir_datasets has no data set called {name!r}; see https://ir-datasets.com") from None

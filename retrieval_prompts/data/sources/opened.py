@@ -56,7 +56,7 @@ def kind(path: Path) -> str:
 def files_in(folder: Path) -> Iterator[Path]:
     """The files of a folder and of those in it, sorted, and links to folders, which are not followed.
 
-    What is hidden, and what is no regular file, is left out.
+    What is hidden, and what is not a regular file, is left out.
     """
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

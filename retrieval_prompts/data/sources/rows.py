@@ -178,7 +178,7 @@ def _quoted(path: Path, lines: Iterator[str], delimiter: str) -> Iterator[tuple[
 
 def _no_end(path: Path, number: int) -> UserError:
     return UserError(
-        f"{path}:{number}: a quoted value of this row has no end, and takes all rows behind it; close the quote, or "
+        f"{path}:{number}: a quoted value of this row has no end, and takes in all rows after it; close the quote, or "
         'double it ("") where it is part of the value'
     )
 
@@ -191,7 +191,7 @@ def _lines(path: Path, file: Any) -> Iterator[str]:
             yield "\n" if number == 1 and SEPARATOR.fullmatch(line) else line.replace("\0", "")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: expected UTF-8, got byte 0x{error.object[error.start]:02x} behind line {number}; convert the file"
+            f"{path}: expected UTF-8, got byte 0x{error.object[error.start]:02x} after line {number}; convert the file"
         ) from None
 
 
@@ -264,7 +264,7 @@ def _array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 at += 1
             if text.startswith("]", at):
                 if text[at + 1 :].strip() or any(map(str.strip, iter(partial(file.read, PIECE), ""))):
-                    raise UserError(f"{path}: expected one array of objects, got more behind its {number:,} objects")
+                    raise UserError(f"{path}: expected one array of objects, got more after its {number:,} objects")
                 return
             try:
                 row, at = decode(text, at)
@@ -292,7 +292,7 @@ def _parquet(path: Path) -> Table:
     try:
         columns = list(parquet.read_schema(path).names)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no Parquet file that can be read ({first_line(error)})") from None
+        raise UserError(f"{path} is not a readable Parquet file ({first_line(error)})") from None
     if twice := [name for name in columns if columns.count(name) > 1]:
         raise UserError(f"{path} has the column {twice[0]!r} twice; give each a name of its own")
 
@@ -307,7 +307,7 @@ def _parquet(path: Path) -> Table:
                         number += 1
                         yield number, row
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read behind row {number:,} ({first_line(error)})") from None
+            raise UserError(f"{path} cannot be read after row {number:,} ({first_line(error)})") from None
 
     return Table(path, columns, read)
 
@@ -333,7 +333,7 @@ def _hugging_face(path: Path) -> Table:
     try:
         data = datasets.load_from_disk(str(path))
     except Exception as error:  # a broken folder raises what its libraries like
-        raise UserError(f"{path} is no data set on disk that can be read ({first_line(error)})") from None
+        raise UserError(f"{path} is not a readable data set on disk ({first_line(error)})") from None
 
     def read(wanted: Sequence[str]) -> Rows:
         chosen, number = data.select_columns(list(dict.fromkeys(wanted))), 0

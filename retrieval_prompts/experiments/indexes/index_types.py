@@ -233,7 +233,7 @@ def _by_commas(parts: list[str], text: str, dimension: int) -> list[str]:
         if len(parts) == 1:
             faiss_index.make(text, dimension)  # raises, with FAISS's reason
         raise UserError(
-            f"{text!r} is no list of FAISS index types for vectors of dimension {dimension}; "
+            f"{text!r} is not a list of FAISS index types for vectors of dimension {dimension}; "
             "separate them by ';' to see which one is not, as in 'Flat;IVF256,SQ8'"
         )
     if len(found) > 1:

@@ -15,7 +15,7 @@ from retrieval_prompts.experiments.inspection.null import Beside
 RANDOM = "random vectors of the same lengths"
 CHANCE = (
     "Every figure stands beside random prompts, and beside the prompt before training where that is known. Of twenty "
-    "figures that mean nothing, one is beyond them by chance: a single finding wants to be seen again on other data, "
+    "figures that mean nothing, one is beyond them by chance: a single finding should be seen again on other data, "
     "or with another seed of the training."
 )
 
@@ -42,10 +42,10 @@ def verdict(made: Sequence[Claim]) -> str:
     """How much of what can be said untrained prompts do not explain."""
     beyond = sum(claim.beyond for claim in made)
     if not made:
-        return "There is nothing to say of these prompts by themselves."
+        return "There is nothing to say about these prompts by themselves."
     if not beyond:
         return "Nothing that was found here is beyond what untrained prompts do."
-    chance = f"of as many that mean nothing, {ALPHA * len(made):.1f} would be on the mean"
+    chance = f"of as many that mean nothing, {ALPHA * len(made):.1f} would be on average"
     return f"{beyond} of {count(len(made), 'finding is', 'findings are')} beyond what untrained prompts do; {chance}."
 
 
@@ -62,7 +62,7 @@ def _claims(found: Inspection) -> Iterator[Claim]:
 
 def _attention(side: str, seen: Attention) -> Claim:
     what = {"query": "Queries", "document": "Documents"}[side]
-    even = f"evenly spread it were {percent(seen.even)}"
+    even = f"evenly spread it would be {percent(seen.even)}"
     paid = f"{what} pay {percent(seen.total.value)} of their attention to the prompt ({even})"
     return Claim(f"{paid}; {beside(seen.total, percent)}.", seen.total.beaten)
 
@@ -127,7 +127,7 @@ def without_each(left: list[LeftOut], what: str = "queries", metric: str = "nDCG
     null += f", of the prompt before training by {min(before):.3f} to {max(before):.3f}" if before else ""
     if not mattering:
         surely = [each for each in left if each.p_adjusted < ALPHA]
-        rank = f"; without {_names(surely)} {metric} is significantly another" if surely else ""
+        rank = f"; without {_names(surely)} {metric} is significantly different" if surely else ""
         return Claim(
             f"No single vector is shown to matter: without {furthest.name} {what} turn furthest, by "
             f"{furthest.moved.value:.3f}; {null}{rank}.",

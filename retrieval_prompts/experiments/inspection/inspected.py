@@ -169,7 +169,7 @@ def inspect(
     if 0 < biencoder.strength < 1:
         found.notes.append(f"Queries are asked at the strength of the prompts, {biencoder.strength:g}.")
     elif biencoder.strength == 0:
-        found.notes.append("The prompts are saved with strength 0, for dev rejected them; here they are at strength 1.")
+        found.notes.append("The prompts are saved with strength 0, as dev rejected them; here they are at strength 1.")
     if data is None:
         found.notes.append("What the prompts do to queries needs data: --data DATA.")
         return found
@@ -212,7 +212,7 @@ def _queries(bench: Workbench, split: str, most: int) -> tuple[dict[str, str], Q
     if split == "dev" and "dev" not in bench.dataset.qrels:
         queries, qrels = bench.choosing()
         if not queries:
-            raise UserError(f"{bench.dataset.name} has no dev queries, and no train queries to set some aside of")
+            raise UserError(f"{bench.dataset.name} has no dev queries, and no train queries to set some aside from")
     else:
         queries, qrels = bench.dataset.split(split)
     names = list(queries)

@@ -161,7 +161,7 @@ class PromptWords:
         null = f"random vectors have {middle:.2f}, one in twenty more than {high:.2f}"
         if not self.near and len(self.vectors) >= ALPHA * (self.drawn + 1):
             return (
-                f"Whether these words mean something cannot be told of {len(self.vectors):,} vectors at once beside "
+                f"Whether these words mean something cannot be told for {len(self.vectors):,} vectors at once beside "
                 f"{self.drawn:,} random ones (cosine {reach}; {null})."
             )
         if not self.near:

@@ -77,7 +77,7 @@ def _make(bench: Workbench, settings: TuneSettings, how: str, split: str | None)
         made = queries(bench, log, known, teacher)
         if few:
             said = f"{count(len(judged), 'judged query is', 'judged queries are')} too few to choose by"
-            said += f" ({FEW_DEV} are needed), and no use is made of what they ask for"
+            said += f" ({FEW_DEV} are needed), and what they ask for is not used"
             warnings.warn(f"{bench.dataset.name}: {said}", DataWarning, stacklevel=4)
         return made
     if settings.generator is None:

@@ -137,7 +137,7 @@ def check_trust(model: object, trust_remote_code: bool) -> None:
 
 def _check_name(repo_id: str) -> None:
     if not REPOSITORY.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id:
-        raise UserError(f"{repo_id!r} is no name of a repository on the hub; expected user/name")
+        raise UserError(f"{repo_id!r} is not the name of a repository on the hub; expected user/name")
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def _hub_errors(repo_id: str, revision: str | None = None) -> Iterator[None]:
             ) from None
         raise UserError(f"the hub refused {repo_id}: {first_line(error)}") from None
     except errors.HFValidationError as error:
-        raise UserError(f"{repo_id!r} is no name of a repository on the hub: {first_line(error)}") from None
+        raise UserError(f"{repo_id!r} is not the name of a repository on the hub: {first_line(error)}") from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise UserError(_unreachable(repo_id)) from error
     except Exception as error:

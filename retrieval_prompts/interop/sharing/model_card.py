@@ -89,7 +89,7 @@ def model_card(prompts: PromptFolder, repo_id: str, license: str | None = None, 
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"prompt.json lacks or garbles a part of its training record ({error}); train it again"
+            f"prompt.json has a missing or damaged part in its training record ({error}); train it again"
         ) from None
 
 

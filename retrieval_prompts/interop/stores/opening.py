@@ -71,8 +71,8 @@ def over_all(address: str, encoder: Mapping[str, Any], dimension: int) -> StoreI
     """
     if encoder.get("document_prompt") is not None:
         raise UserError(
-            f"these prompts have a document side, and nobody can tell whether {shown(address)} has it too; write the "
-            "store and a folder with index --to STORE --out INDEX, and search that"
+            f"these prompts have a document side, and there is no way to tell whether {shown(address)} has it too; "
+            "write the store and a folder with index --to STORE --out INDEX, and search that"
         )
     return StoreIndex.over(open_store(address), None, encoder=encoder, dimension=dimension)
 
@@ -94,7 +94,7 @@ def check_found(tower: TextTower, index: StoreIndex, ids: Sequence[str], place: 
     texted = [each for each in (index.document(id) for id in ids) if each.content]
     if not texted:
         warnings.warn(
-            f"{place} holds no texts, so nobody can tell here whether {tower.name} made its vectors; adopt can",
+            f"{place} holds no texts, so there is no way to tell here whether {tower.name} made its vectors; adopt can",
             DataWarning,
             stacklevel=3,
         )

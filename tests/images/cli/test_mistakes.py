@@ -28,7 +28,7 @@ def test_outputs_that_exist_are_refused(
     refused(command("index", picture_folder, "--out", tmp_path / "out", *model), exists)
     refused(command("export", prompts, "--out", tmp_path / "out"), exists)
     refused(command("evaluate", picture_folder, "--json", tmp_path / "file", *model), file)
-    not_ours = r"out is not replaced, for it is something else: it holds no (prompt|manifest|classes).json"
+    not_ours = r"out is not replaced, as it is something else: it holds no (prompt|manifest|classes).json"
     refused(command("tune", picture_folder, "--out", tmp_path / "out", "--overwrite", *model), not_ours)
     refused(command("index", picture_folder, "--out", tmp_path / "out", "--overwrite", *model), not_ours)
     refused(command("export", prompts, "--out", tmp_path / "out", "--overwrite"), not_ours)
@@ -52,7 +52,7 @@ TEXTS_GIVEN = "TEXTS/prompt.json: expected prompts for CLIP, got prompts for tex
 
 MISTAKES = [
     ("tune NOWHERE --out NEW", "NOWHERE does not exist; expected an image folder"),
-    ("tune NOWHERE.jsonl --out NEW", "NOWHERE.jsonl is no file; expected captions"),
+    ("tune NOWHERE.jsonl --out NEW", "NOWHERE.jsonl is not a file; expected captions"),
     ("tune ONE --out NEW --model MODEL", "ONE has the class 'cat' only; expected two classes or more"),
     ("tune TWICE --out NEW --model MODEL", "TWICE.*A_cat"),
     ("tune EMPTY --out NEW --model MODEL", r"EMPTY/cat has no pictures; expected files that end in"),
@@ -74,19 +74,22 @@ MISTAKES = [
     (f"{TUNE} --images PICTURES", "--images is the folder of a caption file's images; leave it out"),
     (
         f"{TUNE} --method tcp --class-specific",
-        "--class-specific is read with --method coop, .* not with --method tcp",
+        "--class-specific is used with --method coop, .* not with --method tcp",
     ),
     (f"{TUNE} --pretrained openai", "has its own weights; leave out --pretrained openai"),
     (f"{TUNE} --device abacus", "could not be loaded by open_clip: .*abacus"),
     ("tune PICTURES --out NEW --model NOWHERE", "there is no model NOWHERE: expected a folder, hf-hub:NAME"),
-    ("tune PICTURES --out NEW --model PICTURES", "PICTURES is no open_clip model folder: expected open_clip_config.js"),
+    (
+        "tune PICTURES --out NEW --model PICTURES",
+        "PICTURES is not an open_clip model folder: expected open_clip_config.js",
+    ),
     ("tune PICTURES --out NEW --model ViT-B-32", "model ViT-B-32 needs --pretrained: a checkpoint file, or one of"),
     (f"tune {CAPTIONS} --out NEW --subset base", "captions have no classes; leave out --subset"),
     (
         f"tune {CAPTIONS} --out NEW --model MODEL --method kgcoop",
         "the method kgcoop does not go with; use coop or deep",
     ),
-    (f"classify NOWHERE {BLUE}", "NOWHERE is no prompt folder: expected prompt.safetensors and prompt.json in it"),
+    (f"classify NOWHERE {BLUE}", "NOWHERE is not a prompt folder: expected prompt.safetensors and prompt.json in it"),
     (f"classify TEXTS {BLUE}", TEXTS_GIVEN),
     (f"classify WORDS {BLUE}", "these prompts were tuned on captions and have no classes of their own; give --classes"),
     ("classify PROMPTS NOWHERE", "NOWHERE does not exist; expected a picture or a folder of pictures"),
@@ -108,7 +111,7 @@ MISTAKES = [
     ("evaluate PICTURES --model MODEL --protocol zero", "there is no protocol 'zero'; the protocols are few-shot, bas"),
     ("evaluate PICTURES --model MODEL --protocol retrieval", "PICTURES has no captions; expected Karpathy JSON, JSONL"),
     ("evaluate PICTURES --model MODEL --split val", "has no split 'val'; it has train, test"),
-    ("evaluate PICTURES --model MODEL --strength 1", "--strength is that of a prompt; pass --prompts as well"),
+    ("evaluate PICTURES --model MODEL --strength 1", "--strength applies to prompts; pass --prompts as well"),
     (
         f"evaluate {CAPTIONS} --model MODEL --protocol few-shot",
         "has captions: expected --protocol retrieval, got few-s",
@@ -121,13 +124,13 @@ MISTAKES = [
     ("search INDEX", "give either words to look for, or --image"),
     (f"search INDEX a --image {BLUE}", "give either words to look for, or --image"),
     ("search INDEX ' '", "the query is empty; write what you look for in quotes"),
-    ("search INDEX a --strength 0.5", "--strength is that of a prompt; pass --prompts as well"),
-    (f"search INDEX --image {BLUE} --prompts WORDS", "--prompts belong to words; a search by image has none"),
+    ("search INDEX a --strength 0.5", "--strength applies to prompts; pass --prompts as well"),
+    (f"search INDEX --image {BLUE} --prompts WORDS", "--prompts apply to words; a search by image takes none"),
     ("search INDEX --image NOWHERE", "NOWHERE does not exist"),
     ("search INDEX --image PICTURES", "PICTURES is a folder; --image expects one picture"),
     ("search NOWHERE a", "NOWHERE"),
     ("search INDEX a --prompts TEXTS", TEXTS_GIVEN),
-    ("export NOWHERE --out NEW", "NOWHERE is no prompt folder"),
+    ("export NOWHERE --out NEW", "NOWHERE is not a prompt folder"),
     ("export TEXTS --out NEW", TEXTS_GIVEN),
     ("export WORDS --out NEW", "these prompts were tuned on captions and have no classes of their own; give --classes"),
     ("export PROMPTS --out NEW --classes a --class-file x", "give either --classes or --class-file, not both"),

@@ -196,7 +196,7 @@ def test_images_elsewhere_and_gzip(folder: Path, tmp_path_factory: pytest.TempPa
         match=r"4 of 4 pictures that .*list.jsonl.gz names are not in .* \(a.jpg, b.jpg.*--images",
     ):
         load_captions(path)
-    with pytest.raises(UserError, match=r"gone is no folder; expected the one that .*list.jsonl.gz names"):
+    with pytest.raises(UserError, match=r"gone is not a folder; expected the one that .*list.jsonl.gz names"):
         load_captions(path, images=folder / "gone")
 
 
@@ -258,7 +258,7 @@ def test_captions_without_a_word_are_counted(folder: Path) -> None:
         ("x.json", '{"pictures": [{"file": "a.jpg"}]}', "x.json: expected Karpathy's"),
         ("x.json", '[{"file": "a.jpg"}]', 'x.json: entry 0: expected "captions": [TEXT, ...]'),
         ("x.json", coco([(1, "a.jpg")], [(2, "x")]), "x.json: none of the 1 annotations is of a picture in its images"),
-        ("x.json", coco([(1, "a.jpg"), (1, "b.jpg")], []), "x.json: images[1]: the id 1 is that of a.jpg already"),
+        ("x.json", coco([(1, "a.jpg"), (1, "b.jpg")], []), "x.json: images[1]: the id 1 belongs to a.jpg already"),
         (
             "x.json",
             '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "bbox": []}]}',
@@ -302,7 +302,7 @@ def test_what_is_refused(name: str, text: str, message: str, folder: Path) -> No
 
 
 def test_no_such_file_or_split(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"gone.json is no file; expected captions as"):
+    with pytest.raises(UserError, match=r"gone.json is not a file; expected captions as"):
         load_captions(folder / "gone.json")
     path = folder / "x.csv"
     path.write_text("image,caption\na.jpg,x\n")

@@ -171,8 +171,8 @@ def test_names_alone_keep_their_order(tmp_path: Path) -> None:
             "n01440764\nn01443537\n",
             "classes.txt:1: n01440764 is a WordNet id and no name; write n01440764, a tab, tench",
         ),
-        ("a\tb\na\tb\n", "classes.txt:2: the label 'a' comes twice"),
-        ("n01\traven\n\nn01\tkite\n", "classes.txt:3: the label 'n01' comes twice"),
+        ("a\tb\na\tb\n", "classes.txt:2: the label 'a' appears twice"),
+        ("n01\traven\n\nn01\tkite\n", "classes.txt:3: the label 'n01' appears twice"),
     ],
 )
 def test_files_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:

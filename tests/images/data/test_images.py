@@ -80,7 +80,7 @@ def test_only_pictures_count(tmp_path: Path) -> None:
     with pytest.warns(DataWarning) as caught:
         data = load_images(tmp_path)
     assert [str(warning.message) for warning in caught] == [
-        f"{tmp_path}: left out 4 files that are no pictures by their names, 2 .heic, 1 no extension, 1 .txt (cat/jpg,"
+        f"{tmp_path}: left out 4 files whose names are not those of pictures, 2 .heic, 1 no extension, 1 .txt (cat/jpg,"
         " cat/notes.txt, cat/y.HEIC and 1 more)",
         f"{tmp_path}: left out 1 pictures that are in no class folder (stray.png)",
     ]
@@ -197,7 +197,7 @@ def test_a_class_without_test_pictures_is_named(tmp_path: Path) -> None:
 def test_no_such_source(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere does not exist; expected an image folder"):
         load_images(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"notes.md is none of these; expected an image folder"):
+    with pytest.raises(UserError, match=r"notes.md is not one of these; expected an image folder"):
         load_images(write(tmp_path / "notes.md"))
 
 
@@ -321,7 +321,7 @@ def test_few_shots() -> None:
     assert not np.array_equal(chosen, few_shot(split, 4, seed=2))
     assert set(chosen) < set(few_shot(split, 8, seed=1)), "more shots keep the ones before"
     assert few_shot(split, None, seed=1).tolist() == list(range(60))
-    with pytest.raises(UserError, match="expected 1 shot a class or more, got 0"):
+    with pytest.raises(UserError, match="expected at least 1 shot a class, got 0"):
         few_shot(split, 0, seed=1)
 
 
@@ -405,7 +405,7 @@ def test_a_manifest_finds_the_same_pictures_elsewhere(tmp_path: Path) -> None:
         ({"splits": {"train": {"a": [1]}}}, 'expected "classes"'),
         ({"splits": {"other": {}}}, "expected the splits train, val and test, got other"),
         ({"splits": {"train": {"z": []}}}, "not among its classes: z"),
-        (None, "is no manifest; expected a JSON object with data, seed"),
+        (None, "is not a manifest; expected a JSON object with data, seed"),
     ],
 )
 def test_what_is_no_manifest(change: dict[str, Any] | None, message: str, tmp_path: Path) -> None:
@@ -506,8 +506,8 @@ def test_the_first_frame() -> None:
     ("content", "reason"),
     [
         (b"", "it is empty"),
-        (b"<html>not found</html>", "it is none of AVIF, BMP, DDS"),
-        (encoded(noise(0), "EPS"), "it is none of"),
+        (b"<html>not found</html>", "it is not one of AVIF, BMP, DDS"),
+        (encoded(noise(0), "EPS"), "it is not one of"),
         (encoded(noise(0, (64, 64)), "JPEG")[:-200], "image file is truncated"),
         (encoded(noise(0, (64, 64)))[:-2000], ""),
         (encoded(noise(0))[:30], ""),
@@ -547,7 +547,9 @@ def test_load_pictures(tmp_path: Path) -> None:
     image_folder(tmp_path, {"b": 2, "a/deep": 1, ".hidden": 1})
     (tmp_path / "b" / "notes.txt").write_text("x")
     write(tmp_path / "b" / "x.HEIC")
-    with pytest.warns(DataWarning, match=r"left out 1 files that are no pictures by their names, 1 .heic \(b/x.HEIC\)"):
+    with pytest.warns(
+        DataWarning, match=r"left out 1 files whose names are not those of pictures, 1 .heic \(b/x.HEIC\)"
+    ):
         found = load_pictures(tmp_path)
     assert [picture.name for picture in found] == ["a/deep/0.png", "b/0.png", "b/1.png"]
     assert np.array_equal(np.asarray(found[1].load()), np.asarray(noise(0)))
@@ -713,7 +715,7 @@ def test_what_is_no_file_is_no_picture(tmp_path: Path, monkeypatch: pytest.Monke
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     for name in ("pipe.png", "zero.png"):
-        with pytest.raises(UserError, match=rf"{name} cannot be read as a picture \(it is no file\)"):
+        with pytest.raises(UserError, match=rf"{name} cannot be read as a picture \(it is not a file\)"):
             Picture(name, tmp_path / name).load()
     write(tmp_path / "large.png")
     monkeypatch.setattr(pictures, "MOST", 100)

@@ -136,7 +136,7 @@ def test_runs_of_other_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.part.x.trec is a run of other data: it has the document c; write it"):
         runs.read(tmp_path, "data", fewer, ["x"])
     fewer = replace(toy(), queries=toy().queries[:2], right=toy().right[:2])
-    with pytest.raises(UserError, match=r"is a run of other data: it has the query q3; write it anew"):
+    with pytest.raises(UserError, match=r"is a run of other data: it has the query q3; write it again"):
         runs.read(tmp_path, "data", fewer, ["x"])
 
 

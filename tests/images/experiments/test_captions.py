@@ -183,7 +183,7 @@ def test_what_is_refused_writes_nothing(
         with pytest.raises(UserError, match=message) as error:
             captions.tune(tiny_model, data, settings, out)
         assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match=r"no\.csv is no file; expected captions"):
+    with pytest.raises(UserError, match=r"no\.csv is not a file; expected captions"):
         CaptionSplits.read(tmp_path / "no.csv")
     with pytest.raises(UserError, match="has no captions of the split 'val'; it has test, train"):
         load_captions(file, "val")

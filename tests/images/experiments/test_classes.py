@@ -226,7 +226,7 @@ def test_what_is_refused_writes_nothing(tiny_model: Clip, colours: ImageData, tm
     refused("colours has no split 'test'; it has train", untested)
     refused("colours has no split 'train'; it has test", replace(colours, splits={"test": colours.split("test")}))
     refused("18 vectors leaves no room for a name", settings=quick(context=18))
-    with pytest.raises(UserError, match="--class-specific is read with --method coop, kgcoop or prograd, not with "):
+    with pytest.raises(UserError, match="--class-specific is used with --method coop, kgcoop or prograd, not with "):
         quick(method="deep", class_specific=True)
     (tmp_path / "prompts").mkdir()
     for name in ("prompt.json", "prompt.safetensors"):

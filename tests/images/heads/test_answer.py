@@ -56,7 +56,7 @@ def test_what_a_folder_says_of_it() -> None:
         {"beta": "wide"},
         {"name": None, "gate": "abc"},
     ):
-        with pytest.raises(UserError, match="here: its head is missing a part or garbled"):
+        with pytest.raises(UserError, match="here: its head lacks a part, or is damaged"):
             Answer.of("here", {**made.about, **wrong}, made.head.tensors, 2)
-    with pytest.raises(UserError, match="garbled"):
+    with pytest.raises(UserError, match="is damaged"):
         Answer.of("here", made.about, {"weight": made.head.weight}, 2)

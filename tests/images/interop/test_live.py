@@ -143,7 +143,7 @@ def test_both_kinds_at_once_are_refused(clip: Clip, folder: Path) -> None:
 
 @pytest.mark.parametrize("given", [Path("nowhere.png"), "https://example.org/cat.jpg"])
 def test_pictures_that_are_not_here(clip: Clip, given: Any) -> None:
-    with pytest.raises(UserError, match=r"is no file; expected the path of a picture on this machine$"):
+    with pytest.raises(UserError, match=r"is not a file; expected the path of a picture on this machine$"):
         as_sentence_transformer(clip).encode_document([given])
 
 

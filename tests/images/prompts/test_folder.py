@@ -79,7 +79,7 @@ def test_an_existing_folder_is_replaced_only_when_told_to(folder: Path, tmp_path
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "me.jpg").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"photos is not replaced, for it is something else: it holds no prompt.json"):
+    with pytest.raises(UserError, match=r"photos is not replaced, as it is something else: it holds no prompt.json"):
         save(photos, saved(), overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "prompts"]
 
@@ -87,7 +87,7 @@ def test_an_existing_folder_is_replaced_only_when_told_to(folder: Path, tmp_path
 @pytest.mark.parametrize("name", [DESCRIPTION, VECTORS])
 def test_a_part_is_missing(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    refused(folder, r"prompts is no prompt folder: expected prompt.safetensors and prompt.json in it")
+    refused(folder, r"prompts is not a prompt folder: expected prompt.safetensors and prompt.json in it")
 
 
 def damage_weights(folder: Path) -> None:
@@ -127,7 +127,7 @@ def described(**fields: Any) -> Callable[[Path], None]:
         (cut_weights, r"prompt.safetensors cannot be read as safetensors \(.*\); restore or train it again"),
         (halve_weights, "prompt.safetensors and prompt.json do not belong together; restore or train it again"),
         *(
-            (described(**{name: None}), f"lacks or garbles a field \\('{name}'\\); restore or train it again")
+            (described(**{name: None}), f"has a missing or damaged field \\('{name}'\\); restore or train it again")
             for name in (
                 "settings",
                 "base",
@@ -140,9 +140,9 @@ def described(**fields: Any) -> Callable[[Path], None]:
                 "fingerprint",
             )
         ),
-        (described(base={"name": "a", "pretrained": None}), r"garbles a field \('fingerprint'\)"),
-        (described(classes=3), "lacks or garbles a field"),
-        (described(strength="much"), "lacks or garbles a field"),
+        (described(base={"name": "a", "pretrained": None}), r"missing or damaged field \('fingerprint'\)"),
+        (described(classes=3), "has a missing or damaged field"),
+        (described(strength="much"), "has a missing or damaged field"),
         (described(strength=1.5), r"prompt.json: strength must be from 0 \(the frozen model\) to 1 .*, got 1.5"),
         (described(temperature=0), "expected a temperature above 0, got "),
         (described(temperature=float("inf")), "expected a temperature above 0, got "),
@@ -175,7 +175,7 @@ def test_prompts_for_texts_are_another_programs(folder: Path, tmp_path: Path) ->
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", "nowhere is no prompt folder: expected prompt.safetensors and prompt.json in it")
+    refused(tmp_path / "nowhere", "nowhere is not a prompt folder: expected prompt.safetensors and prompt.json in it")
 
 
 def test_the_first_format_is_read_and_written_anew_bit_for_bit(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_class_specific_contexts_only_where_there_are_any(clip: Clip, name: str)
     else:
         with pytest.raises(
             UserError,
-            match=rf"^--class-specific is read with --method coop, kgcoop or prograd, not with --method {name}$",
+            match=rf"^--class-specific is used with --method coop, kgcoop or prograd, not with --method {name}$",
         ):
             made(clip, name, class_specific=True)
 

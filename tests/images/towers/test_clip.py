@@ -170,9 +170,9 @@ def test_names_that_are_none(built_in: str, tmp_path: Path) -> None:
             f"there is no model {name}: expected a folder, hf-hub:NAME, or an open_clip name like ViT-B-32"
         )
     for name in (str(tmp_path), f"local-dir:{tmp_path}"):
-        assert refused(name) == f"{tmp_path} is no open_clip model folder: expected {CONFIG} in it"
+        assert refused(name) == f"{tmp_path} is not an open_clip model folder: expected {CONFIG} in it"
     nothing = tmp_path / "nothing"
-    assert refused(f"local-dir:{nothing}") == f"{nothing} is no open_clip model folder: expected {CONFIG} in it"
+    assert refused(f"local-dir:{nothing}") == f"{nothing} is not an open_clip model folder: expected {CONFIG} in it"
 
 
 def test_weights_that_are_none(built_in: str, clip_folder: Path) -> None:

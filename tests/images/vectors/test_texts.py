@@ -134,7 +134,7 @@ def test_gradients_reach_the_context_alone(clip: Clip) -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"method": "coop", "class_specific": True}, "each class has its own, and a text is no class"),
+        ({"method": "coop", "class_specific": True}, "each class has its own, and a text is not a class"),
         ({"method": "cocoop"}, "they depend on the picture, and a search compares one text with all pictures"),
         ({"method": "maple", "depth": 2}, "they prompt the image tower too, and the pictures of a search are encoded "
          "without prompts"),

@@ -129,7 +129,7 @@ def test_an_export_and_an_adapter_are_made_with_them(command: Command, prompts: 
         f"error: --query-words, --document-words: {tmp_path / 'export'} is a checkpoint, which has its own already\n"
     )
     done = command("push", prompts, "user/name", "--similarity", "dot")
-    assert done.err == "error: --similarity: read with --exported alone; no model is loaded without\n"
+    assert done.err == "error: --similarity: used only with --exported, without which no model is loaded\n"
 
 
 def test_a_similarity_that_is_none(command: Command, model: Path, data: Path) -> None:

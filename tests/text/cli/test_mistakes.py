@@ -128,7 +128,7 @@ def test_bad_data(command: Command, model: Path, data: Path, tmp_path: Path, nam
         (["--negatives", "hard"], "--negatives must be corpus, in-batch or mined, got 'hard'"),
         (["--init", "zeros"], "--init must be text:WORDS, vocab or gaussian, got 'zeros'"),
         (["--init", "text:"], "--init 'text:' has no words"),
-        (["--common"], "--common is read with --side both, not with --side query"),
+        (["--common"], "--common is used with --side both, not with --side query"),
         (["--length", "0"], "--length must be 1 or more, got 0"),
         (["--length", "57"], "a query prompt of 57 leaves 7 of 40 tokens to the text; use a smaller --length"),
         (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
@@ -174,7 +174,7 @@ def test_a_model_that_is_none(command: Command, data: Path, tmp_path: Path, name
     (tmp_path / "broken" / "config.json").write_text("{")
     before = tree(tmp_path)
     for model, message in (
-        ("empty", "is no model folder: expected config.json or modules.json in it; give the folder of a "),
+        ("empty", "is not a model folder: expected config.json or modules.json in it; give the folder of a "),
         ("file", "is a file; expected a model folder or a model's name"),
         ("missing", "there is no model folder"),
         ("broken", "could not be loaded: expected a sentence-transformers or Hugging Face encoder"),
@@ -198,7 +198,7 @@ def test_prompts_that_are_none(command: Command, model: Path, data: Path, index:
     before = tree(tmp_path)
     for name in ("empty", "missing"):
         path = tmp_path / name
-        message = f"{path} is no prompt folder: expected prompt.safetensors and prompt.json in it"
+        message = f"{path} is not a prompt folder: expected prompt.safetensors and prompt.json in it"
         refused(command("evaluate", data, "--model", model, "--prompts", path), message)
         refused(command("index", data, "--model", model, "--prompts", path, "--out", tmp_path / "out"), message)
         refused(command("search", index, "copper", "--prompts", path), message)

@@ -42,10 +42,10 @@ def test_outputs_that_exist_are_refused_before_any_work(
         (["index", data, "--out", folder], folder, "manifest.json"),
         (["export", query_prompts, "--out", folder], folder, "modules.json"),
     ):
-        message = f"{path} is not replaced, for it is something else: it holds no {holds}; choose another name"
+        message = f"{path} is not replaced, as it is something else: it holds no {holds}; choose another name"
         refused(command(*arguments, "--overwrite"), message)
     refused(command("evaluate", data, "--json", folder, "--overwrite"), f"{folder} is a folder; expected the name of a")
-    message = f"{folder} is not replaced, for it is something else: it holds no results.json; choose another name"
+    message = f"{folder} is not replaced, as it is something else: it holds no results.json; choose another name"
     refused(command("evaluate", data, "--run", folder, "--overwrite"), message)
     refused(command("tune", data, "--out", file / "out"), f"{file / 'out'} cannot be written: {file} is not a folder")
     assert tree(tmp_path) == before

@@ -135,7 +135,7 @@ def test_a_line_that_says_the_same_again_is_left_out(tmp_path: Path, name: str) 
             tmp_path, jsonl(CORPUS[0], CORPUS[0], CORPUS[1], "", CORPUS[0], CORPUS[2], again, CORPUS[3]), name
         )
     assert [str(warning.message) for warning in caught] == [
-        f"{tmp_path / name}: lines left out, for they say the same as an earlier one: 3 (d0, d1)"
+        f"{tmp_path / name}: lines left out, as they say the same as an earlier one: 3 (d0, d1)"
     ]
     plain = corpus_of(tmp_path, jsonl(*CORPUS), "plain.jsonl")
     assert corpus.ids == plain.ids and list(corpus) == list(plain) and corpus.fingerprint == plain.fingerprint
@@ -374,7 +374,7 @@ def test_a_query_may_come_twice_but_not_with_two_texts(folder: Path) -> None:
     with pytest.warns(DataWarning) as caught:
         assert data.load(folder).queries == {"q0": "nothing", "q1": "south", "q2": "end"}
     assert [str(warning.message) for warning in caught] == [
-        f"{path}: lines left out, for they say the same as an earlier one: 1 (q1)"
+        f"{path}: lines left out, as they say the same as an earlier one: 1 (q1)"
     ]
 
 

@@ -58,7 +58,7 @@ def test_json_rows_and_their_texts(tmp_path: Path) -> None:
     assert string({"a": ""}, "a", "here") == ""
     with pytest.raises(UserError, match=r'^here: "a" must not be empty$'):
         string({"a": ""}, "a", "here", empty=False)
-    with pytest.raises(UserError, match=r"^here: a title holds half of a surrogate pair, which is no character$"):
+    with pytest.raises(UserError, match=r"^here: a title holds half of a surrogate pair, which is not a character$"):
         characters("\ud83d", "a title", "here")
 
 

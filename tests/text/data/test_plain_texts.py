@@ -85,7 +85,7 @@ def test_half_a_surrogate_pair(half: str) -> None:
     with pytest.raises(UserError) as error:
         as_texts(["fox", f"smile {half}"])
     assert str(error.value) == (
-        f"the text at position 1 (counted from 0) has half a surrogate pair, {half[0]!a}, which is no character; "
+        f"the text at position 1 (counted from 0) has half a surrogate pair, {half[0]!a}, which is not a character; "
         "decode its source as UTF-8 or UTF-16, or leave it out"
     )
 

@@ -244,7 +244,10 @@ def test_a_damaged_file_is_one_line_that_names_the_folder(
         (rewritten(DATA, lambda array: array[None]), "npy is of type float32 and 2 dimensions"),
         (rewritten("vocab.index.json", lambda words: {**words, "cat": 99}), "the words do not fit their 4 lists"),
         (rewritten("vocab.index.json", lambda words: list(words)), "damaged"),
-        (rewritten("params.index.json", lambda made: {**made, "num_docs": 10**15}), "of 10{15} documents, expected 4"),
+        (
+            rewritten("params.index.json", lambda made: {**made, "num_docs": 10**15}),
+            "holds 10{15} documents, expected 4",
+        ),
         (rewritten("params.index.json", lambda made: {**made, "num_docs": 2}), "a score is that of no document"),
         (rewritten("params.index.json", lambda made: {**made, "k1": 9}), "other settings, \\('lucene', 9, 0.75\\)"),
         (rewritten("params.index.json", lambda made: {**made, "method": "bm25l"}), "made with other settings"),
@@ -273,7 +276,7 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
 
 def test_the_words_of_another_number_of_documents(tmp_path: Path) -> None:
     bm25.BM25Index.build(TEXTS, IDS).save(tmp_path)
-    with pytest.raises(UserError, match="is of 4 documents, expected 3; index again"):
+    with pytest.raises(UserError, match="holds 4 documents, expected 3; index again"):
         bm25.BM25Index.open(tmp_path, IDS[:3])
 
 

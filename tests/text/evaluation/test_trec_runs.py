@@ -61,7 +61,7 @@ def test_a_run_from_elsewhere_is_read_by_its_scores(tmp_path: Path) -> None:
         ("q Q0 b 2 1.0 x y", "expected 6 columns .* got 7"),
         ("q Q0 b 2 high x", "expected a finite number as the score, got 'high'"),
         ("q Q0 b 2 nan x", "expected a finite number as the score, got 'nan'"),
-        ("q Q0 a 2 0.5 x", "document 'a' came for query 'q' already"),
+        ("q Q0 a 2 0.5 x", "document 'a' was listed for query 'q' already"),
     ],
 )
 def test_a_bad_run_line_is_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:

@@ -146,7 +146,7 @@ def test_the_command_line_tunes_searches_and_refuses(command: Command, model: Pa
     assert refused.code == 2
     assert "a stock checkpoint has none" in refused.err
     refused = command("tune", data, "--model", model, "--out", tmp_path / "other", "--feedback", 3)
-    assert "--feedback is read with --encoder feedback or auto, not with --encoder table" in refused.err
+    assert "--feedback is used with --encoder feedback or auto, not with --encoder table" in refused.err
 
 
 def test_in_beir_and_mteb(model: Path, dataset: Dataset, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_an_index_of_distances_is_indexed_anew(
     index.add(vectors)
     faiss.write_index(index, str(tmp_path / "docs.faiss"))
     found = adopt(biencoder, tmp_path / "docs.faiss", corpus)
-    assert any("indexed anew, as Flat" in remark for remark in found.remarks)
+    assert any("indexed again, as Flat" in remark for remark in found.remarks)
     assert ranking(found.index, biencoder) == ranking(own, biencoder)
 
 
@@ -193,7 +193,7 @@ def test_what_has_no_counterpart_is_left_out(biencoder: BiEncoder, corpus: Corpu
         found = adopt(biencoder, vectors, corpus, ids=ids)
     assert [str(each.message) for each in said] == [
         "the array: 2 of 40 vectors have no text and are left out (x1, x2)",
-        "the array: 2 of 40 texts have no vector, and nobody will find them (d38, d39)",
+        "the array: 2 of 40 texts have no vector, and will never be found (d38, d39)",
     ]
     assert found.index.ids == corpus.ids[:38]
     assert found.index.document("d3").content == corpus[3].content
@@ -343,7 +343,7 @@ def test_a_folder_with_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(
-            UserError, match=r"pipe is no regular file but a pipe, a socket or a device; it is not read"
+            UserError, match=r"pipe is not a regular file but a pipe, a socket or a device; it is not read"
         ):
             read_vectors(path)
 

@@ -40,7 +40,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),
 ]
-ELSEWHERE = "the vectors are the same, the embeddings .* are not; evaluate anew"
+ELSEWHERE = "the vectors are the same, the embeddings .* are not; evaluate again"
 
 
 def base(folder: Path | str) -> Any:
@@ -255,7 +255,7 @@ def test_other_adapters(folder: Path, toy_tower: ToyTower) -> None:
     change(folder, peft_type=["PROMPT_TUNING"])
     assert refusal(folder, tower).endswith(", got ['PROMPT_TUNING']")
     assert refusal(folder.parent, tower) == (
-        f"{folder.parent} is no PEFT adapter: expected adapter_config.json and adapter_model.safetensors in it"
+        f"{folder.parent} is not a PEFT adapter: expected adapter_config.json and adapter_model.safetensors in it"
     )
     assert refusal(folder, tower, "both") == "--side must be query or document, got 'both'"
 
@@ -285,7 +285,7 @@ def test_weights_that_are_not_read(folder: Path, toy_tower: ToyTower) -> None:
     assert refusal(folder, tower).startswith(f"{weights} cannot be read as safetensors (")
     weights.rename(folder / "adapter_model.bin")
     assert refusal(folder, tower) == (
-        f"{folder} has no adapter_model.safetensors; adapter_model.bin may run code when it is read: save it anew as "
+        f"{folder} has no adapter_model.safetensors; adapter_model.bin may run code when it is read: save it again as "
         "safetensors"
     )
 

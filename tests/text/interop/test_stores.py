@@ -491,7 +491,7 @@ def test_a_direct_search_is_checked_too(command: Command, world: World, tmp_path
     assert "are not what" in wrong.err
     bare = command("search", QUESTIONS[0], "--in", f"lancedb:{tmp_path / 'bare'}#docs", *base)
     assert bare.code == 0, bare.err
-    assert "holds no texts, so nobody can tell here whether" in bare.err
+    assert "holds no texts, so there is no way to tell here whether" in bare.err
     both = command("search", tmp_path, QUESTIONS[0], "--in", f"lancedb:{tmp_path / 'bare'}#docs", *base)
-    assert "is too much; leave it out" in both.err
+    assert "is one argument too many; leave it out" in both.err
     assert "expected an index folder and a question" in command("search", tmp_path).err

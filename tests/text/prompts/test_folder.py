@@ -118,13 +118,13 @@ def test_a_failure_half_way_leaves_nothing(
 @pytest.mark.parametrize("missing", ["prompt.json", "prompt.safetensors"])
 def test_a_missing_file(missing: str, folder: Path) -> None:
     (folder / missing).unlink()
-    assert refusal(folder) == f"{folder} is no prompt folder: expected prompt.safetensors and prompt.json in it"
+    assert refusal(folder) == f"{folder} is not a prompt folder: expected prompt.safetensors and prompt.json in it"
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "missing", tmp_path / "file"):
-        assert refusal(folder) == f"{folder} is no prompt folder: expected prompt.safetensors and prompt.json in it"
+        assert refusal(folder) == f"{folder} is not a prompt folder: expected prompt.safetensors and prompt.json in it"
 
 
 def test_bad_json(folder: Path) -> None:
@@ -141,21 +141,21 @@ def test_bad_json(folder: Path) -> None:
     [
         ({"format": "retrieval-prompts/2"}, "expected format 'soft-prompts/2', got 'retrieval-prompts/2'; "),
         ({"format": None}, "expected format 'soft-prompts/2', got None; update retrieval-prompts"),
-        ({"base": None}, "lacks or garbles a field ("),
-        ({"base": {"name": "toy"}}, "lacks or garbles a field ('fingerprint'); restore or train it again"),
-        ({"base": {**BASE, "dimension": "six"}}, "lacks or garbles a field ("),
-        ({"strength": "much"}, "lacks or garbles a field ("),
-        ({"tensors": 3}, "lacks or garbles a field ("),
+        ({"base": None}, "has a missing or damaged field ("),
+        ({"base": {"name": "toy"}}, "has a missing or damaged field ('fingerprint'); restore or train it again"),
+        ({"base": {**BASE, "dimension": "six"}}, "has a missing or damaged field ("),
+        ({"strength": "much"}, "has a missing or damaged field ("),
+        ({"tensors": 3}, "has a missing or damaged field ("),
         ({"tensors": {"query": [2, 3, 4]}}, "do not belong together"),
         ({"tensors": {"query": [2, 3, 4], "document": [2, 9, 4]}}, "do not belong together"),
         (
             {"tensors": {"query": [6, 4]}},
             "expected a query prompt of shape (layers, length, width) with a length of at",
         ),
-        ({"tensors": {"query": 24}}, "lacks or garbles a field ("),
+        ({"tensors": {"query": 24}}, "has a missing or damaged field ("),
         ({"kind": "input"}, "do not belong together"),
-        ({"for": "speech"}, "lacks or garbles a field ('speech')"),
-        ({"training": "yes"}, "lacks or garbles a field ("),
+        ({"for": "speech"}, "has a missing or damaged field ('speech')"),
+        ({"training": "yes"}, "has a missing or damaged field ("),
         ({"kind": "suffix"}, "expected a kind of ('input', 'prefix'), and sides of ('query', 'document')"),
         ({"strength": 1.5}, "prompt.json: strength must be from 0 (the frozen model) to 1 (the whole prompt), got 1.5"),
         ({"strength": float("nan")}, "strength must be from 0 (the frozen model) to 1 (the whole prompt), got nan"),
@@ -181,7 +181,7 @@ def test_a_lacking_field(folder: Path) -> None:
     description = fields(file)
     for name in ("kind", "for", "base", "strength", "training", "tensors", "fingerprint"):
         file.write_text(json.dumps({key: value for key, value in description.items() if key != name}))
-        assert refusal(folder) == f"{file} lacks or garbles a field ('{name}'); restore or train it again"
+        assert refusal(folder) == f"{file} has a missing or damaged field ('{name}'); restore or train it again"
 
 
 def _nudge(vectors: dict[str, torch.Tensor]) -> None:
@@ -222,7 +222,7 @@ def test_a_folder_that_holds_other_things_is_not_replaced(tmp_path: Path) -> Non
     save_prompts(tmp_path / "out", PROMPTS)
     save_prompts(tmp_path / "out", PROMPTS, overwrite=True)
     (tmp_path / "out" / "checkpoint-10").mkdir()
-    with pytest.raises(UserError, match=r"out is not replaced, for it holds other things \(checkpoint-10\)"):
+    with pytest.raises(UserError, match=r"out is not replaced, as it holds other things \(checkpoint-10\)"):
         save_prompts(tmp_path / "out", PROMPTS, overwrite=True)
     assert (tmp_path / "out" / "checkpoint-10").is_dir()
 
@@ -245,8 +245,8 @@ def test_the_first_format_is_read_and_written_anew_bit_for_bit(tmp_path: Path) -
     ("change", "reason"),
     [
         ({"kind": "prefix"}, "do not belong together"),
-        ({"sides": []}, "lacks or garbles a field ("),
-        ({"sides": {"query": {}}}, "lacks or garbles a field ("),
+        ({"sides": []}, "has a missing or damaged field ("),
+        ({"sides": {"query": {}}}, "has a missing or damaged field ("),
         ({"strength": 2}, "strength must be from 0"),
     ],
 )
@@ -288,7 +288,7 @@ def test_tensors_of_an_absurd_shape(tensor: torch.Tensor, message: str, tmp_path
 
 def test_numbers_and_depths_beyond_all_bounds(tmp_path: Path) -> None:
     write_sound(tmp_path / "prompts", {"query": torch.ones(1, 2, 4)}, base=BASE | {"dimension": math.inf})
-    assert "lacks or garbles a field (cannot convert float infinity to integer)" in refusal(tmp_path / "prompts")
+    assert "has a missing or damaged field (cannot convert float infinity to integer)" in refusal(tmp_path / "prompts")
     file = tmp_path / "prompts" / "prompt.json"
     for text in ("[" * 200_000, '{"strength": ' + "1" * 10_000 + "}"):
         file.write_text(text)

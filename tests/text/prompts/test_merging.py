@@ -76,7 +76,7 @@ def test_a_model_card_says_of_what_it_was_merged() -> None:
         ([THREE], "sum", None, "--method must be average, concatenation or mixture, got 'sum'"),
         ([THREE], "average", [1.0], "--weights: expected one for each of 2 prompt folders, got 1"),
         ([THREE], "average", [1.0, -1.0], "--weights must be numbers of 0 or more, got 1, -1"),
-        ([THREE], "concatenation", [1.0, 1.0], "--weights is read with --method average or mixture, not with conc"),
+        ([THREE], "concatenation", [1.0, 1.0], "--weights is used with --method average or mixture, not with conc"),
         ([THREE], "mixture", None, "pass --data once for each folder"),
         (
             [source(1.0, "C", base={**BASE, "name": "other", "fingerprint": "e" * 64})],

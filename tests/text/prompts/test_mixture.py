@@ -130,10 +130,10 @@ def test_what_holds_one_prompt_for_all_refuses_it(toy_tower: ToyTower, tmp_path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"temperature": 0.0}, "lacks or garbles a field (mixture"),
-        ({"weights": [-1.0, 1.0]}, "lacks or garbles a field (mixture"),
+        ({"temperature": 0.0}, "has a missing or damaged field (mixture"),
+        ({"weights": [-1.0, 1.0]}, "has a missing or damaged field (mixture"),
         ({"strengths": [2.0, 1.0]}, "strength must be from 0"),
-        ({"floors": "much"}, "lacks or garbles a field ("),
+        ({"floors": "much"}, "has a missing or damaged field ("),
         ({"floors": [0.1]}, "expected 2 prompts of one length, a key, a floor and a weight each, got 6"),
     ],
 )

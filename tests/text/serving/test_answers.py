@@ -117,7 +117,7 @@ def test_an_index_of_documents_with_a_prompt(home: Path) -> None:
         (hits,) = alone.search([QUESTIONS[0]], 3)
         assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in hits]
         for body, said in (
-            ({"query": "x"}, "this index is of documents with a prompt; name pair as the prompt"),
+            ({"query": "x"}, "this index holds documents encoded with a prompt; name pair as the prompt"),
             ({"query": "x", "prompt": "pair", "frozen": True}, "name pair as the prompt"),
             ({"query": "x", "prompt": "pair", "strength": 0.5}, "at strength 1; leave strength out"),
             ({"query": "x", "prompt": "pair", "bm25_weight": 0.5}, "the index holds no words"),

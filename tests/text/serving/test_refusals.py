@@ -52,7 +52,7 @@ def narrow(home: Path) -> Iterator[Running]:
         ({"query": "x", "k": True}, 422, "expected k to be an integer, got a boolean"),
         ({"query": "x", "top": 3}, 422, "unknown field 'top'; the fields are query, queries, k,"),
         ({"query": "x", "prompt": "none"}, 404, "there are no prompts named 'none'; there are short, frozen"),
-        ({"query": "x", "strength": 0.5}, 422, "strength is that of a prompt; name one as well"),
+        ({"query": "x", "strength": 0.5}, 422, "strength applies to a prompt; name one as well"),
         ({"query": "x", "prompt": "short", "strength": 1.5}, 422, "strength must be a number from 0 to 1, got 1.5"),
         (b'{"query": "x", "prompt": "short", "strength": NaN}', 422, "strength must be a number from 0 to 1, got NaN"),
         ({"query": "x", "bm25_weight": "all"}, 422, 'bm25_weight must be a number from 0 to 1, got "all"'),
@@ -157,7 +157,7 @@ def test_where_the_root_is_stays_unsaid(narrow: Running, home: Path) -> None:
     (home / "prompts" / "empty").mkdir()
     answer = narrow.call("POST", "/prompts", {"name": "empty"})
     assert answer.status == 422
-    assert answer.message.startswith("empty is no prompt folder: expected prompt.safetensors")
+    assert answer.message.startswith("empty is not a prompt folder: expected prompt.safetensors")
 
 
 def test_others_are_answered_while_prompts_are_loaded(narrow: Running) -> None:

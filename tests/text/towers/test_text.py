@@ -269,7 +269,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load_tower(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path} is no model folder: expected config.json or modules.json in it; give the folder of a "
+        f"{tmp_path} is not a model folder: expected config.json or modules.json in it; give the folder of a "
         "sentence-transformers or Hugging Face model"
     )
 

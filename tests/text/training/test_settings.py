@@ -34,7 +34,7 @@ from retrieval_prompts.training.settings import TuneSettings, check_given
         ({"seed": -1}, "--seed must be from 0 to 4294967295, got -1"),
         ({"keep": -1.0}, "--keep must be 0 or more, got -1.0"),
         ({"warmup": 1.5}, "--warmup must be from 0 to 1, got 1.5"),
-        ({"common": True}, "--common is read with --side both, not with --side query"),
+        ({"common": True}, "--common is used with --side both, not with --side query"),
     ],
     ids=str,
 )
@@ -83,7 +83,7 @@ def test_settings_need_no_heavy_library() -> None:
 def test_what_was_given_and_is_not_read_is_refused() -> None:
     check_given(TuneSettings(negatives="corpus"), ["negatives"])
     check_given(TuneSettings(negatives="mined", side="both", document_steps=3), ["negatives", "document_steps"])
-    with pytest.raises(UserError, match="--document-steps is read with --side document or both, not with --side query"):
+    with pytest.raises(UserError, match="--document-steps is used with --side document or both, not with --side query"):
         check_given(TuneSettings(document_steps=3), ["document_steps"])
     with pytest.raises(UserError, match=r"--negatives corpus compares with all documents, .* --side both it is mined"):
         check_given(TuneSettings(negatives="corpus", side="both"), ["negatives"])

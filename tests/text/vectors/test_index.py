@@ -620,9 +620,12 @@ def linked(folder: Path) -> None:
         (linked, r"index\.faiss is a link to .*elsewhere, outside its folder; it is not read"),
         (exchange_ids, "ids.json was changed"),
         (hostile("ids.json", b'["d0", "d1", "d2", ["d3"]]'), r"is damaged, index again: ids\.json is no list of ids"),
-        (hostile("offsets.npy", b"PK\3\4"), r"is damaged, index again: offsets\.npy is no array"),
+        (hostile("offsets.npy", b"PK\3\4"), r"is damaged, index again: offsets\.npy is not an array"),
         (hostile("offsets.npy", array(bytes(8), "<f8")), r"offsets\.npy is of type float64 and 1 dimensions"),
-        (hostile("offsets.npy", array(b"", "<i8", "(1 << 40,)")), r"is damaged, index again: offsets\.npy is no array"),
+        (
+            hostile("offsets.npy", array(b"", "<i8", "(1 << 40,)")),
+            r"is damaged, index again: offsets\.npy is not an array",
+        ),
     ],
 )
 @pytest.mark.parametrize("mmap", [True, False])

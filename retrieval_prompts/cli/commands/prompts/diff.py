@@ -33,7 +33,7 @@ def diff(
     """Compare two prompt folders: settings that differ, distances of their vectors, and with --data what it does."""
     console.check_outputs(json_file, overwrite=overwrite)
     if data is None and split != "test":
-        raise UserError("--split is that of the data; pass --data as well")
+        raise UserError("--split is a split of the data; pass --data as well")
     from retrieval_prompts.evaluation.tables import rich_table
     from retrieval_prompts.interop.sharing.hub import located
     from retrieval_prompts.prompts import shelf

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.report.content import Report
 
 Page = Annotated[Path | None, typer.Option("--html", "--report", help="write a page to look at here: one HTML file")]
-Draws = Annotated[int, typer.Option(min=1, help="random prompts that every figure about data stands beside")]
+Draws = Annotated[int, typer.Option(min=1, help="random prompts that every figure about data is compared with")]
 DRAWS, QUERIES = 40, 300
 
 
@@ -44,7 +44,7 @@ def inspect(
     model: Annotated[str | None, typer.Option(help="the base model, when it has moved  [default: as saved]")] = None,
     conventions: Conventions = AS_SAID,
     split: Annotated[str, typer.Option(help="of the queries")] = "test",
-    queries: Annotated[int, typer.Option(min=1, help="at most so many are asked, taken evenly")] = QUERIES,
+    queries: Annotated[int, typer.Option(min=1, help="at most this many are asked, taken evenly")] = QUERIES,
     draws: Draws = DRAWS,
     strength: Strength = None,
     html: Page = None,

@@ -61,7 +61,7 @@ def merge(
 
     of_mixture = {"data": data or None, "temperature": temperature, "model": model, "device": device}
     if method != "mixture" and (unread := [f"--{name}" for name, value in of_mixture.items() if value is not None]):
-        raise UserError(f"{', '.join(unread)}: read with --method mixture, not with {method}")
+        raise UserError(f"{', '.join(unread)}: used with --method mixture, not with {method}")
     if any(str(folder).startswith("hf:") for folder in prompts):
         check_trust(model, trust_remote_code)
     label, shares = Label(name, description, prompt_version), _numbers(weights)

@@ -25,7 +25,9 @@ def adopt(
         typer.Option(help="ids in the order of the vectors: .txt, .json, .npy, .jsonl  [default: as in the texts]"),
     ] = None,
     id_field: Annotated[str | None, typer.Option(help="the column of ids  [default: by its usual names]")] = None,
-    vector_field: Annotated[str | None, typer.Option(help="the column of vectors  [default: by usual names]")] = None,
+    vector_field: Annotated[
+        str | None, typer.Option(help="the column of vectors  [default: by its usual names]")
+    ] = None,
     model: Model = None,
     conventions: Conventions = AS_SAID,
     sample: Annotated[int, typer.Option(min=1, help="documents that are encoded and compared first")] = 200,

@@ -45,7 +45,7 @@ def search(
     json_file: JsonFile = None,
     nprobe: Annotated[int | None, typer.Option(help="lists that an IVF index visits")] = None,
     ef_search: Annotated[int | None, typer.Option(help="candidates that an HNSW index keeps")] = None,
-    k_factor: Annotated[int | None, typer.Option(help="candidates, times k, that a refined index scores anew")] = None,
+    k_factor: Annotated[int | None, typer.Option(help="candidates, times k, that a refined index scores again")] = None,
     device: Device = None,
     trust_remote_code: Trust = False,
     overwrite: Overwrite = False,
@@ -98,7 +98,7 @@ def _print(hits: list[dict[str, Any]], weight: float, passages: bool) -> None:
 def _asked(index: str, query: str | None, store: str | None) -> tuple[str, str]:
     """Where to search, and the question. Raises UserError."""
     if store is not None and query is not None:
-        raise UserError(f"--in names what to search, so {index} is too much; leave it out")
+        raise UserError(f"--in names what to search, so {index} is one argument too many; leave it out")
     place, query = (index, query) if store is None else (store, index)
     if query is None:
         raise UserError("expected an index folder and a question, or a question and --in STORE; write it in quotes")

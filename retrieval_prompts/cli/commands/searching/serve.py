@@ -73,7 +73,7 @@ def serve(
         asked = {"model": model, "conventions": conventions, "device": device, "trust_remote_code": trust_remote_code}
         shelf = open_shelf(index, named, prompts_root, **asked)
         if token is None and not server.is_local(host):
-            console.warn(f"everybody who reaches {host} may search and load prompts: set {TOKEN}, or give --token-file")
+            console.warn(f"anyone who can reach {host} may search and load prompts: set {TOKEN}, or give --token-file")
         shown, number = at.getsockname()[:2]
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}"
         what = f"{len(shelf.searcher.index):,} documents, {len(named)} prompt{'' if len(named) == 1 else 's'}"

@@ -36,7 +36,9 @@ def convert(
     if _of_language_model(source):
         unread = {"--side": side is not None, "--trust-remote-code": trust_remote_code}
         if odd := [*conventions.options(), *(option for option, said in unread.items() if said)]:
-            raise UserError(f"{', '.join(odd)}: {source} is for a language model that writes, and has none")
+            raise UserError(
+                f"{', '.join(odd)}: {source} is for a language model that writes queries, and takes none of these"
+            )
         _convert_writing(source, out, model, device, overwrite=overwrite)
         return
     if (source / "adapter_config.json").is_file():

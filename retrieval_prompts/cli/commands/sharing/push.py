@@ -37,7 +37,9 @@ def push(
     from retrieval_prompts.prompts.folder import load_prompts
 
     if conventions != AS_SAID and not exported:
-        raise UserError(f"{', '.join(conventions.options())}: read with --exported alone; no model is loaded without")
+        raise UserError(
+            f"{', '.join(conventions.options())}: used only with --exported, without which no model is loaded"
+        )
     saved = load_prompts(located(prompts))
     export = None
     if exported:

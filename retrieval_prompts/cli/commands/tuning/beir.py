@@ -42,7 +42,7 @@ def beir(
     datasets: Annotated[
         str | None, typer.Option(help="names of BEIR, or of folders in --data-dir, with commas; or all")
     ] = None,
-    data_dir: Annotated[Path, typer.Option(help="where data sets lie, and are fetched to")] = Path("datasets"),
+    data_dir: Annotated[Path, typer.Option(help="where data sets are, and are fetched to")] = Path("datasets"),
     data: DataFolder = None,
     documents: Documents = None,
     reading: Reading = AS_IT_IS,
@@ -77,7 +77,7 @@ def beir(
     console.check_outputs(json_file, report, overwrite=replace)
     console.hold(locked(out / "results.json"))
     if not tune and (of_prompts := sorted(set(given) - {"seed"})):
-        raise UserError(f"--{of_prompts[0]} is that of prompts which are tuned; pass --tune as well")
+        raise UserError(f"--{of_prompts[0]} applies to prompts that are tuned; pass --tune as well")
     learned = TuneSettings.of(**given)
     settings = BenchmarkSettings(
         systems=_systems(baselines, prompts is not None or tune),

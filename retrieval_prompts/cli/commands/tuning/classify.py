@@ -109,7 +109,7 @@ def _check_read(out: Path | None, prompts: Path | None, **given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             said = "settings of a prompt are" if name == "settings" else f"--{name} is"
-            raise UserError(f"{said} read with --out, not with {'--prompts' if prompts is not None else '--labels'}")
+            raise UserError(f"{said} used with --out, not with {'--prompts' if prompts is not None else '--labels'}")
 
 
 def _names(given: list[str] | None) -> dict[str, str] | None:
@@ -140,7 +140,7 @@ def _learn(
     if shots is not None:
         texts = texts.take(few_shot(texts.labels, shots, seed))
     if unknown := sorted(set(tested.labels) - set(texts.labels)):
-        raise UserError(f"the label {unknown[0]!r} of the test texts is that of no training text")
+        raise UserError(f"the test texts have the label {unknown[0]!r}, which no training text has")
     classifier.fit(texts.texts, texts.labels)
     classes = classifier.classes_.tolist()
     say(f"learned from {len(texts.texts):,} texts of {len(classes)} labels; {classifier.choice_}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".gz", ".trec", ".run", ".res", ".txt", ".tsv", ".qrels")
 TITLES = (
-    "x 100; detectable: the difference that so many queries find 4 times out of 5",
+    "x 100; detectable: the difference that this many queries find 4 times out of 5",
     "three paired tests, none of them adjusted, and effect sizes",
 )
 DEEP, SHOWN = 100, 10  # hits of a ranking that a report knows, and those whose text it shows
@@ -40,7 +40,7 @@ def compare(
         ),
     ] = None,
     tests: Annotated[
-        str, typer.Option(help="permutation; all: beside it t-test, Wilcoxon, effect sizes")
+        str, typer.Option(help="permutation, or all: t-test, Wilcoxon and effect sizes too")
     ] = "permutation",
     correction: Annotated[
         str, typer.Option(help="of p for several data sets, metric by metric: holm, bh or none")
@@ -67,7 +67,7 @@ def compare(
 ) -> None:
     """Are two systems different? Paired tests on any two TREC runs; p < 0.05 is called different.
 
-    Every judged query counts, one that a run does not have as 0.
+    Every judged query counts; one that a run does not have counts as 0.
     """
     from retrieval_prompts.files import write_bytes
 

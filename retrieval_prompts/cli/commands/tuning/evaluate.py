@@ -87,7 +87,7 @@ def evaluate(
     queries, _ = dataset.split(split)
     say(
         f"{dataset.name}: {counted(len(dataset.corpus), dataset.corpus.groups)}, {len(queries):,} {split} queries"
-        + (" (held out of train, for there is no test split)" if held_out and split == "test" else "")
+        + (" (held out of train, as there is no test split)" if held_out and split == "test" else "")
     )
     biencoder = loaded()
     bench = Workbench(biencoder.tower, dataset, cache)

@@ -58,7 +58,8 @@ def tune(
         str | None, typer.Option(help="split to evaluate on afterwards  [default: test, if there is one]")
     ] = None,
     index: Annotated[
-        Path | None, typer.Option(help="an index folder of these documents: its vectors are read, none is encoded")
+        Path | None,
+        typer.Option(help="an index folder of these documents: its vectors are used, and nothing is encoded"),
     ] = None,
     name: Name = None,
     description: Description = None,
@@ -74,7 +75,7 @@ def tune(
     """Tune soft prompts on a data set, and compare them with the frozen model and BM25.
 
     Documents are encoded once, which takes most of the time (two CPU cores: a minute or two for 5,000 abstracts and
-    MiniLM; a GPU: seconds); training then takes a few minutes. It wants judged queries: a few hundred to learn from,
+    MiniLM; a GPU: seconds); training then takes a few minutes. It needs judged queries: a few hundred to learn from,
     and from about 50 that are set aside a gain can be shown; with fewer, cross-validation judges, and the advice is
     mostly BM25 beside the frozen model. Without any it learns from a log of queries, or from titles (--pairs).
 
@@ -115,8 +116,8 @@ def tune(
     from retrieval_prompts.experiments.workbench import Workbench
 
     if learned is not None and learned.few and settings.side == "query" and settings.folds > 1:
-        idle = "; --patience has no part in it" if settings.patience is not None else ""
-        say(f"too few dev queries to choose by: cross-validation judges, {settings.folds} trainings more{idle}")
+        idle = "; --patience plays no part in it" if settings.patience is not None else ""
+        say(f"too few dev queries to choose by: cross-validation judges, {settings.folds} more training runs{idle}")
     biencoder = frozen()
     biencoder.tower.made(made_by)
     bench = Workbench(biencoder.tower, dataset, cache, given=stored)

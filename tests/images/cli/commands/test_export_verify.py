@@ -25,7 +25,7 @@ def test_export(command: Command, prompts: Path, tmp_path: Path) -> None:
     done = command("export", prompts, "--out", out, "--classes", "cat,dog", "--overwrite")
     assert done.out.endswith("(2 classes)\n")
     assert json.loads((out / "classes.json").read_text())["names"] == ["cat", "dog"]
-    refused(command("search", out / "index", "cat"), "index is no index of images; texts are searched by")
+    refused(command("search", out / "index", "cat"), "index is not an index of images; texts are searched by")
 
 
 def test_export_says_where_the_head_is(

@@ -61,7 +61,9 @@ def test_a_page_shows_no_picture_that_was_not_indexed(
     assert done.err.startswith("warning: 3 of 24 pictures are not on the page: ") and done.err.count("\n") == 1
     command("search", out, "pink", "--html", page, "-k", "24", "--overwrite", "--images", caption_folder / "pictures")
     assert page.read_text().count("<img") == 24
-    refused(command("search", out, "pink", "--images", page), "page.html is no folder; --images expects the one that")
+    refused(
+        command("search", out, "pink", "--images", page), "page.html is not a folder; --images expects the one that"
+    )
 
 
 def test_search_with_prompts(
@@ -100,4 +102,6 @@ def test_a_model_that_moved(
     gone = shutil.copytree(prompts, tmp_path / "gone")
     described["base"]["name"] = f"local-dir:{tmp_path / 'nowhere'}"
     (gone / "prompt.json").write_text(json.dumps(sealed(described)))
-    refused(command("classify", gone, file), r"nowhere is no open_clip model folder: expected open_clip_config.json")
+    refused(
+        command("classify", gone, file), r"nowhere is not an open_clip model folder: expected open_clip_config.json"
+    )

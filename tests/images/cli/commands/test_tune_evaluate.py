@@ -104,7 +104,7 @@ def test_other_data_sets(command: Command, prompts: Path, picture_folder: Path, 
     done = command("evaluate", again, "--protocol", "cross-dataset", "--prompts", prompts)
     assert done.code == 0
     assert done.err == (
-        "warning: again has the classes that the prompts were tuned on; this is no cross-dataset test\n"
+        "warning: again has the classes that the prompts were tuned on; this is not a cross-dataset test\n"
     )
 
 

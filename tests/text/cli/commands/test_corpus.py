@@ -87,7 +87,7 @@ def test_chunks_are_counted_as_such_and_the_next_command_has_the_model(
     [
         (["--out", "x"], "name documents, or judgements that hold their texts"),
         (["{}", "--out", "x", "--columns", "frage"], r"--columns: expected ROLE=COLUMN .* got 'frage'"),
-        (["{}", "--out", "x", "--overlap", "3"], "--overlap is that of chunks; pass --chunk as well"),
+        (["{}", "--out", "x", "--overlap", "3"], "--overlap applies to chunks; pass --chunk as well"),
         (["{}", "--out", "x", "--chunk", "3"], "--chunk must be at least 32 tokens, or 0 for whole texts, got 3"),
         (["{}", "--out", "x", "--duplicates", "some"], "--duplicates must be keep, exact, near, got 'some'"),
         (["{}", "--out", "x", "--test", "0.9", "--dev", "0.2"], "must be shares that leave some for train"),

@@ -142,7 +142,7 @@ def test_it_is_made_once_and_found_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        (Sources(("ir_datasets:toys/none",)), "ir_datasets knows no data set called 'toys/none'; see https://ir-data"),
+        (Sources(("ir_datasets:toys/none",)), "ir_datasets has no data set called 'toys/none'; see https://ir-data"),
         (
             Sources(("ir_datasets:toys/papers",), queries=("ir_datasets:toys/papers",)),
             "ir_datasets:toys/papers has no queries; it has documents",

@@ -130,7 +130,7 @@ def test_an_array_is_the_same_wherever_it_is_cut(tmp_path: Path, monkeypatch: py
 
 def test_a_quote_that_is_never_closed_takes_no_rows_with_it(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"a\.csv:3: a quoted value of this row has no end, and takes all rows behind it"
+        UserError, match=r"a\.csv:3: a quoted value of this row has no end, and takes in all rows after it"
     ):
         read(tmp_path / "a.csv", 'id,text\n1,"two\nlines"\n2,"open\n3,x\n4,y\n'.replace('"two\nlines"', "x"))
     # a quote in the middle of a value is a character
@@ -177,7 +177,7 @@ def test_the_delimiter_is_what_divides_the_rows_or_what_excel_is_told(tmp_path: 
 
 def test_what_stands_behind_an_array_is_not_lost(tmp_path: Path) -> None:
     assert read(tmp_path / "a.json", '[{"id": "1"}] \n\n') == [("1",)]
-    with pytest.raises(UserError, match=r"a\.json: expected one array of objects, got more behind its 1 objects"):
+    with pytest.raises(UserError, match=r"a\.json: expected one array of objects, got more after its 1 objects"):
         read(tmp_path / "a.json", '[{"id": "1"}]\n[{"id": "2"}]')
 
 
@@ -197,7 +197,7 @@ def test_pipes_and_links_to_folders_are_said_and_not_read(tmp_path: Path) -> Non
     (folder / "link").symlink_to(tmp_path / "other")
     os.mkfifo(folder / "pipe.txt")
     assert [path.name for path in opened.files_in(folder)] == ["a.txt", "gone.txt", "link"]
-    with pytest.raises(UserError, match=r"pipe\.txt is no regular file but a pipe"):
+    with pytest.raises(UserError, match=r"pipe\.txt is not a regular file but a pipe"):
         opened.expand([str(folder / "pipe.txt")])
     left = LeftOut()
     found = read_documents([str(folder)], Columns(), None, left)

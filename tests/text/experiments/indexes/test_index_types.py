@@ -222,7 +222,7 @@ def test_factories_in_a_text(texts: list[str], expected: list[str]) -> None:
         ([" ; "], "got none"),
         (["Nonsense"], "cannot build the index 'Nonsense' on vectors of dimension 16: could not parse index string"),
         (["Flat;Nonsense"], "cannot build the index 'Nonsense' on vectors of dimension 16"),
-        (["Flat,Nonsense"], "'Flat,Nonsense' is no list of FAISS index types for vectors of dimension 16; separate"),
+        (["Flat,Nonsense"], "'Flat,Nonsense' is not a list of FAISS index types for vectors of dimension 16; separate"),
         (["PQ7"], "cannot build the index 'PQ7' on vectors of dimension 16: .*The dimension of the vector"),
         (
             ["IVF4,SQ8,HNSW8,SQ8"],

@@ -252,4 +252,4 @@ def test_rejected_prompts_are_looked_at_whole(bench: Workbench) -> None:
     biencoder.strength = 0.0
     found: Inspection = inspect(biencoder, bench, draws=40, queries=2)
     assert found.asked is not None and found.asked.movement.turned.value > 0
-    assert found.notes == ["The prompts are saved with strength 0, for dev rejected them; here they are at strength 1."]
+    assert found.notes == ["The prompts are saved with strength 0, as dev rejected them; here they are at strength 1."]

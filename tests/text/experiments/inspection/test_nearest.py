@@ -83,7 +83,7 @@ def test_one_word_among_many_vectors_is_found(small: TextTower, monkeypatch: pyt
     fewer = in_words(vocabulary, vectors, drawn[80 : 80 + DRAWN])
     assert fewer.near == []
     assert fewer.sentence().startswith(
-        "Whether these words mean something cannot be told of 80 vectors at once beside 999"
+        "Whether these words mean something cannot be told for 80 vectors at once beside 999"
     )
     assert (enough(8), enough(10**6)) == (DRAWN, MOST)
 

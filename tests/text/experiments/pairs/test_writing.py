@@ -121,7 +121,7 @@ def test_mistakes_are_said(language: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--generator .*device type .*: nowhere"):
         LanguageModel(language.name, "nowhere")
     encoder = tiny.write_model(tmp_path / "encoder")
-    with pytest.raises(UserError, match=r"model is no language model: it has no cls\.predictions\..*, which BertLM"):
+    with pytest.raises(UserError, match=r"model is not a language model: it has no cls\.predictions\..*, which BertLM"):
         LanguageModel(str(encoder))
 
 
@@ -223,7 +223,7 @@ def test_the_command_trains_and_converts(command: Command, tmp_path: Path) -> No
     assert back.code == 0, back.err
     assert torch.equal(load_writing(tmp_path / "q").vectors, load_writing(tmp_path / "p").vectors)
     other = command("tune", data, "--out", tmp_path / "t", "--generator-prompt", tmp_path / "p")
-    assert other.code == 2 and "--generator-prompt is read with --pairs generated" in other.err
+    assert other.code == 2 and "--generator-prompt is used with --pairs generated" in other.err
 
 
 def test_written_queries_are_those_of_the_prompt(tmp_path: Path) -> None:

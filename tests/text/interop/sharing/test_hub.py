@@ -212,7 +212,7 @@ def test_a_repository_without_prompts(hub: FakeHub) -> None:
     "name", ["", "toy", "me/toy/x", "/me/toy", "../toy", "me/..", "me/a--b", "me/a b", "https://x/y"]
 )
 def test_names(name: str, hub: FakeHub) -> None:
-    expected = f"{name!r} is no name of a repository on the hub; expected user/name"
+    expected = f"{name!r} is not the name of a repository on the hub; expected user/name"
     assert refusal(fetch, name) == expected
     assert refusal(push, PROMPTS, name) == expected
     assert hub.requested == []
@@ -353,5 +353,5 @@ def test_both_sides_and_a_prefix() -> None:
 @pytest.mark.parametrize("garbled", [{"results": {"test": 3}}, {"tests": {"test": {"x": {}}}}, {"settings": "fast"}])
 def test_a_record_that_is_not_ours(garbled: dict[str, Any]) -> None:
     assert refusal(card_of, {**RECORD, **garbled}).startswith(
-        "prompt.json lacks or garbles a part of its training record ("
+        "prompt.json has a missing or damaged part in its training record ("
     )

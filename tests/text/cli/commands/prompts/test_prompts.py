@@ -99,7 +99,7 @@ def test_what_cannot_be_merged(command: Command, desk: Path, tmp_path: Path) -> 
     refused(command, "merge", a, *out, message="expected two prompt folders or more, got 1")
     refused(command, "merge", a, b, *out, "--weights", "a,b", message="--weights: expected numbers with commas")
     for value in ("0", "1"):
-        refused(command, "merge", a, b, *out, "--temperature", value, message="--temperature: read with --method mix")
+        refused(command, "merge", a, b, *out, "--temperature", value, message="--temperature: used with --method mix")
     hub = ("merge", a, "hf:me/b", *out, "--trust-remote-code")
     refused(command, *hub, message="prompts from the hub do not choose whose code runs")
     mixed = ("merge", a, b, *out, "--method", "mixture")
@@ -139,7 +139,7 @@ def test_a_shelf(command: Command, desk: Path, tmp_path: Path) -> None:
         assert f"{broken}: cannot be read: " in command("list", tmp_path / "shelf").out
     (tmp_path / "empty").mkdir()
     assert "holds no prompt folder" in command("list", tmp_path / "empty").out
-    refused(command, "list", tmp_path / "nothing", message="nothing is no folder; expected one that holds prompt")
+    refused(command, "list", tmp_path / "nothing", message="nothing is not a folder; expected one that holds prompt")
 
 
 def test_two_prompts_compared(command: Command, desk: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_two_prompts_compared(command: Command, desk: Path, tmp_path: Path) -> N
     assert "what they are and how they were trained is the same" in same.out
     assert "tuned on the same documents" in same.out
     assert "cosine of a query's two vectors 1.000 (lowest 1.000); 10.0 of the first 10 documents" in same.out
-    refused(command, "diff", a, b, "--split", "dev", message="--split is that of the data; pass --data as well")
+    refused(command, "diff", a, b, "--split", "dev", message="--split is a split of the data; pass --data as well")
     assert command("merge", a, b, "--method", "concatenation", "--out", tmp_path / "longer").code == 0
     nearest = command("diff", a, tmp_path / "longer").out
     assert "query vectors, 3 and 6: cosine of the shorter with the nearest of the longer 1.000" in nearest

@@ -125,7 +125,7 @@ def test_what_has_no_checksums_cannot_be_told(command: Command, tmp_path: Path) 
     shutil.copytree(FIRST, folder)
     done = command("verify", folder)
     assert done.code == 0
-    assert done.out == f"{folder}: prompts, cannot be told: written without checksums\n"
+    assert done.out == f"{folder}: prompts, cannot be checked: written without checksums\n"
 
 
 def test_what_is_no_artifact(command: Command, tmp_path: Path) -> None:
@@ -133,7 +133,10 @@ def test_what_is_no_artifact(command: Command, tmp_path: Path) -> None:
     done = command("verify", tmp_path)
     assert (done.code, done.out) == (1, f"{tmp_path}: holds no artifact that this package knows\n")
     done = command("verify", tmp_path / "file")
-    assert (done.code, done.out) == (1, f"{tmp_path / 'file'}: file, NOT SOUND: it is no artifact of this package\n")
+    assert (done.code, done.out) == (
+        1,
+        f"{tmp_path / 'file'}: file, NOT SOUND: it is not an artifact of this package\n",
+    )
     done = command("verify", tmp_path / "nowhere")
     assert (done.code, done.err) == (2, f"error: {tmp_path / 'nowhere'} does not exist\n")
 
@@ -142,7 +145,7 @@ def test_a_list_of_nothing_vouches_for_nothing(command: Command, tmp_path: Path)
     (tmp_path / "a.trec").write_text("q Q0 d 1 1.0 x\n")
     for content in ("", "what is no list\n"):
         (tmp_path / "SHA256SUMS").write_text(content)
-        assert command("verify", tmp_path).out == f"{tmp_path}: runs, cannot be told: written without checksums\n"
+        assert command("verify", tmp_path).out == f"{tmp_path}: runs, cannot be checked: written without checksums\n"
 
 
 def test_a_link_to_itself_does_not_end_the_search(command: Command, everything: Path, tmp_path: Path) -> None:
@@ -168,11 +171,11 @@ def test_a_benchmark_whose_results_or_runs_are_gone(command: Command, tmp_path: 
     assert "SHA256SUMS does not list table.csv; it was changed" in command("verify", tmp_path).out
     (tmp_path / "SHA256SUMS").write_text(sums)
     (tmp_path / "results.json").rename(tmp_path / "kept")
-    assert "results.json is gone, of which table.md is made" in command("verify", tmp_path).out
+    assert "results.json is gone, and table.md is made from it" in command("verify", tmp_path).out
     (tmp_path / "kept").rename(tmp_path / "results.json")
     (tmp_path / "toy.bm25.trec").unlink()
     (tmp_path / "SHA256SUMS").unlink()
-    assert "toy.bm25.trec is gone, of which results.json has figures" in command("verify", tmp_path).out
+    assert "toy.bm25.trec is gone, though results.json has figures of it" in command("verify", tmp_path).out
 
 
 def test_an_edited_strength_is_no_sound_prompt(command: Command, tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_a_pipe_in_place_of_a_file_is_not_read(command: Command, everything: Pat
     threading.Thread(target=feed, daemon=True).start()
     done = command("verify", tmp_path / artifact)
     assert (done.code, done.err) == (1, "")
-    assert f"NOT SOUND: {place} is no regular file but a pipe, a socket or a device; it is not read" in done.out
+    assert f"NOT SOUND: {place} is not a regular file but a pipe, a socket or a device; it is not read" in done.out
 
 
 def test_a_link_to_a_description_elsewhere_is_not_read(command: Command, everything: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_page_that_exists_is_refused_before_anything_is_run(
         (["--datasets", "three"], "no data set of BEIR is called 'three'"),
         (["--precision", "float8"], "--precision must be float32 or bfloat16, got 'float8'"),
         (["--prompts", "nowhere", "--tune"], "pass --prompts or --tune, not both"),
-        (["--kind", "prefix"], "--kind is that of prompts which are tuned; pass --tune as well"),
+        (["--kind", "prefix"], "--kind applies to prompts that are tuned; pass --tune as well"),
         (["--factory", "Flatt"], "cannot build the index 'Flatt'"),
         (["--nprobe", "4"], "an index of type Flat has no nprobe; leave it out"),
     ],

@@ -80,7 +80,7 @@ def test_another_label_is_found_before_training(
     test = tmp_path / "test.csv"
     test.write_text("text,label\nriver,moon\n")
     done = command("classify", table(tmp_path / "d.csv", 3), "--test", test, "--out", tmp_path / "p", "--model", model)
-    assert done.code == 2 and "the label 'moon' of the test texts is that of no training text" in done.err
+    assert done.code == 2 and "the test texts have the label 'moon', which no training text has" in done.err
 
 
 @pytest.mark.parametrize(
@@ -88,10 +88,10 @@ def test_another_label_is_found_before_training(
     [
         ((), "pass --out to learn, --prompts for a classifier that was learned, or --labels for names alone"),
         (("--out", "p", "--labels", "a,b"), "pass --out to learn"),
-        (("--labels", "a,b", "--shots", 3), "--shots is read with --out, not with --labels"),
-        (("--labels", "a,b", "--head", "linear"), "--head is read with --out, not with --labels"),
-        (("--prompts", "p", "--lr", 1), "settings of a prompt are read with --out, not with --prompts"),
-        (("--prompts", "p"), "is no prompt folder"),
+        (("--labels", "a,b", "--shots", 3), "--shots is used with --out, not with --labels"),
+        (("--labels", "a,b", "--head", "linear"), "--head is used with --out, not with --labels"),
+        (("--prompts", "p", "--lr", 1), "settings of a prompt are used with --out, not with --prompts"),
+        (("--prompts", "p"), "is not a prompt folder"),
         (("--out", "p", "--name", "stone"), "--name must be LABEL=WORDS, got 'stone'"),
         (("--out", "p", "--label", "kind"), "has no column 'kind' (--label); it has id, text, label"),
         (("--labels", "a"), "at least two labels, got a"),

@@ -42,7 +42,7 @@ def test_documents_alone_are_enough(command: Command, documents: Path, tmp_path:
         (["--pairs", "labelled"], "queries.jsonl"),
         (["--pairs", "generated"], "--generator"),
         (["--pairs", "queries"], "a log of only 0 queries"),
-        (["--pairs", "titles", "--teacher", "model"], "--teacher is read with --pairs queries"),
+        (["--pairs", "titles", "--teacher", "model"], "--teacher is used with --pairs queries"),
     ],
 )
 def test_what_is_missing_is_said(
