@@ -18,7 +18,7 @@ from multimodal.evaluation.rankings import Best, Entry, Rankings
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import order_of
 from multimodal.prompts.contexts import Classes, Prompts, initial_context, logits, still
-from multimodal.prompts.methods import method
+from multimodal.prompts.methods import build_method
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
 from multimodal.vectors.image_data import CachedImages
@@ -118,6 +118,11 @@ def inspect(
     if settings.method == "cocoop":
         found.notes.append("CoCoOp makes another context for every picture, so there is no one context to look at.")
         return found
+    if settings.method == "promptkd":
+        found.notes.append(
+            "PromptKD trains no context: its prompts are in the image tower, its texts are its teacher's."
+        )
+        return found
     names = classifier.classes or (tuple(data.classes) if data is not None else ("thing",))
     prompts, began = _still(classifier, classifier.known_classes(None if classifier.classes else names))
     found.words = {"context": _words(classifier, prompts, began)}
@@ -207,7 +212,7 @@ def _still(classifier: PromptClassifier, known: Classes) -> tuple[Prompts, Promp
     """The prompts, and what training began from: methods make the same for the same settings."""
     clip, settings = classifier.clip, classifier.settings
     features = torch.zeros(1, clip.dimension, device=clip.device)
-    began = method(settings.method).build(clip, settings, len(known)).prompter
+    began = build_method(clip, settings, len(known)).prompter
     return still(classifier.method.prompter, known, features), still(began, known, features)
 
 

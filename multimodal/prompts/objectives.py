@@ -24,6 +24,7 @@ class Outputs:
         frozen_images: (B, D), without prompts.
         scale: what the model multiplies a cosine by (the reciprocal of its temperature).
         parameters: what is trained.
+        teacher: (B, C), what a teacher says of the images.
     """
 
     logits: Tensor
@@ -35,6 +36,7 @@ class Outputs:
     frozen_images: Tensor
     scale: float
     parameters: Sequence[nn.Parameter]
+    teacher: Tensor | None = None
 
 
 def cross_entropy(outputs: Outputs) -> Tensor:
@@ -87,6 +89,16 @@ def self_regularised(outputs: Outputs, weight: float = 1.0) -> Tensor:
     tuned = outputs.logits.float().log_softmax(dim=-1)
     divergence = (frozen.exp() * (frozen - tuned)).mean()
     return cross_entropy(outputs) + weight * (25 * text + 10 * images + divergence)
+
+
+def distilled(outputs: Outputs, temperature: float = 1.0) -> Tensor:
+    """temperature² · the KL divergence of the predictions from the teacher's, both at that temperature (Hinton et al.
+    2015), the mean over images; labels are not read (PromptKD, Li et al. 2024, whose code takes 1000 / C times that).
+    """
+    assert outputs.teacher is not None, "there is a teacher to learn from"
+    own = (outputs.logits.float() / temperature).log_softmax(dim=-1)
+    taught = (outputs.teacher.float() / temperature).log_softmax(dim=-1)
+    return temperature**2 * F.kl_div(own, taught, log_target=True, reduction="batchmean")
 
 
 def _zero_shot_logits(outputs: Outputs, text: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from multimodal.classifier import PromptClassifier
 from multimodal.data.inputs import as_names
 from multimodal.prompts.contexts import Classes, still
-from multimodal.prompts.methods import method
+from multimodal.prompts.methods import build_method
 from multimodal.prompts.methods.tpt import adapt
 from multimodal.vectors.features import image_features
 from retrieval_prompts.errors import UserError
@@ -91,5 +91,5 @@ def untuned(clip: Clip, classes: Sequence[str]) -> PromptClassifier:
     """Zero-shot, as a prompt that nothing has tuned: the words "a photo of a" before the class names."""
     classifier = PromptClassifier(clip, head="none")
     known = Classes(clip, as_names(classes), classifier.settings)
-    classifier.use(method("coop").build(clip, classifier.settings), known)
+    classifier.use(build_method(clip, classifier.settings), known)
     return classifier

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from multimodal.heads import HEADS
-from multimodal.prompts.settings import LABELLED, PromptSettings
+from multimodal.prompts.settings import LABELLED, TAUGHT, PromptSettings
 from retrieval_prompts.prompts.settings import Values, setting
 
 
@@ -21,6 +21,9 @@ class Settings(PromptSettings):
 
     shots: int | None = setting(
         16, help="training images a class: a number, or all", low=1, none="all", read_by=LABELLED
+    )
+    unlabelled: str | None = setting(
+        None, help="folder of pictures to learn from  [default: the training images, without labels]", read_by=TAUGHT
     )
     epochs: int = setting(None, help="passes over the training images", low=1)
     learning_rate: float = setting(None, help="peak learning rate", above=0, high=1e6, option="--lr")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,9 @@ def classify(
     model: Model = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="of promptkd, where it has moved: it reads the names of new classes")
+    ] = None,
     strength: Strength = None,
     html: Annotated[Path | None, typer.Option(help="also write a page with the pictures")] = None,
     json_file: JsonFile = None,
@@ -52,9 +55,12 @@ def classify(
 
     names = class_list(classes, class_file)
     if str(prompts) == ZERO_SHOT and not prompts.is_dir():
-        classifier = _zero_shot(names, model, pretrained, device, strength, quick_gelu)
+        refused = {"--strength": strength, "--teacher": teacher}
+        classifier = _zero_shot(names, model, pretrained, device, quick_gelu, refused)
     else:
-        classifier = load_classifier(prompts, model, pretrained, device, strength, quick_gelu)
+        classifier = load_classifier(prompts, model, pretrained, device, strength, quick_gelu, teacher)
+        if teacher is not None and classifier.method.teacher is None:
+            raise UserError(f"{prompts} has learned from no teacher; leave out --teacher")
     pictures = load_pictures(images if len(images) > 1 else images[0])
     labels = classifier.known_classes(names).names
     rows: list[dict[str, Any]] = []
@@ -89,16 +95,16 @@ def _zero_shot(
     model: str | None,
     pretrained: str | None,
     device: str | None,
-    strength: float | None,
     quick_gelu: bool | None,
+    refused: Mapping[str, object],
 ) -> PromptClassifier:
     from multimodal.towers.clip import load_clip
     from multimodal.training.adaptation import untuned
 
     if names is None:
         raise UserError(f"{ZERO_SHOT} knows no classes of its own; give --classes a,b,c or --class-file")
-    if strength is not None:
-        raise UserError(f"--strength is that of a prompt, and {ZERO_SHOT} has none; leave it out")
+    if given := [option for option, value in refused.items() if value is not None]:
+        raise UserError(f"{given[0]} is that of a prompt, and {ZERO_SHOT} has none; leave it out")
     return untuned(load_clip(model, pretrained, device=device, quick_gelu=quick_gelu), names)
 
 

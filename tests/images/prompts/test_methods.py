@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import multimodal.prompts.methods
-from multimodal.prompts.contexts import Classes, Prompts
+from multimodal.prompts.contexts import Classes, Prompts, projected
 from multimodal.prompts.methods import Method, method
 from multimodal.prompts.methods.tpt import adapt, marginal_entropy, surest
 from multimodal.prompts.objectives import Outputs, cross_entropy, knowledge_guided
@@ -30,8 +30,8 @@ OTHERS = ("ketch", "garfield", "brontosaurus", "Faces_easy", "cup", "sea horse")
 TEXT_LAYERS, IMAGE_LAYERS, WIDTH, IMAGE_WIDTH, D = 3, 4, 32, 24, 64
 PIXELS = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(2))
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
-SMALL = {"depth": 3, "visual": 2}  # what a test of one method does not say otherwise
-WITH_DEPTH = ("deep", "vpt", "maple", "promptsrc")
+SMALL: dict[str, Any] = {"depth": 3, "visual": 2}  # what a test of one method does not say otherwise
+WITH_DEPTH = ("deep", "vpt", "maple", "promptkd", "promptsrc")
 
 
 def toy(**vision: Any) -> Clip:
@@ -49,6 +49,12 @@ def toy(**vision: Any) -> Clip:
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     return toy()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def teacher(clip_folder: Path) -> None:
+    """Of the method that has one."""
+    SMALL["teacher"] = str(clip_folder)
 
 
 def made(clip: Clip, name: str, **given: Any) -> tuple[Any, Settings, Classes]:
@@ -82,6 +88,10 @@ def outputs(clip: Clip, made: Method, classes: Classes, pixels: Tensor = PIXELS,
     prompts = made.prompter(classes, frozen)
     text = classes.features(prompts)
     images = encode_images(clip, pixels, prompts.visual) if made.prompts_images else frozen
+    images = projected(images, prompts.project)
+    taught = None
+    if (teacher := made.teacher) is not None:
+        taught = teacher.clip.scale * teacher.clip.encode_images(pixels) @ teacher.vectors(classes.names).T
     return Outputs(
         logits=clip.scale * (images[:, None] * text).sum(dim=-1),
         labels=labels,
@@ -92,6 +102,7 @@ def outputs(clip: Clip, made: Method, classes: Classes, pixels: Tensor = PIXELS,
         frozen_images=frozen,
         scale=clip.scale,
         parameters=list(made.prompter.parameters()),
+        teacher=taught,
     )
 
 
@@ -142,8 +153,9 @@ def test_what_is_saved_serves_any_classes(clip: Clip, name: str) -> None:
     for some, prompts in zip((classes, others), expected, strict=True):
         for one, other in zip(vectors(again.prompter(some, images)), vectors(prompts), strict=True):
             assert torch.equal(one, other)
-        assert classes.features(expected[0]).shape[-2:] == (len(NAMES), D)
-        assert others.features(expected[1]).shape[-2:] == (len(OTHERS), D)
+        dimension = D if built.teacher is None else built.teacher.dimension
+        assert classes.features(expected[0]).shape[-2:] == (len(NAMES), dimension)
+        assert others.features(expected[1]).shape[-2:] == (len(OTHERS), dimension)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -211,7 +223,7 @@ def test_class_specific_contexts_only_where_there_are_any(clip: Clip, name: str)
             made(clip, name, class_specific=True)
 
 
-@pytest.mark.parametrize("name", ["vpt", "maple", "promptsrc"])
+@pytest.mark.parametrize("name", ["vpt", "maple", "promptkd", "promptsrc"])
 def test_methods_with_visual_prompts_refuse_other_image_towers(name: str) -> None:
     with pytest.raises(UserError, match="toy is a ModifiedResNet"):
         made(toy(layers=(1, 1, 1, 1), image_size=32), name)
@@ -380,7 +392,7 @@ def test_there_are_no_more_prompts_than_layers(clip: Clip, name: str) -> None:
         prompts = built.prompter(classes, None)
         images = {"deep": 0, "maple": min(depth, TEXT_LAYERS)}.get(name, min(depth, IMAGE_LAYERS))
         assert sorted(prompts.visual) == list(range(images))
-        texts = 1 if name == "vpt" else min(depth, TEXT_LAYERS)
+        texts = 1 if name in ("vpt", "promptkd") else min(depth, TEXT_LAYERS)
         assert sorted(prompts.deep) == list(range(1, texts))
         assert {tuple(rows.shape) for rows in (prompts.context, *prompts.deep.values())} == {
             (len(prompts.context), WIDTH)
@@ -409,6 +421,43 @@ def test_vpt_leaves_the_text_as_it_is(clip: Clip) -> None:
     assert {tuple(rows.shape) for rows in prompts.visual.values()} == {(2, IMAGE_WIDTH)}
     with pytest.raises(UserError, match=r"vpt leaves the text as it is.*--init"):
         made(clip, "vpt", init="gaussian")
+
+
+# PromptKD
+
+
+def test_the_projector_starts_at_the_nearest_linear_map_of_its_hidden_layer(clip: Clip) -> None:
+    built, _, classes = made(clip, "promptkd")
+    student, own = built.prompter, F.normalize(torch.randn(300, D, generator=torch.Generator().manual_seed(1)), dim=-1)
+    hidden = (D**0.5 * own @ student.first.weight.T + student.first.bias).clamp(min=0)
+    weight = torch.randn(hidden.shape[1], hidden.shape[1], generator=torch.Generator().manual_seed(2))
+    student.start(own, hidden @ weight + 3)
+    assert torch.allclose(student.second(hidden), hidden @ weight + 3, atol=0.01), "where there is one, it is found"
+    prompts = student(classes, None)
+    expected = F.normalize(hidden @ weight + 3, dim=-1)
+    assert torch.allclose(projected(own, prompts.project), expected, atol=0.01)
+    noise = torch.randn(300, hidden.shape[1], generator=torch.Generator().manual_seed(3))
+    student.start(own, noise)
+    assert (student.second(hidden) - noise.mean(dim=0)).norm() < 0.4 * (noise - noise.mean(dim=0)).norm()
+    student.start(own[:1], noise[:1])
+    assert torch.allclose(student.second(hidden[:1]), noise[:1], atol=1e-4), "one image: its own"
+
+
+def test_promptkd_learns_the_teachers_predictions_and_no_label(clip: Clip) -> None:
+    built, settings, classes = made(clip, "promptkd", kd_temperature=2.0)
+    got = outputs(clip, built, classes)
+    teacher = built.teacher.clip
+    texts = teacher.encode_texts([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
+    assert torch.allclose(got.text, texts, atol=1e-6), "the class texts are the teacher's"
+    taught = (teacher.scale * teacher.encode_images(PIXELS) @ texts.T / 2).softmax(dim=-1)
+    own = (clip.scale * got.images @ texts.T / 2).softmax(dim=-1)
+    expected = 4 * (taught * (taught.log() - own.log())).sum(dim=-1).mean()
+    assert built.objective(got).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert torch.equal(built.objective(replace(got, labels=got.labels.flip(0))), built.objective(got))
+    assert got.teacher is not None
+    assert built.objective(replace(got, logits=got.teacher)).item() == pytest.approx(0, abs=1e-6)
+    with pytest.raises(UserError, match="promptkd learns from a larger CLIP: give --teacher MODEL"):
+        method("promptkd").build(clip, replace(settings, teacher=None))
 
 
 # MaPLe
