@@ -20,17 +20,17 @@ from multimodal.data.inputs import as_names, as_pictures, label_list, label_numb
 from multimodal.estimator import Estimator
 from multimodal.heads.answer import Answer
 from multimodal.prompts import folder as prompt_folder
-from multimodal.prompts.contexts import Classes, logits, projected, still
+from multimodal.prompts.contexts import Classes, logits, still
 from multimodal.prompts.methods import Method, build_method
 from multimodal.prompts.teacher import Teacher
 from multimodal.towers.clip import Clip, load_clip, reload_clip
-from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages, GivenFeatures
+from multimodal.vectors.prediction import mixed, predict
 from multimodal.vectors.texts import finite
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.encoders import CHANGING
-from retrieval_prompts.prompts.strength import between, checked
+from retrieval_prompts.prompts.strength import checked
 
 if TYPE_CHECKING:
     from multimodal.interop.live import LiveModel
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Images = Sequence[Any] | NDArray | Tensor  # of what `data.inputs.KINDS` says
 Positions = NDArray[np.int64]
-BATCH = 64  # images, or class texts by image, at once in prediction
 
 
 class PromptClassifier(Estimator):
@@ -169,7 +168,7 @@ class PromptClassifier(Estimator):
         elif prompts.per_image:
             raise UserError(f"{self.settings.method}'s class vectors depend on the image: there is no one matrix")
         else:
-            found = finite(_between(known.frozen, known.features(prompts), strength))
+            found = finite(mixed(known.frozen, known.features(prompts), strength))
         texts[known.names] = state, found
         return found
 
@@ -188,10 +187,11 @@ class PromptClassifier(Estimator):
         """
         with CHANGING:
             known, built, answer = self.known_classes(classes), self.method, self.answer
-            strength, temperature = self.strength, self.temperature
+            strength, temperature, trained = self.strength, self.temperature, self.classes
         data, count = self._read(images, built.prompts_images and strength > 0, cache)
         if answer is None or strength == 0 or not answer.knows(known.names):
-            return (predict(self.clip, built, known, data, np.arange(count), strength) / temperature).cpu().numpy()
+            said = predict(self.clip, built, known, data, np.arange(count), strength, trained)
+            return (said / temperature).cpu().numpy()
         everything = np.arange(count)
         features = data.features(everything, np.zeros_like(everything))
         own = answer.logits(features)
@@ -204,7 +204,7 @@ class PromptClassifier(Estimator):
             own[:, positions[mine]] = torch.lerp(frozen[:, mine] / temperature, own[:, positions[mine]], strength)
         prompted = None
         if bool((positions < 0).any()):
-            prompted = predict(self.clip, built, known, data, everything, strength) / temperature
+            prompted = predict(self.clip, built, known, data, everything, strength, trained) / temperature
         return answer.mixed(known.names, own, frozen, prompted).cpu().numpy()
 
     def _read(self, images: Images, pictures_only: bool, cache: Path | None) -> tuple[Any, int]:
@@ -366,34 +366,3 @@ class PromptClassifier(Estimator):
         from multimodal.interop.class_matrix import export
 
         export(self, folder, classes, overwrite=overwrite)
-
-
-@torch.no_grad()
-def predict(
-    clip: Clip, built: Method, known: Classes, data: Any, positions: Positions, strength: float = 1.0
-) -> Tensor:
-    """Logits (n, C) of images under a method's prompts, without temperature."""
-    parts: list[Tensor] = []
-    text: Tensor | None = None
-    for start in range(0, len(positions), BATCH):
-        some = positions[start : start + BATCH]
-        first_view = np.zeros(len(some), dtype=np.int64)
-        frozen = data.features(some, first_view)
-        if strength == 0:
-            parts.append(logits(clip.scale, frozen, known.frozen))
-            continue
-        prompts = still(built.prompter, known, frozen)
-        if text is None or prompts.per_image:
-            text = known.features(prompts)
-            text = text if prompts.texts else _between(known.frozen, text, strength)
-        seen = encode_images(clip, data.pixels(some, first_view), prompts.visual) if prompts.visual else frozen
-        seen = seen if prompts.project else _between(frozen, seen, strength)
-        said = logits(clip.scale, projected(seen, prompts.project), text)
-        if prompts.project and strength < 1:  # two spaces: what is mixed is what they say
-            said = torch.lerp(logits(clip.scale, frozen, known.frozen), said, strength)
-        parts.append(said)
-    return torch.cat(parts) if parts else torch.zeros(0, len(known))
-
-
-def _between(frozen: Tensor, tuned: Tensor, strength: float) -> Tensor:
-    return tuned if strength == 1 else between(frozen, tuned, strength)

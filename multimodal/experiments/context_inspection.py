@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multimodal.classifier import BATCH, PromptClassifier
+from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData
 from multimodal.evaluation.rankings import Best, Entry, Rankings
 from multimodal.experiments.results import ClassResult
@@ -22,6 +22,7 @@ from multimodal.prompts.methods import build_method
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
 from multimodal.vectors.image_data import CachedImages
+from multimodal.vectors.prediction import BATCH
 from retrieval_prompts.data.ids import portable
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.classification.scores import classification
@@ -34,6 +35,11 @@ from retrieval_prompts.experiments.inspection.null import SEEDS, Beside, too_few
 from retrieval_prompts.experiments.inspection.trial import turned
 
 METRIC = "accuracy"
+NO_CONTEXT = {
+    "cocoop": "CoCoOp makes another context for every picture, so there is no one context to look at.",
+    "mmrl": "MMRL trains no context: its tokens are in the higher layers of both towers.",
+    "promptkd": "PromptKD trains no context: its prompts are in the image tower, its texts are its teacher's.",
+}
 Done = Callable[[int], object]
 
 
@@ -115,13 +121,8 @@ def inspect(
     settings = classifier.settings
     about = {"model": classifier.clip.title, "method": settings.method, "context": settings.context}
     found = ContextInspection({**about, "strength": classifier.strength})
-    if settings.method == "cocoop":
-        found.notes.append("CoCoOp makes another context for every picture, so there is no one context to look at.")
-        return found
-    if settings.method == "promptkd":
-        found.notes.append(
-            "PromptKD trains no context: its prompts are in the image tower, its texts are its teacher's."
-        )
+    if settings.method in NO_CONTEXT:
+        found.notes.append(NO_CONTEXT[settings.method])
         return found
     names = classifier.classes or (tuple(data.classes) if data is not None else ("thing",))
     prompts, began = _still(classifier, classifier.known_classes(None if classifier.classes else names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,9 @@ class Prompts:
             none: they stay as they are.
         texts: class names -> (C, D'), the class vectors of another model, to which such features are compared; None:
             the text tower's.
+        last: (visual width, D), the projection of what becomes of the image's rows after the last layer, which answers
+            for classes of the training beside the image's own features; None: they do not.
+        own: the share that the image's own features have then.
     """
 
     context: Tensor
@@ -47,6 +50,8 @@ class Prompts:
     per_image: bool = False
     project: tuple[Layer, ...] = ()
     texts: Callable[[Sequence[str]], Tensor] | None = None
+    last: Tensor | None = None
+    own: float = 1.0
 
     @property
     def text_is_frozen(self) -> bool:
@@ -61,7 +66,8 @@ def still(prompter: nn.Module, classes: Any, images: Tensor) -> Prompts:
         made: Prompts = prompter(classes, images)
         deep, visual = ({layer: part.clone() for layer, part in each.items()} for each in (made.deep, made.visual))
         project = tuple((weight.clone(), bias.clone()) for weight, bias in made.project)
-        return Prompts(made.context.clone(), deep, visual, made.per_image, project, made.texts)
+        last = None if made.last is None else made.last.clone()
+        return replace(made, context=made.context.clone(), deep=deep, visual=visual, project=project, last=last)
 
 
 class Classes:

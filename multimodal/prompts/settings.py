@@ -23,6 +23,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "deep": {"depth": 12, "epochs": 20},
     "vpt": {"visual": 8, "depth": 12, "epochs": 5, "learning_rate": 2.5e-3, "batch_size": 4},
     "maple": {"context": 2, "visual": 2, "depth": 9, "epochs": 5, "learning_rate": 3.5e-3, "batch_size": 4},
+    "mmrl": {"depth": 7, "epochs": 10, "learning_rate": 1e-3, "batch_size": 4},
     "promptkd": {"depth": 9, "epochs": 20, "learning_rate": 2.5e-3, "batch_size": 8},
     "promptsrc": {"depth": 9, "epochs": 20, "learning_rate": 2.5e-3, "batch_size": 4},
 }
@@ -56,13 +57,21 @@ class PromptSettings(Values):
         help="of the method's own regulariser",
         low=0,
         high=1e6,
-        read_by={"method": ("kgcoop", "prograd", "tcp", "promptsrc")},
+        read_by={"method": ("kgcoop", "prograd", "tcp", "mmrl", "promptsrc")},
     )
     depth: int = setting(
         None,
-        help="layers with prompts, at most the tower's",
+        help="layers with prompts, at most the tower's: the first, of mmrl the last",
         low=1,
-        read_by={"method": ("deep", "vpt", "maple", "promptkd", "promptsrc")},
+        read_by={"method": ("deep", "vpt", "maple", "mmrl", "promptkd", "promptsrc")},
+    )
+    own: float = setting(
+        0.7,
+        help="share of the class token beside the representation tokens",
+        low=0,
+        high=1,
+        option="--class-share",
+        read_by={"method": ("mmrl",)},
     )
     visual: int = setting(
         None, help="vectors in the image tower", low=1, read_by={"method": ("vpt", "promptkd", "promptsrc")}

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from multimodal.classifier import PromptClassifier, predict
+from multimodal.classifier import PromptClassifier
 from multimodal.data.inputs import as_names, as_pictures, label_list, label_numbers, label_values
 from multimodal.data.pictures import Picture
 from multimodal.heads.answer import Answer
@@ -28,11 +28,12 @@ from multimodal.prompts.contexts import Classes, Prompts, logits, projected, sti
 from multimodal.prompts.methods import Method, build_method
 from multimodal.prompts.objectives import Outputs
 from multimodal.towers.clip import Clip
-from multimodal.towers.image import encode_images
+from multimodal.towers.image import encode_with_rows
 from multimodal.training.distillation import Lessons, unlabelled
 from multimodal.training.head_choice import Part, check, choose
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
+from multimodal.vectors.prediction import predict
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.evaluation.classification.scores import fit_temperature
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
@@ -138,9 +139,10 @@ class Task(TrainingTask):
         with self.autocast():
             prompts: Prompts = self.method.prompter(self.classes, frozen_images)
             text = self._text(prompts)
-            seen = frozen_images
+            seen, rows = frozen_images, None
             if prompts.visual:
-                seen = encode_images(self.clip, self.images.pixels(batch.positions, batch.views), prompts.visual)
+                pixels = self.images.pixels(batch.positions, batch.views)
+                seen, rows = encode_with_rows(self.clip, pixels, prompts.visual, prompts.last)
             seen = projected(seen, prompts.project)
         return Outputs(
             logits=logits(self.clip.scale, seen, text),
@@ -153,6 +155,7 @@ class Task(TrainingTask):
             scale=self.clip.scale,
             parameters=self.parameters,
             teacher=None if self.teacher is None else self.teacher(batch.positions, batch.views),
+            rows=None if rows is None else logits(self.clip.scale, rows, text),
         )
 
     def _text(self, prompts: Prompts) -> Tensor:
@@ -202,8 +205,10 @@ def fit_classifier(
     shots = None if numbers is None else _labelled(clip, built, known, items, numbers, settings, cache)
     learns, read, identity = shots, [] if shots is None else [shots.images], []
     if built.teacher is not None:
-        given = None if labels is None else unlabelled(settings)
-        lessons = Lessons(built, known, items if given is None else given, settings, cache)
+        if shots is not None:
+            given = unlabelled(settings)
+            items = cast(CachedImages, shots.images).pictures if given is None else given
+        lessons = Lessons(built, known, items, settings, cache)
         nobody = np.zeros(len(lessons), dtype=np.int64)
         learns = Task(clip, built, known, lessons.images, nobody, settings, lessons.said)
         read += [lessons.images, lessons.taught]
@@ -281,7 +286,7 @@ def out_of_fold(task: Task) -> list[Part]:
             name = f"calibrate, fold {held + 1} of {FOLDS}"
             for _ in tqdm(train(part), desc=name, unit="step", delay=1, leave=False):
                 pass
-        said = predict(clip, built, known, task.images, out).cpu()
+        said = predict(clip, built, known, task.images, out, trained=known.names).cpu()
         text = None if built.teacher is not None or settings.head == "none" else own_text(part)
         found.append(Part(rest, out, said, text))
     return found

@@ -18,7 +18,7 @@ from multimodal.data.pictures import Picture, load_pictures
 from multimodal.prompts.contexts import Classes
 from multimodal.towers.clip import Clip
 from multimodal.training.distillation import Lessons
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.training.loop import Step
 
 QUICK: dict[str, Any] = {"method": "promptkd", "epochs": 4, "batch_size": 4, "learning_rate": 0.01, "head": "none"}
@@ -124,6 +124,18 @@ def test_labelled_shots_calibrate_and_answer_while_others_are_learned_from(
     assert np.array_equal(plain.predict_proba(shots[:3]), student.predict_proba(shots[:3])), "labels taught it nothing"
     alone = PromptClassifier(tiny_model, **given).fit(shots, labels)
     assert alone.training["images"] == len(shots)
+
+
+def test_a_picture_that_cannot_be_read_is_named_once(
+    tiny_model: Clip, teacher: Path, colours: ImageData, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    train = colours.split("train")
+    shots = [*train.pictures, Picture("bad", tmp_path / "bad.png")]
+    labels = [*(colours.classes[label] for label in train.labels), colours.classes[0]]
+    with pytest.warns(DataWarning, match="1 of 13 pictures are skipped") as told:
+        classifier = PromptClassifier(tiny_model, teacher=str(teacher), **{**QUICK, "epochs": 1}).fit(shots, labels)
+    assert len(told) == 1 and classifier.training["images"] == len(train.pictures)
 
 
 def test_what_cannot_be_learned_without_labels(tiny_model: Clip, teacher: Path, pictures: list[Picture]) -> None:
