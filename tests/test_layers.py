@@ -33,6 +33,7 @@ NAMESAKES = {
     "retrieval": "queries and documents: how prompts are trained on them, how such an experiment is run",
     "settings": "what a prompt is, and how it is trained",
     "task": "what a training step computes",
+    "teacher": "what training follows where nothing is judged or labelled",
     "text": "a frozen text tower",
 }
 
