@@ -24,7 +24,7 @@ WORD = r"(?u)[^\W_]+"
 METHOD, K1, B = "lucene", 1.5, 0.75
 SCRIPTS = 1  # how `segments` divides texts; another number where that changes
 WORDS_FILE = "words.json"
-TOKENS = 1 << 21  # that are sorted at once
+TOKENS = 1 << 18  # that are sorted at once
 ARRAYS = {"data": np.float32, "indices": np.int32, "indptr": np.int64}  # of bm25s, a file each: a matrix in CSC format
 
 
