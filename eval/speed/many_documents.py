@@ -113,11 +113,7 @@ def one_size(options: argparse.Namespace, folder: Path, count: int) -> dict[str,
     found: dict[str, Any] = {"corpus_bytes": (data / "corpus.jsonl").stat().st_size}
     for step in STEPS:
         found[step] = watched(commands[step])
-        print(
-            f"{count:>10,} {step:7}",
-            {name: f"{each:,}" for name, each in found[step].items() if name != "modules"},
-            flush=True,
-        )
+        print(f"{count:>10,} {step:7}", found[step], flush=True)
     found["index_files"] = {
         path.relative_to(index).as_posix(): path.stat().st_size for path in sorted(index.rglob("*")) if path.is_file()
     }
@@ -127,9 +123,8 @@ def one_size(options: argparse.Namespace, folder: Path, count: int) -> dict[str,
 def watched(command: list[str]) -> dict[str, Any]:
     """Peak and time of a command, with what it printed as JSON. Ends where it fails."""
     start, anonymous, usage = time.perf_counter(), 0, None
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors)
         while usage is None:
             try:
                 status = Path(f"/proc/{process.pid}/status").read_text()
@@ -144,9 +139,11 @@ def watched(command: list[str]) -> dict[str, Any]:
             else:
                 time.sleep(0.02)
         seconds = time.perf_counter() - start
-        said, errors = process.stdout.read(), process.stderr.read()
+        output.seek(0)
+        errors.seek(0)
+        said, wrong = output.read(), errors.read().decode()
     if process.returncode:
-        sys.exit(f"{' '.join(command)} ended with status {process.returncode}\n{errors.decode()}")
+        sys.exit(f"{' '.join(command)} ended with status {process.returncode}\n{wrong}")
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     known = json.loads(said) if command[1] == __file__ else None
     times = {"seconds": round(seconds, 1), "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1)}

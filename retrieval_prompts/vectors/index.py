@@ -31,7 +31,6 @@ from retrieval_prompts.data.judgements import Run
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import (
     INDEX,
-    digest,
     inside,
     new_folder,
     sealed,
@@ -41,6 +40,7 @@ from retrieval_prompts.files import (
 from retrieval_prompts.vectors import faiss_foreign, faiss_index
 from retrieval_prompts.vectors.faiss_index import Vectors
 from retrieval_prompts.vectors.index_files import described as files_described
+from retrieval_prompts.vectors.index_files import is_written
 from retrieval_prompts.vectors.index_manifest import damage, described, read_manifest
 from retrieval_prompts.vectors.index_parts import index_texts, same_encoder
 
@@ -218,21 +218,21 @@ class Index:
         """Whether `save` wrote a folder of this name in the index folder.
 
         Raises:
-            UserError: when its files are not those that were written: all of them are read.
+            UserError: when its files are not those that were written: they are read (see `index_files`).
         """
         place = Path(folder) / name
-        written = {file: each for file, each in self.manifest.get("digests", {}).items() if file.startswith(f"{name}/")}
+        written = [file for file in self.manifest.get("digests", {}) if file.startswith(f"{name}/")]
         if not written and place.exists():
             raise UserError(f"{place} was not written with this index; remove it, or index again")
         others = [f"{name}/{path.name}" for path in place.iterdir()] if place.is_dir() else []
         for file in (*others, *written):
             inside(Path(folder), file)
-        for file, expected in written.items():
+        for file in written:
             try:
-                came = digest(Path(folder) / file)
+                same = is_written(Path(folder), self.manifest, file)
             except OSError as error:
                 raise UserError(f"{place} is damaged, index again: {error}") from None
-            if came != expected:
+            if not same:
                 raise UserError(f"{place} is damaged or of other documents, index again: {file} was changed")
         return bool(written)
 

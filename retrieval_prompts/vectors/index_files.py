@@ -1,8 +1,9 @@
 """The files of an index folder: their sizes and checksums, noted in its manifest and compared. Knows no vectors.
 
-What is compared when an index is opened: the sizes of all files; the content of the manifest, the ids, the offsets and
-index.faiss. Of a file of over `BOUND` bytes only the first and the last block are read then, and the whole of it by
-`verify`. The texts have a checksum a line (lines.npy), which is compared whenever one is read.
+What is compared when an index is opened: the sizes of all files; the content of the manifest, the ids, the offsets,
+index.faiss and, where they are asked for, files in folders. Of a file of over `BOUND` bytes only the first and the last
+block are read then, and the whole of it by `verify`. The texts have a checksum a line (lines.npy), which is compared
+whenever one is read.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ READ_AT_OPENING = ("index.faiss", "ids.json", "ids.npy", "offsets.npy", "lines.n
 def described(folder: Path) -> dict[str, Any]:
     """The sizes and checksums for the manifest: "files", "ids", "digests" of files in folders, "blocks" of others."""
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.*"))}
-    whole = [name for name in files if "/" not in name]
+    whole = [name for name, size in files.items() if "/" not in name or size > BOUND]
     return {
         "files": files,
         "ids": digest(folder / "ids.json"),
@@ -54,6 +55,18 @@ def check(folder: Path, manifest: Mapping[str, Any]) -> None:
             _compare(folder, name, blocks[name], {0, len(blocks[name]) - 1} if large else None)
 
 
+def is_written(folder: Path, manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether a file in a folder beside the index is the one that was written; of a large one see `BOUND`."""
+    blocks = manifest.get("blocks", {}).get(name)
+    if blocks and (folder / name).stat().st_size > BOUND:
+        try:
+            _compare(folder, name, blocks, {0, len(blocks) - 1})
+        except ValueError:
+            return False
+        return True
+    return bool(digest(folder / name) == manifest["digests"][name])
+
+
 def verify(folder: Path) -> bool:
     """Compare every byte of an index folder; False where its manifest is older than the checksums, so nobody can tell.
 
@@ -68,7 +81,8 @@ def verify(folder: Path) -> bool:
             if digest(inside(folder, name)) != expected:
                 raise ValueError(f"{name} was changed")
         for name, blocks in manifest.get("blocks", {}).items():
-            _compare(folder, name, blocks)
+            if name not in manifest.get("digests", {}):
+                _compare(folder, name, blocks)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -755,6 +755,30 @@ def test_of_a_large_file_the_ends_are_read_at_opening_and_all_of_it_by_verify(
             index_files.verify(tmp_path / "index")
 
 
+def test_of_a_large_file_beside_the_index_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "words.index.npy").write_bytes(bytes(range(250)))
+
+    small = {"block": 64}
+    monkeypatch.setattr(index_files, "BOUND", 240)
+    monkeypatch.setattr(index_files, "BLOCK", 64)
+    monkeypatch.setattr(index_files, "of_blocks", lambda path, only=None: of_blocks(path, only, **small))
+    build().save(tmp_path / "index", beside={"bm25": write})
+    index, path = Index.open(tmp_path / "index"), tmp_path / "index" / "bm25" / "words.index.npy"
+    assert index.has_beside(tmp_path / "index", "bm25") and index_files.verify(tmp_path / "index")
+    for at, noticed in ((0, True), (125, False), (249, True)):
+        flip(path, bytes([at]))
+        if noticed:
+            with pytest.raises(UserError, match=r"words\.index\.npy was changed"):
+                index.has_beside(tmp_path / "index", "bm25")
+        else:
+            assert index.has_beside(tmp_path / "index", "bm25")
+        with pytest.raises(UserError, match=r"words\.index\.npy was changed"):
+            index_files.verify(tmp_path / "index")
+        path.write_bytes(bytes(range(250)))
+
+
 def test_an_older_index_has_its_ids_in_json_alone(tmp_path: Path) -> None:
     build().save(tmp_path / "index")
     (tmp_path / "index" / "ids.npy").unlink()
