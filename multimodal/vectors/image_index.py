@@ -105,8 +105,8 @@ class ImageIndex(Index):
             raise UserError(
                 f"the index has no checksums of its pictures, so {path} is not shown; {ASK}, or index again"
             )
-        content = Picture(id, path).read()
-        if hashlib.sha256(content).digest() != self.digests[self._positions[id]].tobytes():
+        content, position = Picture(id, path).read(), self.ids.position(id)
+        if position is None or hashlib.sha256(content).digest() != self.digests[position].tobytes():
             raise UserError(f"{path} is not the picture that was indexed; index again, or {ASK}")
         return content
 
