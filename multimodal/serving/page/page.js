@@ -81,16 +81,21 @@ function address(blob) {
   });
 }
 
-async function take(file) {
-  const read = file ? await address(file) : null;
+// A picture as a data address takes the place of the words; null: there is none any more
+function give(read) {
   upload = read && read.slice(read.indexOf(",") + 1);
   at("given").hidden = at("naming").hidden = upload === null;
-  if (read && read.startsWith("data:image/")) at("preview").src = read;
+  if (read?.startsWith("data:image/")) at("preview").src = read;
   else at("preview").removeAttribute("src");
   if (upload === null) at("upload").value = "";
-  search();
+  else at("query").value = "";
 }
 
-at("upload").addEventListener("change", () => take(at("upload").files[0]));
-at("drop").addEventListener("click", () => { take(null); at("query").focus(); });
+at("upload").addEventListener("change", async () => {
+  const file = at("upload").files[0];
+  give(file ? await address(file) : null);
+  search();
+});
+at("drop").addEventListener("click", () => { give(null); at("query").focus(); });
+at("query").addEventListener("input", () => { if (upload !== null) give(null); });
 at("classes").addEventListener("change", search);

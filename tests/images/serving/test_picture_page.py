@@ -107,8 +107,11 @@ def test_a_picture_that_is_given(browser: webdriver.Chrome, server: Running, hom
     until(browser, lambda: sorted(texts(browser, "#chosen .id")) == sorted(own))
     find(browser, "#drop").click()
     assert not find(browser, "#given").is_displayed()
-    asked(browser, WORDS)
-    until(browser, lambda: len(texts(browser, "#chosen .pictures, #chosen.pictures li")) == 12)
+    find(browser, "#upload").send_keys(str(picture))
+    until(browser, lambda: sorted(texts(browser, "#chosen .id")) == sorted(own))
+    find(browser, "#query").send_keys(WORDS, Keys.ENTER)  # words take the picture's place
+    assert not find(browser, "#given").is_displayed()
+    until(browser, lambda: len(texts(browser, "#chosen.pictures li")) == 12)
     assert browser.get_log("browser") == []
 
 
@@ -163,6 +166,18 @@ def test_nothing_is_wider_than_the_screen(browser: webdriver.Chrome, hostile: Ru
     assert (chosen == frozen) if width == 1280 else (chosen < frozen), "on a phone the prompt's hits come first"
     heights = "return [...document.querySelectorAll('button, input, select')].map(element => element.offsetHeight)"
     assert min(height for height in browser.execute_script(heights) if height) >= 44
+
+
+def test_light_and_dark(browser: webdriver.Chrome, server: Running) -> None:
+    opened(browser, server)
+    colours = []
+    for scheme in ("light", "dark"):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        for name in ("body", "#classes"):
+            script = f"return getComputedStyle(document.querySelector('{name}')).backgroundColor"
+            colours.append(browser.execute_script(script))
+    assert colours == ["rgb(250, 249, 247)"] * 2 + ["rgb(20, 21, 23)"] * 2
 
 
 def test_with_a_token(browser: webdriver.Chrome, home: Home) -> None:
