@@ -115,6 +115,12 @@ class PromptClassifier(Estimator):
         other.answer = None
         return other
 
+    def read_as(self, known: Classes, strength: float) -> PromptClassifier:
+        """The same prompts at another strength, for classes that were read already, and with no others kept."""
+        other = copy(self)
+        other.strength, other._known, other._texts = checked(strength), {known.names: known}, {}
+        return other
+
     # ---- prediction
 
     @property
@@ -173,14 +179,16 @@ class PromptClassifier(Estimator):
         return found
 
     @torch.no_grad()
-    def logits(self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None) -> Floats:
+    def logits(
+        self, images: Images | GivenFeatures, classes: Sequence[str] | None = None, *, cache: Path | None = None
+    ) -> Floats:
         """(n, C): known classes by the head, where there is one, others by the prompt; see `heads.answer`.
 
         Those of the prompt are cosines times the model's scale, divided by the temperature.
 
         Args:
             images: paths, PIL images, bytes of files, arrays and tensors of pixels; or their frozen features (n, D),
-                where no prompt enters the image tower.
+                where no prompt enters the image tower; or `GivenFeatures`.
 
         Raises:
             UserError: for an image that cannot be read.
@@ -207,15 +215,16 @@ class PromptClassifier(Estimator):
             prompted = predict(self.clip, built, known, data, everything, strength, trained) / temperature
         return answer.mixed(known.names, own, frozen, prompted).cpu().numpy()
 
-    def _read(self, images: Images, pictures_only: bool, cache: Path | None) -> tuple[Any, int]:
+    def _read(self, images: Images | GivenFeatures, pictures_only: bool, cache: Path | None) -> tuple[Any, int]:
         """The images, of which all can be read, and how many there are."""
+        if isinstance(images, GivenFeatures):
+            return images, len(images)
         vectors = isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OSU")
         if vectors and images.ndim != 4:  # type: ignore[union-attr]
             if pictures_only:
                 raise UserError(f"{self.settings.method} prompts the image tower: give images, not their features")
             if images.ndim != 2 or images.shape[1] != self.clip.dimension:  # type: ignore[union-attr]
-                shape = tuple(images.shape)  # type: ignore[union-attr]
-                raise UserError(f"expected features (n, {self.clip.dimension}), got {shape}")
+                raise UserError(f"expected features (n, {self.clip.dimension}), got {tuple(images.shape)}")  # type: ignore[union-attr]
             given = torch.as_tensor(images, dtype=torch.float32, device=self.clip.device)
             return GivenFeatures(given), len(given)
         items = as_pictures(images)
@@ -225,7 +234,7 @@ class PromptClassifier(Estimator):
         return data, len(items)
 
     def predict_proba(
-        self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None
+        self, images: Images | GivenFeatures, classes: Sequence[str] | None = None, *, cache: Path | None = None
     ) -> Floats:
         """(n, C) calibrated probabilities, in the order of the classes; see `logits`."""
         scores = self.logits(images, classes, cache=cache)
