@@ -35,7 +35,7 @@ def typed() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), list(typed()))
 def test_what_is_typed_is_there(page: str, line: str) -> None:
     """Programs, commands, options, scripts and targets; what they do is proved where they are tested."""
-    words = shlex.split(line, comments=True)
+    words = shlex.split(re.sub(r"\s+# .*", "", line))
     while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words.pop(0)
     if words[0] in PROGRAMS:
