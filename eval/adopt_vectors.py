@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def measure(dataset: Dataset, model: str, vectors: Path | None, sample: int) -> 
 
 def kinds(
     folder: Path, dataset: Dataset, made: np.ndarray, texts: list[str]
-) -> Iterator[tuple[str, Any, list[str] | None]]:
+) -> Iterator[tuple[str, Any, Sequence[str] | None]]:
     """The vectors in each kind of file and store: (kind, what `adopt` takes, ids)."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -21,15 +21,16 @@ from multimodal.estimator import Estimator
 from multimodal.heads.answer import Answer
 from multimodal.prompts import folder as prompt_folder
 from multimodal.prompts.contexts import Classes, logits, still
-from multimodal.prompts.methods import Method, method
+from multimodal.prompts.methods import Method, build_method
+from multimodal.prompts.teacher import Teacher
 from multimodal.towers.clip import Clip, load_clip, reload_clip
-from multimodal.towers.image import encode_images
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages, GivenFeatures
+from multimodal.vectors.prediction import mixed, predict
 from multimodal.vectors.texts import finite
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.encoders import CHANGING
-from retrieval_prompts.prompts.strength import between, checked
+from retrieval_prompts.prompts.strength import checked
 
 if TYPE_CHECKING:
     from multimodal.interop.live import LiveModel
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 Images = Sequence[Any] | NDArray | Tensor  # of what `data.inputs.KINDS` says
 Positions = NDArray[np.int64]
-BATCH = 64  # images, or class texts by image, at once in prediction
 
 
 class PromptClassifier(Estimator):
@@ -74,7 +74,7 @@ class PromptClassifier(Estimator):
     def fit(
         self,
         pictures: Images,
-        labels: Sequence[Any] | NDArray,
+        labels: Sequence[Any] | NDArray | None = None,
         classes: Sequence[str] | None = None,
         *,
         cache: Path | None = None,
@@ -85,7 +85,8 @@ class PromptClassifier(Estimator):
 
         Args:
             pictures: paths, PIL images, bytes of files, or arrays and tensors of pixels.
-            labels: the class name of each image; or whole numbers, which come back as such: positions in `classes`.
+            labels: the class name of each image; or whole numbers, which come back as such: positions in `classes`;
+                or none, where the method learns without them (promptkd), and `classes` are given.
             classes: all names, in the order that probabilities are to have; None: those of the labels, sorted.
             cache: the folder of image features; None: the user's cache.
             checkpoint: a file from which an interrupted training goes on.
@@ -112,6 +113,12 @@ class PromptClassifier(Estimator):
         """The same prompts, which answer for all classes."""
         other = copy(self)
         other.answer = None
+        return other
+
+    def read_as(self, known: Classes, strength: float) -> PromptClassifier:
+        """The same prompts at another strength, for classes that were read already, and with no others kept."""
+        other = copy(self)
+        other.strength, other._known, other._texts = checked(strength), {known.names: known}, {}
         return other
 
     # ---- prediction
@@ -162,32 +169,37 @@ class PromptClassifier(Estimator):
             prompts = still(prompter, known, torch.zeros(1, self.clip.dimension, device=self.clip.device))
         if strength == 0:
             found = known.frozen
+        elif prompts.project and strength < 1:
+            raise UserError("the class vectors of teacher and student cannot be mixed: use a strength of 0 or 1")
         elif prompts.per_image:
             raise UserError(f"{self.settings.method}'s class vectors depend on the image: there is no one matrix")
         else:
-            found = finite(_between(known.frozen, known.features(prompts), strength))
+            found = finite(mixed(known.frozen, known.features(prompts), strength))
         texts[known.names] = state, found
         return found
 
     @torch.no_grad()
-    def logits(self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None) -> Floats:
+    def logits(
+        self, images: Images | GivenFeatures, classes: Sequence[str] | None = None, *, cache: Path | None = None
+    ) -> Floats:
         """(n, C): known classes by the head, where there is one, others by the prompt; see `heads.answer`.
 
         Those of the prompt are cosines times the model's scale, divided by the temperature.
 
         Args:
             images: paths, PIL images, bytes of files, arrays and tensors of pixels; or their frozen features (n, D),
-                where no prompt enters the image tower.
+                where no prompt enters the image tower; or `GivenFeatures`.
 
         Raises:
             UserError: for an image that cannot be read.
         """
         with CHANGING:
             known, built, answer = self.known_classes(classes), self.method, self.answer
-            strength, temperature = self.strength, self.temperature
+            strength, temperature, trained = self.strength, self.temperature, self.classes
         data, count = self._read(images, built.prompts_images and strength > 0, cache)
         if answer is None or strength == 0 or not answer.knows(known.names):
-            return (predict(self.clip, built, known, data, np.arange(count), strength) / temperature).cpu().numpy()
+            said = predict(self.clip, built, known, data, np.arange(count), strength, trained)
+            return (said / temperature).cpu().numpy()
         everything = np.arange(count)
         features = data.features(everything, np.zeros_like(everything))
         own = answer.logits(features)
@@ -200,18 +212,19 @@ class PromptClassifier(Estimator):
             own[:, positions[mine]] = torch.lerp(frozen[:, mine] / temperature, own[:, positions[mine]], strength)
         prompted = None
         if bool((positions < 0).any()):
-            prompted = predict(self.clip, built, known, data, everything, strength) / temperature
+            prompted = predict(self.clip, built, known, data, everything, strength, trained) / temperature
         return answer.mixed(known.names, own, frozen, prompted).cpu().numpy()
 
-    def _read(self, images: Images, pictures_only: bool, cache: Path | None) -> tuple[Any, int]:
+    def _read(self, images: Images | GivenFeatures, pictures_only: bool, cache: Path | None) -> tuple[Any, int]:
         """The images, of which all can be read, and how many there are."""
+        if isinstance(images, GivenFeatures):
+            return images, len(images)
         vectors = isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OSU")
         if vectors and images.ndim != 4:  # type: ignore[union-attr]
             if pictures_only:
                 raise UserError(f"{self.settings.method} prompts the image tower: give images, not their features")
             if images.ndim != 2 or images.shape[1] != self.clip.dimension:  # type: ignore[union-attr]
-                shape = tuple(images.shape)  # type: ignore[union-attr]
-                raise UserError(f"expected features (n, {self.clip.dimension}), got {shape}")
+                raise UserError(f"expected features (n, {self.clip.dimension}), got {tuple(images.shape)}")  # type: ignore[union-attr]
             given = torch.as_tensor(images, dtype=torch.float32, device=self.clip.device)
             return GivenFeatures(given), len(given)
         items = as_pictures(images)
@@ -221,7 +234,7 @@ class PromptClassifier(Estimator):
         return data, len(items)
 
     def predict_proba(
-        self, images: Images, classes: Sequence[str] | None = None, *, cache: Path | None = None
+        self, images: Images | GivenFeatures, classes: Sequence[str] | None = None, *, cache: Path | None = None
     ) -> Floats:
         """(n, C) calibrated probabilities, in the order of the classes; see `logits`."""
         scores = self.logits(images, classes, cache=cache)
@@ -258,6 +271,7 @@ class PromptClassifier(Estimator):
             labels=self.labels,
             head=None if self.answer is None else self.answer.about,
             head_state={} if self.answer is None else self.answer.head.tensors,
+            **({} if self.method.teacher is None else self.method.teacher.about(self.classes)),
         )
         prompt_folder.save(folder, saved, overwrite=overwrite)
 
@@ -271,6 +285,7 @@ class PromptClassifier(Estimator):
         device: str | None = None,
         strength: float | None = None,
         quick_gelu: bool | None = None,
+        teacher: str | None = None,
     ) -> PromptClassifier:
         """Read a prompt folder.
 
@@ -279,6 +294,7 @@ class PromptClassifier(Estimator):
             pretrained: with a name; or alone, where only the checkpoint has moved.
             strength: from 0 (the frozen model) to 1; None: as saved.
             quick_gelu: of a checkpoint; see `load_clip`.
+            teacher: where the model that the prompts learned from has moved; classes of the training need none.
 
         Raises:
             UserError: for another model than the one that the prompts were tuned on, and for a damaged folder.
@@ -299,7 +315,8 @@ class PromptClassifier(Estimator):
             )
         try:
             settings = Settings(**{"head": "none", **saved.settings})  # older folders have none and do not say so
-            built = method(settings.method).build(clip, settings, len(saved.classes) or None)
+            taught = Teacher.of(saved, settings.template, clip.device, teacher)
+            built = build_method(clip, settings, len(saved.classes) or None, taught)
             built.prompter.load_state_dict(dict(saved.state))
         except (TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -342,16 +359,15 @@ class PromptClassifier(Estimator):
         known = self.known_classes()
         with torch.no_grad():
             prompts = still(self.method.prompter, known, torch.zeros(1, self.clip.dimension, device=self.clip.device))
+        if prompts.texts is not None:
+            return "the teacher's"
         context = prompts.context[0] if prompts.per_image else prompts.context
         return self.clip.text.way(known.rows, context, prompts.deep)
 
     def export(self, folder: Path | str, classes: Sequence[str] | None = None, *, overwrite: bool = False) -> None:
         """Write what serves without this package: the class matrix, the names, and a FAISS index of the classes.
 
-        `classes.safetensors` holds "weight" (C, D), unit-length rows; "logit_scale" (with the temperature in it): the
-        prompt's logits of unit-length image features X are logit_scale * X @ weight.T. Where a head answers for all of
-        the classes, "head_weight", "head_bias" and perhaps "head_keys", "head_values" are there too: its logits are X @
-        head_weight.T + head_bias + exp(-beta * (1 - X @ head_keys.T)) @ head_values, `beta` in `classes.json`.
+        How the tensors are used is said at `interop.class_matrix.export`.
 
         Raises:
             UserError: for prompts that depend on the image, or enter the image tower.
@@ -359,31 +375,3 @@ class PromptClassifier(Estimator):
         from multimodal.interop.class_matrix import export
 
         export(self, folder, classes, overwrite=overwrite)
-
-
-@torch.no_grad()
-def predict(
-    clip: Clip, built: Method, known: Classes, data: Any, positions: Positions, strength: float = 1.0
-) -> Tensor:
-    """Logits (n, C) of images under a method's prompts, without temperature."""
-    parts: list[Tensor] = []
-    text: Tensor | None = None
-    for start in range(0, len(positions), BATCH):
-        some = positions[start : start + BATCH]
-        first_view = np.zeros(len(some), dtype=np.int64)
-        frozen = data.features(some, first_view)
-        if strength == 0:
-            parts.append(logits(clip.scale, frozen, known.frozen))
-            continue
-        prompts = still(built.prompter, known, frozen)
-        if text is None or prompts.per_image:
-            text = _between(known.frozen, known.features(prompts), strength)
-        seen = frozen
-        if prompts.visual:
-            seen = _between(frozen, encode_images(clip, data.pixels(some, first_view), prompts.visual), strength)
-        parts.append(logits(clip.scale, seen, text))
-    return torch.cat(parts) if parts else torch.zeros(0, len(known))
-
-
-def _between(frozen: Tensor, tuned: Tensor, strength: float) -> Tensor:
-    return tuned if strength == 1 else between(frozen, tuned, strength)

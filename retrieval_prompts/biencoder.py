@@ -30,7 +30,7 @@ from retrieval_prompts.towers import injection
 from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.towers.probe import check_made, check_room, verify
 from retrieval_prompts.towers.text import DEFAULT_MODEL, Floats, TextTower, load_tower
-from retrieval_prompts.vectors.blocks import Contents, VectorBlocks, encode_blocks
+from retrieval_prompts.vectors.blocks import Contents, VectorBlocks, combined, encode_blocks
 from retrieval_prompts.vectors.encode import embed_texts, encode_texts
 from retrieval_prompts.vectors.index import Index
 
@@ -290,9 +290,8 @@ class BiEncoder(nn.Module):
         whole = encoded(prompt)
         if prompt is None or strength == 1:
             return whole
-        pairs = zip(encoded(None).blocks, whole.blocks, strict=True)
-        mixed = [tower.comparable(between(*pair, strength, unit=tower.unit_length)) for pair in pairs]
-        return VectorBlocks(mixed, tower.dimension, whole.encoded)
+        unit = tower.unit_length
+        return combined(encoded(None), whole, lambda a, b: tower.comparable(between(a, b, strength, unit=unit)))
 
     def identity(self) -> dict[str, Any]:
         """What an index of this encoder's documents depends on: the model, how it is used, and the document prompt."""

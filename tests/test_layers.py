@@ -25,15 +25,20 @@ UPWARD = {
 }
 # Base names that occur twice, and what they mean in both places
 NAMESAKES = {
+    "answering": "rows of a served batch: what comes of them",
+    "asked": "bodies of requests to a server: the rows that they ask for",
     "captions": "pictures with captions: how they are read, trained on, compared, run",
     "classes": "labelled pictures: how they are trained on, how they are run",
     "folder": "the folder of prompts",
     "live": "a SentenceTransformer of frozen model and prompts",
     "metrics": "figures of a ranking, or of predictions",
     "retrieval": "queries and documents: how prompts are trained on them, how such an experiment is run",
+    "served": "prompts as a server holds them",
     "settings": "what a prompt is, and how it is trained",
     "task": "what a training step computes",
+    "teacher": "what training follows where nothing is judged or labelled",
     "text": "a frozen text tower",
+    "web": "the addresses of a server",
 }
 
 

@@ -17,6 +17,7 @@ import torch
 
 from retrieval_prompts import BiEncoder, HybridIndex, Index, load_corpus
 from retrieval_prompts.prompts.feedback import Start
+from retrieval_prompts.serving.application import Application
 from retrieval_prompts.serving.limits import Limits
 from retrieval_prompts.serving.served import open_shelf
 from retrieval_prompts.serving.server import LOCAL, Server, listening
@@ -78,7 +79,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Running:
-    web: Web
+    web: Any
     port: int
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Said:
@@ -101,7 +102,7 @@ class Running:
 
 
 @contextmanager
-def running(web: Web, *, token: str | None = None) -> Iterator[Running]:
+def running(web: Application, *, token: str | None = None) -> Iterator[Running]:
     """A server in a thread; at the end it ends as it does at a signal."""
     at = listening("127.0.0.1", 0)
     port, ready = at.getsockname()[1], Event()

@@ -10,6 +10,7 @@ from multimodal.cli.commands.export import export
 from multimodal.cli.commands.index import index
 from multimodal.cli.commands.inspect import inspect
 from multimodal.cli.commands.search import search
+from multimodal.cli.commands.serve import serve
 from multimodal.cli.commands.tune import tune
 from multimodal.cli.commands.verify import verify
 from retrieval_prompts.cli import console
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (tune, classify, evaluate, inspect, index, search, export, verify):
+for command in (tune, classify, evaluate, inspect, index, search, serve, export, verify):
     app.command(cls=Grouped)(command)
 app.callback(invoke_without_command=True, help=app.info.help)(version)
 

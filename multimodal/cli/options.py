@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from multimodal.classifier import PromptClassifier
     from multimodal.data.images import ImageData
 
-Data = Annotated[
-    str,
-    typer.Argument(
-        help="image folder (train/<class>/*, test/... or <class>/*), CSV (path,label[,split]), hf:NAME or "
-        "torchvision:NAME; or captions: COCO's or Karpathy's JSON, JSONL, CSV (image,caption)"
-    ),
-]
+_DATA = typer.Argument(
+    help="image folder (train/<class>/*, test/... or <class>/*), CSV (path,label[,split]), hf:NAME or "
+    "torchvision:NAME; or captions: COCO's or Karpathy's JSON, JSONL, CSV (image,caption)"
+)
+Data = Annotated[str, _DATA]
+DataOrNone = Annotated[str | None, _DATA]
 Model = Annotated[
     str | None, typer.Option(help="open_clip name, folder or hf-hub:NAME  [default: the small CLIP that comes along]")
 ]
@@ -70,12 +69,19 @@ def load_classifier(
     device: str | None = None,
     strength: float | None = None,
     quick_gelu: bool | None = None,
+    teacher: str | None = None,
 ) -> PromptClassifier:
     """See `PromptClassifier.load`; imported when it is needed."""
     from multimodal.classifier import PromptClassifier
 
     return PromptClassifier.load(
-        folder, model, pretrained=pretrained, device=device, strength=strength, quick_gelu=quick_gelu
+        folder,
+        model,
+        pretrained=pretrained,
+        device=device,
+        strength=strength,
+        quick_gelu=quick_gelu,
+        teacher=teacher,
     )
 
 

@@ -45,6 +45,10 @@ MOST = 1 << 30  # bytes of a file
 ELONGATION = 200  # times as long as wide: scaling the short side to a model's would make such a strip huge
 
 
+class TooManyPixels(UserError):
+    """A picture that unpacks to more pixels than are read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A picture that is read when asked for.
@@ -90,18 +94,24 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def decode(content: bytes, place: str) -> Image.Image:
+def decode(content: bytes, place: str, most: int | None = None) -> Image.Image:
     """Bytes of a picture file -> RGB, as a viewer shows it.
 
     The first frame, turned as its EXIF says, what is transparent over white, 16 bits a channel scaled to 8. Metadata
     that is broken never costs the picture.
 
+    Args:
+        most: pixels; None: `PIL.Image.MAX_IMAGE_PIXELS`, which is the most in any case. A few bytes can unpack to more
+            than the memory holds.
+
     Raises:
-        UserError: that names `place` for bytes that are no whole picture, and for one that is too large
-            (`PIL.Image.MAX_IMAGE_PIXELS`: a few bytes can unpack to more than the memory holds) or too elongated.
+        UserError: that names `place` for bytes that are no whole picture, and for one that is too elongated or, as
+            TooManyPixels, too large.
     """
     try:
-        return _decoded(content)
+        return _decoded(content, most)
+    except (TooManyPixels, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixels(f"{place} cannot be read as a picture ({first_line(error)})") from None
     except UnidentifiedImageError:
         reason = f"it is not one of {', '.join(FORMATS)}" if content else "it is empty"
     except Exception as error:  # Pillow's decoders raise whatever the bytes make them stumble on
@@ -109,14 +119,14 @@ def decode(content: bytes, place: str) -> Image.Image:
     bare = without_metadata(content)
     if bare is not None:
         with contextlib.suppress(Exception):
-            return _decoded(bare, orientation(exif_of(content)))
+            return _decoded(bare, most, orientation(exif_of(content)))
     raise UserError(f"{place} cannot be read as a picture ({reason})")
 
 
-def _decoded(content: bytes, turn: int | None = None) -> Image.Image:
+def _decoded(content: bytes, most: int | None = None, turn: int | None = None) -> Image.Image:
     """turn: the orientation, where the file has none of its own."""
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        _check_size(*image.size)
+        _check_size(*image.size, most)
         image.load()
         turns = TURNS.get(turn or _orientation(image) or 1)
         return rgb(image if turns is None else image.transpose(turns))
@@ -198,10 +208,10 @@ def walk(folder: Path) -> Iterator[Path]:
         )
 
 
-def _check_size(width: int, height: int) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
-        raise ValueError(f"{width} x {height} pixels, more than {limit:,}; scale it down")
+def _check_size(width: int, height: int, most: int | None) -> None:
+    limits = [limit for limit in (most, Image.MAX_IMAGE_PIXELS) if limit is not None]
+    if limits and width * height > min(limits):
+        raise TooManyPixels(f"{width} x {height} pixels, more than {min(limits):,}; scale it down")
     if max(width, height) > ELONGATION * min(width, height):
         raise ValueError(f"{width} x {height} pixels, more than {ELONGATION} times as long as wide")
 

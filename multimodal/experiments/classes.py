@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,14 @@ from multimodal.data.templates import template_for
 from multimodal.experiments import protocols
 from multimodal.experiments.results import ClassResult
 from multimodal.towers.clip import Clip
+from multimodal.training.distillation import unlabelled
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.records.stopwatch import Stopwatch
 from retrieval_prompts.experiments.run import IDENTITY, PromptOutput, StepLog, digest
 
 if TYPE_CHECKING:
+    from multimodal.data.pictures import Picture
     from multimodal.training.classes import OnStep
 
 SUBSETS = ("all", "base", "new")
@@ -73,7 +76,8 @@ def _tune(
     shots = train.take(few_shot(train, settings.shots, settings.seed))
     names, labels = [picture.name for picture in shots.pictures], [part.classes[label] for label in shots.labels]
     classifier, log, watch = PromptClassifier(clip, settings), StepLog(on_step), Stopwatch()
-    run = digest([asdict(settings), clip.fingerprint, part.classes, names, labels])
+    others = [] if (given := unlabelled(settings)) is None else [[picture.name for picture in given]]
+    run = digest([asdict(settings), clip.fingerprint, part.classes, names, labels, *others])
     if output.folder is not None and output.made_by(run):
         classifier = PromptClassifier.load(output.folder, clip)
         classifier.training["images_encoded"] = 0
@@ -95,7 +99,8 @@ def _tune(
         "head_taken": None if classifier.answer is None else classifier.answer.name,
         "text_tower": classifier.way(),
     }
-    counts = f"{len(part.classes)} classes, {len(shots):,} training images, {len(test):,} test images"
+    learned = f", {classifier.training['images']:,} pictures without labels" if others else ""
+    counts = f"{len(part.classes)} classes, {len(shots):,} training images{learned}, {len(test):,} test images"
     held_out = " (no test split: held out of each class)" if data.held_out else ""
     encoded = "its images are encoded in every step, no cached feature serves"
     result.facts = [
@@ -106,6 +111,54 @@ def _tune(
     ]
     result.steps = log.steps
     return result
+
+
+def distil(
+    clip: Clip,
+    pictures: Sequence[Picture],
+    names: Sequence[str],
+    settings: Settings,
+    out: Path | PromptOutput | None = None,
+    *,
+    cache: Path | None = None,
+    on_step: OnStep | None = None,
+) -> ClassResult:
+    """Let prompts learn from a teacher on pictures of which no label is known, and save them. Nothing is evaluated, the
+    probabilities are as the teacher's, and the prompts answer without a head.
+
+    Args:
+        names: of the classes to tell apart.
+        out: as for `tune`.
+
+    Raises:
+        UserError: for a method without a teacher, and what it cannot be trained on; nothing is then written.
+    """
+    classifier, log, watch = PromptClassifier(clip, settings), StepLog(on_step), Stopwatch()
+    seen = [picture.name for picture in pictures]
+    run = digest([asdict(settings), clip.fingerprint, list(names), seen])
+    with PromptOutput.of(out) as output:
+        if output.folder is not None and output.made_by(run):
+            classifier = PromptClassifier.load(output.folder, clip)
+            classifier.training["images_encoded"] = 0
+        else:
+            with watch("tune"), output.checkpoint(run) as checkpoint:
+                classifier.fit(pictures, None, names, cache=cache, checkpoint=checkpoint, on_step=log)
+            classifier.training |= {"dataset": str(settings.unlabelled), "seed": settings.seed, IDENTITY: run}
+            output.save(classifier.save)
+    count = classifier.training["images"]
+    teacher = classifier.method.teacher
+    return ClassResult(
+        str(settings.unlabelled),
+        clip.title,
+        clip.pretrained,
+        "unlabelled",
+        systems={},
+        images_encoded=classifier.training["images_encoded"],
+        seconds=watch.seconds,
+        settings={**asdict(settings), "train_images": count, "images_skipped": len(pictures) - count},
+        facts=[f"{len(names)} classes, {count:,} pictures without labels, teacher {teacher and teacher.base['name']}"],
+        steps=log.steps,
+    )
 
 
 def subset_of(data: ImageData, name: str) -> ImageData:

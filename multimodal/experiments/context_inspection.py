@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multimodal.classifier import BATCH, PromptClassifier
+from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData
 from multimodal.evaluation.rankings import Best, Entry, Rankings
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import order_of
 from multimodal.prompts.contexts import Classes, Prompts, initial_context, logits, still
-from multimodal.prompts.methods import method
+from multimodal.prompts.methods import build_method
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_images
 from multimodal.vectors.image_data import CachedImages
+from multimodal.vectors.prediction import BATCH
 from retrieval_prompts.data.ids import portable
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.classification.scores import classification
@@ -34,6 +35,11 @@ from retrieval_prompts.experiments.inspection.null import SEEDS, Beside, too_few
 from retrieval_prompts.experiments.inspection.trial import turned
 
 METRIC = "accuracy"
+NO_CONTEXT = {
+    "cocoop": "CoCoOp makes another context for every picture, so there is no one context to look at.",
+    "mmrl": "MMRL trains no context: its tokens are in the higher layers of both towers.",
+    "promptkd": "PromptKD trains no context: its prompts are in the image tower, its texts are its teacher's.",
+}
 Done = Callable[[int], object]
 
 
@@ -115,8 +121,8 @@ def inspect(
     settings = classifier.settings
     about = {"model": classifier.clip.title, "method": settings.method, "context": settings.context}
     found = ContextInspection({**about, "strength": classifier.strength})
-    if settings.method == "cocoop":
-        found.notes.append("CoCoOp makes another context for every picture, so there is no one context to look at.")
+    if settings.method in NO_CONTEXT:
+        found.notes.append(NO_CONTEXT[settings.method])
         return found
     names = classifier.classes or (tuple(data.classes) if data is not None else ("thing",))
     prompts, began = _still(classifier, classifier.known_classes(None if classifier.classes else names))
@@ -207,7 +213,7 @@ def _still(classifier: PromptClassifier, known: Classes) -> tuple[Prompts, Promp
     """The prompts, and what training began from: methods make the same for the same settings."""
     clip, settings = classifier.clip, classifier.settings
     features = torch.zeros(1, clip.dimension, device=clip.device)
-    began = method(settings.method).build(clip, settings, len(known)).prompter
+    began = build_method(clip, settings, len(known)).prompter
     return still(classifier.method.prompter, known, features), still(began, known, features)
 
 

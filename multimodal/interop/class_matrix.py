@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 def export(
     classifier: PromptClassifier, folder: Path | str, classes: Sequence[str] | None = None, *, overwrite: bool = False
 ) -> None:
-    """See `PromptClassifier.export`."""
+    """See `PromptClassifier.export`.
+
+    `classes.safetensors` holds "weight" (C, D), unit-length rows; "logit_scale" (with the temperature in it): the
+    prompt's logits of unit-length image features X are logit_scale * X @ weight.T. Where a head answers for all of
+    the classes, "head_weight", "head_bias" and perhaps "head_keys", "head_values" are there too: its logits are X @
+    head_weight.T + head_bias + exp(-beta * (1 - X @ head_keys.T)) @ head_values, `beta` in `classes.json`.
+    """
     clip, strength = classifier.clip, classifier.strength
     if classifier.prompts_images and strength > 0:
         raise UserError(

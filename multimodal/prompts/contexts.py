@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from multimodal.prompts.settings import PromptSettings
     from multimodal.towers.clip import Clip
 
+Layer = tuple[Tensor, Tensor]  # weight and bias
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -33,12 +35,23 @@ class Prompts:
         visual: image layer (from 0) -> (V, visual width): layer 0's are appended to the image's tokens, deeper ones
             take their place before that layer.
         per_image: the context depends on the image.
+        project: two layers, with ReLU between them, that the image's features go through before they are compared;
+            none: they stay as they are.
+        texts: class names -> (C, D'), the class vectors of another model, to which such features are compared; None:
+            the text tower's.
+        last: (visual width, D), the projection of what becomes of the image's rows after the last layer, which answers
+            for classes of the training beside the image's own features; None: they do not.
+        own: the share that the image's own features have then.
     """
 
     context: Tensor
     deep: Mapping[int, Tensor] = field(default_factory=dict)
     visual: Mapping[int, Tensor] = field(default_factory=dict)
     per_image: bool = False
+    project: tuple[Layer, ...] = ()
+    texts: Callable[[Sequence[str]], Tensor] | None = None
+    last: Tensor | None = None
+    own: float = 1.0
 
     @property
     def text_is_frozen(self) -> bool:
@@ -52,7 +65,9 @@ def still(prompter: nn.Module, classes: Any, images: Tensor) -> Prompts:
     with CHANGING:
         made: Prompts = prompter(classes, images)
         deep, visual = ({layer: part.clone() for layer, part in each.items()} for each in (made.deep, made.visual))
-        return Prompts(made.context.clone(), deep, visual, made.per_image)
+        project = tuple((weight.clone(), bias.clone()) for weight, bias in made.project)
+        last = None if made.last is None else made.last.clone()
+        return replace(made, context=made.context.clone(), deep=deep, visual=visual, project=project, last=last)
 
 
 class Classes:
@@ -103,6 +118,8 @@ class Classes:
     def features(self, prompts: Prompts) -> Tensor:
         """The classes under `prompts` -> (C, D), or (B, C, D) where prompts depend on the image; of unit length."""
         text = self.clip.text
+        if prompts.texts is not None:
+            return prompts.texts(self.names)
         if prompts.per_image:
             return F.normalize(text.encode_per_image(self.rows, prompts.context).float(), dim=-1)
         return F.normalize(text.encode(self.rows, prompts.context, prompts.deep).float(), dim=-1)
@@ -117,6 +134,19 @@ def logits(scale: float, images: Tensor, text: Tensor) -> Tensor:
     if text.dim() == 3:
         return scale * (text @ images[:, :, None].to(text.dtype))[:, :, 0].float()
     return scale * images.float() @ text.float().T
+
+
+def hidden(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """relu(W x + b) of features (n, D) of unit length, brought to a mean square of 1."""
+    return F.linear(images * images.shape[-1] ** 0.5, weight, bias).relu()
+
+
+def projected(images: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """Features (n, D) of unit length through `Prompts.project` -> (n, D') of unit length."""
+    if not layers:
+        return images
+    first, second = layers
+    return F.normalize(F.linear(hidden(images, *first), *second).float(), dim=-1)
 
 
 def initial_context(clip: Clip, init: str, length: int, seed: int) -> Tensor:

@@ -17,6 +17,8 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.folder import DESCRIPTION, describe, read, strictly, write
 
 HEAD = "head."  # before the names of a head's tensors; no prompter has such names
+TEXTS = "teacher.texts"  # nor such a one
+TAUGHT = ("name", "pretrained", "fingerprint", "dimension")  # what is said of a teacher
 PASSING = ("images_encoded", "seconds")  # of a run, not of its prompts: the same training writes the same folder
 
 
@@ -35,6 +37,8 @@ class Saved:
         labels: whole numbers that stand for the classes; empty where names do.
         head: what is said of the head beside its tensors, JSON; None where the prompt alone answers.
         head_state: the head's tensors by name, float32.
+        teacher: of prompts that learned from another model: its "name", "pretrained", "fingerprint", "dimension".
+        texts: (C, dimension), what the teacher's class vectors of the classes are.
     """
 
     state: Mapping[str, Tensor]
@@ -47,6 +51,8 @@ class Saved:
     labels: tuple[int, ...] = ()
     head: Mapping[str, Any] | None = None
     head_state: Mapping[str, Tensor] = field(default_factory=dict)
+    teacher: Mapping[str, Any] | None = None
+    texts: Tensor | None = None
 
 
 def save(folder: Path | str, saved: Saved, *, overwrite: bool = False) -> None:
@@ -58,7 +64,9 @@ def save(folder: Path | str, saved: Saved, *, overwrite: bool = False) -> None:
     training = {name: value for name, value in saved.training.items() if name not in PASSING}
     about = {**vars(saved), "classes": list(saved.classes), "training": training, "labels": list(saved.labels)}
     state = {**about.pop("state"), **{HEAD + name: value for name, value in about.pop("head_state").items()}}
-    for name in ("labels", "head"):  # without them it is as it was before there were any
+    if (texts := about.pop("texts")) is not None:
+        state[TEXTS] = texts
+    for name in ("labels", "head", "teacher"):  # without them it is as it was before there were any
         if not about[name]:
             del about[name]
     write(folder, "clip", state, about, overwrite=overwrite)
@@ -82,6 +90,7 @@ def load(folder: Path | str) -> Saved:
             training=about["training"],
             labels=tuple(map(int, about.get("labels", ()))),
             head=None if about.get("head") is None else dict(about["head"]),
+            teacher={name: about["teacher"][name] for name in TAUGHT} if about.get("teacher") else None,
         )
         if saved.labels and len(saved.labels) != len(saved.classes):
             raise ValueError(f"{len(saved.labels)} labels of {len(saved.classes)} classes")
@@ -89,4 +98,6 @@ def load(folder: Path | str) -> Saved:
         raise UserError(f"{file}: expected a temperature above 0, got {saved.temperature}")
     tensors = read(folder, about)
     mine = {} if saved.head is None else {name: tensors.pop(name) for name in list(tensors) if name.startswith(HEAD)}
-    return replace(saved, state=tensors, head_state={name.removeprefix(HEAD): value for name, value in mine.items()})
+    texts = None if saved.teacher is None else tensors.pop(TEXTS, None)
+    head = {name.removeprefix(HEAD): value for name, value in mine.items()}
+    return replace(saved, state=tensors, head_state=head, texts=texts)

@@ -24,6 +24,8 @@ class Outputs:
         frozen_images: (B, D), without prompts.
         scale: what the model multiplies a cosine by (the reciprocal of its temperature).
         parameters: what is trained.
+        teacher: (B, C), what a teacher says of the images.
+        rows: (B, C), what the rows in the image tower say of them (see `contexts.Prompts.last`).
     """
 
     logits: Tensor
@@ -35,6 +37,8 @@ class Outputs:
     frozen_images: Tensor
     scale: float
     parameters: Sequence[nn.Parameter]
+    teacher: Tensor | None = None
+    rows: Tensor | None = None
 
 
 def cross_entropy(outputs: Outputs) -> Tensor:
@@ -87,6 +91,29 @@ def self_regularised(outputs: Outputs, weight: float = 1.0) -> Tensor:
     tuned = outputs.logits.float().log_softmax(dim=-1)
     divergence = (frozen.exp() * (frozen - tuned)).mean()
     return cross_entropy(outputs) + weight * (25 * text + 10 * images + divergence)
+
+
+def represented(outputs: Outputs, own: float = 0.7, weight: float = 1.0) -> Tensor:
+    """own · cross-entropy + (1 − own) · that of the rows + weight · (1 − mean cosine of images and frozen images + 1 −
+    mean cosine of class texts and frozen ones) (MMRL, Guo and Gu 2025).
+    """
+    assert outputs.rows is not None, "there are rows in the image tower"
+    by_rows = F.cross_entropy(outputs.rows.float(), outputs.labels)
+    images, text = (
+        1 - (one * frozen).sum(dim=-1).mean()
+        for one, frozen in ((outputs.images, outputs.frozen_images), (outputs.text, outputs.frozen_text))
+    )
+    return own * cross_entropy(outputs) + (1 - own) * by_rows + weight * (images + text)
+
+
+def distilled(outputs: Outputs, temperature: float = 1.0) -> Tensor:
+    """temperature² · the KL divergence of the predictions from the teacher's, both at that temperature (Hinton et al.
+    2015), the mean over images; labels are not read (PromptKD, Li et al. 2024, whose code takes 1000 / C times that).
+    """
+    assert outputs.teacher is not None, "there is a teacher to learn from"
+    own = (outputs.logits.float() / temperature).log_softmax(dim=-1)
+    taught = (outputs.teacher.float() / temperature).log_softmax(dim=-1)
+    return temperature**2 * F.kl_div(own, taught, log_target=True, reduction="batchmean")
 
 
 def _zero_shot_logits(outputs: Outputs, text: Tensor) -> Tensor:

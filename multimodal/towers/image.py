@@ -29,6 +29,21 @@ def encode_images(clip: Clip, pixels: Tensor, visual: Mapping[int, Tensor]) -> T
     Raises:
         UserError: when the image tower is no VisionTransformer of open_clip, and for rows that do not fit it.
     """
+    return encode_with_rows(clip, pixels, visual)[0]
+
+
+def encode_with_rows(
+    clip: Clip, pixels: Tensor, visual: Mapping[int, Tensor], last: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """`encode_images`, and what is left of the rows after the last layer: (B, dimension), unit length, or None.
+
+    Args:
+        last: (visual width, dimension), a projection of the mean of the rows, normalised as pooled patches are (MMRL,
+            Guo and Gu 2025); None: they are not looked at.
+
+    Raises:
+        UserError: like `encode_images`.
+    """
     tower = _tower(clip)
     for layer, rows in visual.items():
         if not 0 <= layer < visual_layers(clip) or rows.ndim != 2 or rows.shape[1] != visual_width(clip):
@@ -53,7 +68,23 @@ def encode_images(clip: Clip, pixels: Tensor, visual: Mapping[int, Tensor]) -> T
             f"the image tower of {clip.name} pools to {pooled.shape[1]} vectors an image, and one was expected; "
             "choose another model, or a method that prompts only the text, such as coop"
         )
-    return F.normalize(pooled.float(), dim=-1)
+    found = None if last is None else F.normalize((tower.ln_post(x[:, N:].mean(dim=1)) @ last).float(), dim=-1)
+    return F.normalize(pooled.float(), dim=-1), found
+
+
+def last_projection(clip: Clip) -> Tensor:
+    """(visual width, dimension): what the frozen tower projects its pooled class token by.
+
+    Raises:
+        UserError: like `encode_images`, and for a tower that pools by attention or projects nothing.
+    """
+    tower = _tower(clip)
+    if tower.proj is None or tower.attn_pool is not None:
+        raise UserError(
+            f"the image tower of {clip.name} has no projection behind its class token, which mmrl starts from; choose "
+            "such a model (ViT-B-32, say), or another method"
+        )
+    return tower.proj.detach().float()
 
 
 def visual_width(clip: Clip) -> int:

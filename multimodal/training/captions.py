@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from multimodal.evaluation.captions import SCORES, Pairs
 from multimodal.prompts.folder import Saved
 from multimodal.prompts.folder import save as save_prompts
-from multimodal.prompts.methods import Method, method
+from multimodal.prompts.methods import Method, build_method
 from multimodal.prompts.objectives import cross_entropy
 from multimodal.vectors.features import image_features
 from multimodal.vectors.texts import Texts, encode_texts, text_prompts, warn_of_cut
@@ -222,7 +222,7 @@ def _method(clip: Clip, settings: Settings) -> tuple[Method, Settings]:
     Raises:
         UserError: where captions do not go with it.
     """
-    built = method(settings.method).build(clip, settings)
+    built = build_method(clip, settings)
     if built.objective is not cross_entropy or built.prompts_images:
         raise UserError(
             f"captions are trained on with a loss of their own, which the method {settings.method} does not go with; "

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -19,18 +19,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from multimodal.classifier import PromptClassifier, predict
+from multimodal.classifier import PromptClassifier
 from multimodal.data.inputs import as_names, as_pictures, label_list, label_numbers, label_values
+from multimodal.data.pictures import Picture
 from multimodal.heads.answer import Answer
 from multimodal.heads.head import Shots
-from multimodal.prompts.contexts import Classes, Prompts, logits, still
-from multimodal.prompts.methods import Method, method
+from multimodal.prompts.contexts import Classes, Prompts, logits, projected, still
+from multimodal.prompts.methods import Method, build_method
 from multimodal.prompts.objectives import Outputs
 from multimodal.towers.clip import Clip
-from multimodal.towers.image import encode_images
+from multimodal.towers.image import encode_with_rows
+from multimodal.training.distillation import Lessons, unlabelled
 from multimodal.training.head_choice import Part, check, choose
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
+from multimodal.vectors.prediction import predict
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.evaluation.classification.scores import fit_temperature
 from retrieval_prompts.training.loop import LoopSettings, Step, fit
@@ -97,10 +100,18 @@ class Task(TrainingTask):
     Args:
         labels: (N,) numbers of classes.
         classes: the classes that are told apart.
+        teacher: (positions, views) -> (b, C), what a method with a teacher learns from in place of the labels.
     """
 
     def __init__(
-        self, clip: Clip, method: Method, classes: Classes, images: Images, labels: Positions, settings: Settings
+        self,
+        clip: Clip,
+        method: Method,
+        classes: Classes,
+        images: Images,
+        labels: Positions,
+        settings: Settings,
+        teacher: Callable[[Positions, Positions], Tensor] | None = None,
     ) -> None:
         if len(classes) < 2:
             raise UserError(f"expected two classes or more to tell apart, got {len(classes)}")
@@ -108,7 +119,7 @@ class Task(TrainingTask):
             raise UserError("there are no images to train on")
         super().__init__(clip.device, settings.precision, settings.seed)
         self.clip, self.method, self.classes, self.images, self.settings = clip, method, classes, images, settings
-        self.labels = torch.as_tensor(labels, device=self.device)
+        self.labels, self.teacher = torch.as_tensor(labels, device=self.device), teacher
         self.parameters = list(method.prompter.parameters())
         self.text: Tensor | None = None  # class texts, where nothing changes them
 
@@ -128,9 +139,11 @@ class Task(TrainingTask):
         with self.autocast():
             prompts: Prompts = self.method.prompter(self.classes, frozen_images)
             text = self._text(prompts)
-            seen = frozen_images
+            seen, rows = frozen_images, None
             if prompts.visual:
-                seen = encode_images(self.clip, self.images.pixels(batch.positions, batch.views), prompts.visual)
+                pixels = self.images.pixels(batch.positions, batch.views)
+                seen, rows = encode_with_rows(self.clip, pixels, prompts.visual, prompts.last)
+            seen = projected(seen, prompts.project)
         return Outputs(
             logits=logits(self.clip.scale, seen, text),
             labels=self.labels[torch.as_tensor(batch.positions, device=self.device)],
@@ -141,6 +154,8 @@ class Task(TrainingTask):
             frozen_images=frozen_images,
             scale=self.clip.scale,
             parameters=self.parameters,
+            teacher=None if self.teacher is None else self.teacher(batch.positions, batch.views),
+            rows=None if rows is None else logits(self.clip.scale, rows, text),
         )
 
     def _text(self, prompts: Prompts) -> Tensor:
@@ -169,7 +184,7 @@ class _Some:
 def fit_classifier(
     classifier: PromptClassifier,
     pictures: Sequence[Any] | NDArray | Tensor,
-    labels: Sequence[Any] | NDArray,
+    labels: Sequence[Any] | NDArray | None = None,
     classes: Sequence[str] | None = None,
     *,
     cache: Path | None = None,
@@ -179,33 +194,71 @@ def fit_classifier(
     """Train new prompts for a classifier, and fit its temperature and its head; see `PromptClassifier.fit`."""
     clip, settings = classifier.clip, classifier.settings
     items = as_pictures(pictures)
-    names = as_names(classes) if classes is not None else _found(labels)
-    numbers = label_numbers(labels, names, len(items))
+    if labels is None and classes is None:
+        raise UserError("without labels the classes are not known; give classes=[...]")
+    names = as_names(classes) if classes is not None else _found(labels if labels is not None else ())
+    numbers = None if labels is None else label_numbers(labels, names, len(items))
     known = Classes(clip, names, settings)
-    built = method(settings.method).build(clip, settings, len(names))
+    built = build_method(clip, settings, len(names))
+    if numbers is None and built.teacher is None:
+        raise UserError(f"{settings.method} learns from labels; give one for each image, or use the method promptkd")
+    shots = None if numbers is None else _labelled(clip, built, known, items, numbers, settings, cache)
+    learns, read, identity = shots, [] if shots is None else [shots.images], []
+    if built.teacher is not None:
+        if shots is not None:
+            given = unlabelled(settings)
+            items = cast(CachedImages, shots.images).pictures if given is None else given
+        lessons = Lessons(built, known, items, settings, cache)
+        nobody = np.zeros(len(lessons), dtype=np.int64)
+        learns = Task(clip, built, known, lessons.images, nobody, settings, lessons.said)
+        read += [lessons.images, lessons.taught]
+        identity = [built.teacher.base["fingerprint"]]
+    assert learns is not None and isinstance(learns.images, CachedImages)
+    classifier.use(built, known)  # what cannot be trained on was refused above, and leaves earlier prompts as they are
+    identity = [clip.fingerprint, names, learns.images.fingerprint(), learns.labels.tolist(), *identity]
+    for step, total in train(learns, checkpoint=checkpoint, identity=identity):
+        if on_step is not None:
+            on_step(step, total)
+    encoded = sum(each.features_.encoded for each in read if isinstance(each, CachedImages))
+    classifier.training = {"images": len(learns.labels), "images_encoded": encoded}
+    if shots is not None and labels is not None:
+        classifier.labels = label_values(labels, names)
+        _fit_answers(classifier, shots)
+
+
+def _labelled(
+    clip: Clip,
+    built: Method,
+    known: Classes,
+    items: Sequence[Picture],
+    numbers: Positions,
+    settings: Settings,
+    cache: Path | None,
+) -> Task:
+    """The images that can be read, with their labels. Raises UserError where they are too few."""
     data = CachedImages(clip, items, settings.views, cache)
     numbers = numbers[data.kept]
-    if missing := [name for number, name in enumerate(names) if number not in set(numbers.tolist())]:
+    if missing := [name for number, name in enumerate(known.names) if number not in set(numbers.tolist())]:
         warnings.warn(
-            f"{len(missing)} of {len(names)} classes have no training image: {few(missing)}",
+            f"{len(missing)} of {len(known)} classes have no training image: {few(missing)}",
             DataWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     task = Task(clip, built, known, data, numbers, settings)
     present = torch.unique(task.labels.cpu(), return_inverse=True)[1]
     if int(present.max()) > 0:  # one class alone gets no head
         check(settings.head, present)
-    classifier.use(built, known)  # what cannot be trained on was refused above, and leaves earlier prompts as they are
-    identity = [clip.fingerprint, names, data.fingerprint(), numbers.tolist()]
-    for step, total in train(task, checkpoint=checkpoint, identity=identity):
-        if on_step is not None:
-            on_step(step, total)
+    return task
+
+
+def _fit_answers(classifier: PromptClassifier, task: Task) -> None:
+    """The temperature and the head of trained prompts, by labelled images."""
+    settings = task.settings
     parts = out_of_fold(task) if settings.calibrate else []
     if parts:
         held = np.concatenate([part.held for part in parts])
+        numbers = task.labels.cpu().numpy()
         classifier.temperature = fit_temperature(torch.cat([part.logits for part in parts]).numpy(), numbers[held])
-    classifier.labels = label_values(labels, names)
-    classifier.training = {"images": len(numbers), "images_encoded": data.features_.encoded}
     if settings.head != "none":
         classifier.answer, classifier.training["head"] = fit_head(task, parts)
 
@@ -213,7 +266,8 @@ def fit_classifier(
 def out_of_fold(task: Task) -> list[Part]:
     """What prompts say of the training images that they were trained without; empty where a class has a single image.
 
-    The temperature that fits it best calibrates the prompts of all images.
+    The temperature that fits it best calibrates the prompts of all images. Prompts that read no labels are not trained
+    anew: they say of all images what they would have said.
     """
     clip, known, settings = task.clip, task.classes, task.settings
     numbers = task.labels.cpu().numpy()
@@ -225,13 +279,16 @@ def out_of_fold(task: Task) -> list[Part]:
     found = []
     for held in range(FOLDS):
         rest, out = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-        built = method(settings.method).build(clip, settings, len(known))
-        part = Task(clip, built, known, _Some(task.images, rest), numbers[rest], settings)
-        name = f"calibrate, fold {held + 1} of {FOLDS}"
-        for _ in tqdm(train(part), desc=name, unit="step", delay=1, leave=False):
-            pass
-        said = predict(clip, built, known, task.images, out).cpu()
-        found.append(Part(rest, out, said, own_text(part) if settings.head != "none" else None))
+        built = task.method
+        if built.teacher is None:
+            built = build_method(clip, settings, len(known))
+            part = Task(clip, built, known, _Some(task.images, rest), numbers[rest], settings)
+            name = f"calibrate, fold {held + 1} of {FOLDS}"
+            for _ in tqdm(train(part), desc=name, unit="step", delay=1, leave=False):
+                pass
+        said = predict(clip, built, known, task.images, out, trained=known.names).cpu()
+        text = None if built.teacher is not None or settings.head == "none" else own_text(part)
+        found.append(Part(rest, out, said, text))
     return found
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from multimodal.data.pictures import Picture
 from multimodal.towers.clip import Clip
 from multimodal.vectors.features import image_features, pixels
+from retrieval_prompts.errors import UserError
 
 Positions = NDArray[np.int64]
 
@@ -42,13 +43,24 @@ class CachedImages:
 
 
 class GivenFeatures:
-    """Features that the caller has."""
+    """Frozen features that the caller has.
 
-    def __init__(self, vectors: Tensor) -> None:
-        self.vectors = F.normalize(vectors, dim=-1)
+    Args:
+        vectors: (n, D).
+        pixels: (n, 3, H, W) of the same images, as `Clip.preprocess` makes them, for prompts that enter the image
+            tower.
+    """
+
+    def __init__(self, vectors: Tensor, pixels: Tensor | None = None) -> None:
+        self.vectors, self.seen = F.normalize(vectors, dim=-1), pixels
+
+    def __len__(self) -> int:
+        return len(self.vectors)
 
     def features(self, positions: Positions, views: Positions) -> Tensor:
         return self.vectors[torch.as_tensor(positions)]
 
     def pixels(self, positions: Positions, views: Positions) -> Tensor:
-        raise AssertionError("methods that prompt images get images")
+        if self.seen is None:
+            raise UserError("these prompts enter the image tower: give images, or their pixels, not features alone")
+        return self.seen[torch.as_tensor(positions)].to(self.vectors.device)

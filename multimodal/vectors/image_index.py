@@ -93,11 +93,24 @@ class ImageIndex(Index):
         Raises:
             UserError: where its name leads out of the folder.
         """
-        root = Path(self.manifest["encoder"].get("images", "") if images is None else images)
+        root = self._root(images)
         _check_within(root, id)
         if images is not None:
             return Picture(id, root / id)
         return Picture(id, partial(self._indexed, id, root / id))
+
+    def content(self, position: int, images: Path | str | None = None) -> bytes:
+        """The file of the picture at a position, which has to be the one that was indexed, wherever it is.
+
+        Raises:
+            UserError: for any other, and for one whose name leads out of the folder.
+        """
+        id, root = self.ids[position], self._root(images)
+        _check_within(root, id)
+        return self._indexed(id, root / id)
+
+    def _root(self, images: Path | str | None) -> Path:
+        return Path(self.manifest["encoder"].get("images", "") if images is None else images)
 
     def _indexed(self, id: str, path: Path) -> bytes:
         """The file's content, if that was indexed under this id."""
@@ -105,10 +118,43 @@ class ImageIndex(Index):
             raise UserError(
                 f"the index has no checksums of its pictures, so {path} is not shown; {ASK}, or index again"
             )
-        content = Picture(id, path).read()
-        if hashlib.sha256(content).digest() != self.digests[self._positions[id]].tobytes():
+        content, position = Picture(id, path).read(), self.ids.position(id)
+        if position is None or hashlib.sha256(content).digest() != self.digests[position].tobytes():
             raise UserError(f"{path} is not the picture that was indexed; index again, or {ASK}")
         return content
+
+
+def open_with_model(
+    folder: Path | str,
+    model: str | None = None,
+    pretrained: str | None = None,
+    *,
+    device: str | None = None,
+    quick_gelu: bool | None = None,
+) -> tuple[ImageIndex, Clip]:
+    """An index, and the model that made it.
+
+    Args:
+        model, pretrained: where it has moved; None: as the index says.
+        quick_gelu: see `load_clip`.
+
+    Raises:
+        UserError: for an index of texts, and for another model.
+    """
+    from multimodal.towers.clip import load_clip, reload_clip
+
+    opened = ImageIndex.open(folder)
+    maker = opened.manifest["encoder"]
+    if "images" not in maker:
+        raise UserError(f"{folder} is not an index of images; texts are searched by retrieval-prompts search")
+    name, weights = model or maker["model"], pretrained or (None if model else maker.get("pretrained"))
+    clip = (
+        reload_clip(name, weights, device=device)
+        if quick_gelu is None
+        else load_clip(name, weights, device=device, quick_gelu=quick_gelu)
+    )
+    opened.check_encoder(encoder(clip))
+    return opened, clip
 
 
 def build_index(
@@ -164,7 +210,7 @@ def search(
         UserError: for a hit whose name leads out of the folder of pictures.
     """
     scores, (ids,) = index.search(vector.numpy(), k, **parameters)
-    root = Path(index.manifest["encoder"].get("images", "") if images is None else images)
+    root = index._root(images)
     found = [(index.document(id), score) for id, score in zip(ids, scores[0].tolist(), strict=False)]
     return [
         Hit(one.id, score, one.title, one.text, root / one.id, index.picture(one.id, images)) for one, score in found

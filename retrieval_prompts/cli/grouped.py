@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-ORDER = ("Arguments", "Options", "What is read", "Who may ask, and how much", "The model", "The prompt", "Its training")
+ORDER = (
+    *("Arguments", "Options", "What is read", "Who may ask, and how much", "The model", "The prompt", "Its training"),
+    "A prompt for each picture",
+)
 
 
 class Grouped(TyperCommand):

@@ -180,7 +180,9 @@ def replaced(
 
 
 def _panel(settings: type[Values], of: Field[Any]) -> str:
-    """The group of an option: what a prompt is, or how it is trained."""
+    """The group of an option: that of the settings, else what a prompt is, or how it is trained."""
+    if settings.GROUP:
+        return settings.GROUP
     return "The prompt" if any(each.name == of.name for each in fields(settings.__mro__[1])) else "Its training"
 
 

@@ -7,7 +7,7 @@ import os
 import warnings
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_prompts.data.groups import Groups, first_of
+from retrieval_prompts.data.groups import FirstOf, Groups
+from retrieval_prompts.data.id_list import GrowingIds, Ids
 from retrieval_prompts.data.lines import characters, json_object, read_at, string
 from retrieval_prompts.errors import DataWarning, UserError, encodable, few
 
 # Of a line's "metadata", as `data.sources` writes it; other things may be there
 ABOUT = ("document", "source", "place")
 LINE = 1 << 13  # bytes that are read at once where a line begins
+AGAIN = "lines left out, as they say the same as an earlier one: {}"
+UNTEXTED = '{} of {} documents have no field "text"'
+EMPTY = "{} of {} documents have neither title nor text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Document:
 
 
 class Corpus:
-    """The documents of one corpus.jsonl in file order: the ids in memory, the texts on disk until they are asked for.
+    """The documents of one corpus.jsonl in file order: ids and offsets in memory, texts on disk until they are read.
 
     A plain file is read again at each access, at byte offsets; the texts of a .gz, which cannot be entered in the
     middle, stay in memory. `fingerprint` is a sha256 over the ids, titles and texts.
@@ -56,7 +60,7 @@ class Corpus:
     def __init__(
         self,
         path: Path,
-        ids: list[str],
+        ids: Iterable[str],
         fingerprint: str,
         texts: np.ndarray | Sequence[Document],
         checks: np.ndarray | None = None,
@@ -65,7 +69,7 @@ class Corpus:
         """Trusts the parts; `open` makes and checks them. `texts`: byte offsets, int64 (n,), or the documents.
         `checks`: `line_check` of each line (n,), compared when it is read. `groups`: which are chunks of one document;
         None where each is a document."""
-        self.path, self.ids, self.fingerprint, self.groups = path, ids, fingerprint, groups
+        self.path, self.ids, self.fingerprint, self.groups = path, Ids.of(ids), fingerprint, groups
         self._texts, self._checks = texts, checks
         self._held: int | None = None  # the open file
 
@@ -90,51 +94,13 @@ class Corpus:
             UserError: with file and line for anything malformed, and for one id of two documents.
         """
         path = Path(path)
-        in_memory = path.suffix == ".gz"
-        documents: list[Document] = []
-        offsets, numbers = array("q"), array("q")  # of each document: where its line begins, and which line it is
-        positions: dict[str, int] = {}
-        empty: list[str] = []
-        again: list[str] = []
-        untexted: list[str] = []
-        digest, groups = hashlib.sha256(), Groups()
-        for number, offset, line in read_at(path):
-            where = f"{path}:{number}"
-            row = json_object(line, where)
-            document = _document(row, where)
-            first = positions.setdefault(document.id, len(numbers))
-            if first < len(numbers):
-                if document != (documents[first] if in_memory else _document_at(path, offsets[first])):
-                    raise UserError(
-                        f"{where}: document id {document.id!r} was used on line {numbers[first]} already, for another"
-                        " title or text; give each document its own id"
-                    )
-                again.append(document.id)
-                continue
-            digest.update(frame(document))
-            if not document.content:
-                empty.append(document.id)
-            if "text" not in row:
-                untexted.append(document.id)
-            groups.add(document.id, document.document or None, positions)
-            numbers.append(number)
-            if in_memory:
-                documents.append(document)
-            else:
-                offsets.append(offset)
-        if not positions:
+        found = _read_whole(path, frozenset())
+        if repeated := found.ids.repeated():  # which are told from each other only where they are known
+            found = _read_whole(path, repeated)
+        if not found.ids:
             raise UserError(f"{path} holds no documents")
-        if len(untexted) == len(positions):
-            raise UserError(f'{path}:{numbers[0]}: expected the field "text", which no document of the file has')
-        for odd, what in (
-            (again, "lines left out, as they say the same as an earlier one: {}"),
-            (untexted, f'{{}} of {len(positions)} documents have no field "text"'),
-            (empty, f"{{}} of {len(positions)} documents have neither title nor text"),
-        ):
-            if odd:
-                warnings.warn(f"{path}: {what.format(len(odd))} ({few(odd)})", DataWarning, stacklevel=2)
-        texts = documents if in_memory else np.array(offsets)
-        return cls(path, list(positions), digest.hexdigest(), texts, None, groups if groups else None)
+        found.warn(path)
+        return cls(path, found.ids, found.fingerprint, found.texts, None, found.groups)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -168,31 +134,27 @@ class Corpus:
         Raises:
             UserError: for an unknown id.
         """
-        try:
-            return self._positions[id]
-        except KeyError:
-            raise UserError(f"{self.path} has no document {id!r}") from None
+        if (position := self.ids.position(id)) is None:
+            raise UserError(f"{self.path} has no document {id!r}")
+        return position
 
     def stands_for(self, id: str) -> str | None:
         """The id that stands for a document in judgements and rankings: its own, or that of its first chunk, for the
         document and for any chunk; None for an unknown one."""
+        position = self.ids.position(id)
         if self.groups is None:
-            return id if id in self._positions else None
+            return id if position is not None else None
         first = self.groups.first(id)
-        if first is None and id in self._positions:
-            first = int(self.groups.firsts[self._positions[id]])
+        if first is None and position is not None:
+            first = int(self.groups.firsts[position])
         return None if first is None else self.ids[first]
 
     @cached_property
-    def first_of(self) -> dict[str, str]:
+    def first_of(self) -> Mapping[str, str]:
         """Chunk, or document -> the id that stands for it, of those that do not stand for themselves."""
         if self.groups is None:
             return {}
-        return first_of(self.ids, self.groups.firsts, self.groups.documents)
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {id: position for position, id in enumerate(self.ids)}
+        return FirstOf(self.ids, self.groups.firsts, self.groups.documents)
 
     def _read(self, start: int, stop: int) -> Iterator[Document]:
         if not isinstance(self._texts, np.ndarray):
@@ -211,6 +173,100 @@ class Corpus:
                     yield document
             except (OSError, ValueError) as error:
                 raise UserError(f"{self.path} changed after it was opened; open it again ({error})") from None
+
+
+class _Odd:
+    """Documents of which something is odd: how many, and what the first are called."""
+
+    def __init__(self) -> None:
+        self.count, self._different, self._first = 0, 0, list[str]()
+
+    def add(self, id: str, *, again: bool = False) -> None:
+        """`again`: this one was added before."""
+        self.count += 1
+        self._different += not again
+        if not again and len(self._first) < 3:
+            self._first.append(id)
+
+    def named(self) -> str:
+        """As `few`, which would want all of them."""
+        return few(self._first) + (f" and {self._different - 3} more" if self._different > 3 else "")
+
+
+@dataclass
+class _Found:
+    """What was read of a file of documents, from end to end.
+
+    Args:
+        texts: byte offsets, or the documents.
+        odd: what is to be said -> how often, and the first ids.
+    """
+
+    ids: Ids
+    fingerprint: str
+    texts: np.ndarray | list[Document]
+    groups: Groups | None
+    odd: dict[str, _Odd]
+    first_line: int
+
+    def warn(self, path: Path) -> None:
+        """Say what is odd. Raises UserError where no document has a text."""
+        untexted = self.odd[UNTEXTED]
+        if untexted.count == len(self.ids):
+            raise UserError(f'{path}:{self.first_line}: expected the field "text", which no document of the file has')
+        for what, odd in self.odd.items():
+            if odd.count:
+                said = what.format(odd.count, len(self.ids))
+                warnings.warn(f"{path}: {said} ({odd.named()})", DataWarning, stacklevel=3)
+
+
+def _read_whole(path: Path, repeated: Container[str]) -> _Found:
+    """Every line, checked.
+
+    Args:
+        repeated: ids that stand on several lines; only these are looked for.
+
+    Raises:
+        UserError: as `Corpus.open`.
+    """
+    in_memory = path.suffix == ".gz"
+    documents: list[Document] = []
+    offsets, first_line = array("q"), 0  # of each document: where its line begins
+    lines: dict[str, tuple[int, int]] = {}  # of repeated ids: the first line, and the position
+    again: set[str] = set()
+    odd = {what: _Odd() for what in (AGAIN, UNTEXTED, EMPTY)}
+    digest, groups, ids = hashlib.sha256(), Groups(), GrowingIds()
+    for number, offset, line in read_at(path):
+        where = f"{path}:{number}"
+        row = json_object(line, where)
+        document = _document(row, where)
+        if document.id in repeated:
+            first, position = lines.setdefault(document.id, (number, len(ids)))
+            if first != number:
+                if document != (documents[position] if in_memory else _document_at(path, offsets[position])):
+                    raise UserError(
+                        f"{where}: document id {document.id!r} was used on line {first} already, for another"
+                        " title or text; give each document its own id"
+                    )
+                odd[AGAIN].add(document.id, again=document.id in again)
+                again.add(document.id)
+                continue
+        digest.update(frame(document))
+        if not document.content:
+            odd[EMPTY].add(document.id)
+        if "text" not in row:
+            odd[UNTEXTED].add(document.id)
+        groups.add(document.id, document.document or None)
+        first_line = first_line or number
+        ids.add(document.id)
+        if in_memory:
+            documents.append(document)
+        else:
+            offsets.append(offset)
+    whole = ids.whole()
+    groups.settle(whole)
+    texts = documents if in_memory else np.frombuffer(offsets, dtype=np.int64)
+    return _Found(whole, digest.hexdigest(), texts, groups if groups else None, odd, first_line)
 
 
 def line_check(line: bytes) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval_prompts.data.id_list import Ids
 from retrieval_prompts.data.judgements import Run
 
 
@@ -19,16 +20,25 @@ class Groups:
         self._first: dict[str, int] = {}
         self._of = array("q")
 
-    def add(self, id: str, document: str | None, positions: Mapping[str, int]) -> None:
-        """The next entry is a chunk of this document; None: of the one that has its own id, mostly all of that.
-
-        positions: id -> position, of the entries so far.
-        """
+    def add(self, id: str, document: str | None) -> None:
+        """The next entry is a chunk of this document; None: of the one that has its own id, mostly all of that."""
         here = len(self._of)
         if document is None:
             self._of.append(self._first.get(id, here))
         else:
-            self._of.append(self._first.setdefault(document, positions.get(document, here)))
+            self._of.append(self._first.setdefault(document, here))
+
+    def settle(self, ids: Ids) -> None:
+        """Once all have come: a document's first chunk may be an entry of the document's own id."""
+        moved = {}
+        for document, first in self._first.items():
+            earlier = ids.position(document)
+            if earlier is not None and earlier < first:
+                moved[first] = self._first[document] = earlier
+        if moved:
+            to = np.arange(len(self._of))
+            to[list(moved)] = list(moved.values())
+            self._of = array("q", to[self.firsts].tobytes())
 
     def __bool__(self) -> bool:
         """Whether any entry is a chunk of a document with another name."""
@@ -68,11 +78,42 @@ def counted(entries: int, groups: Groups | None) -> str:
     return f"{entries:,} chunks of {len(np.unique(groups.firsts)):,} documents"
 
 
-def first_of(ids: Sequence[str], firsts: np.ndarray, documents: Mapping[str, int]) -> dict[str, str]:
-    """Chunk, or document -> the id that stands for it, of those that do not stand for themselves; see `Groups`."""
-    chunks = {ids[at]: ids[first] for at, first in enumerate(firsts.tolist()) if first != at}
-    named = {document: ids[first] for document, first in documents.items()}
-    return {document: id for document, id in named.items() if id != document} | chunks
+class FirstOf(Mapping[str, str]):
+    """Chunk, or document -> the id that stands for it, of those that do not stand for themselves; see `Groups`.
+
+    Args:
+        ids: of the entries; firsts: (n,) of each the position of its document's first chunk.
+        documents: document -> the position of its first chunk.
+    """
+
+    def __init__(self, ids: Ids, firsts: NDArray[np.int64], documents: Mapping[str, int]) -> None:
+        self._ids, self._firsts, self._documents = ids, firsts, documents
+
+    def __getitem__(self, id: str) -> str:
+        position = self._ids.position(id)
+        if position is not None and self._firsts[position] != position:
+            return self._ids[int(self._firsts[position])]
+        if id in self._documents and (found := self._ids[self._documents[id]]) != id:
+            return found
+        raise KeyError(id)
+
+    def __bool__(self) -> bool:
+        return self._any
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[str]:
+        chunks = np.flatnonzero(self._firsts != np.arange(len(self._firsts)))
+        yield from (self._ids[int(position)] for position in chunks)
+        for document, first in self._documents.items():
+            position = self._ids.position(document)
+            if self._ids[first] != document and (position is None or self._firsts[position] == position):
+                yield document
+
+    @cached_property
+    def _any(self) -> bool:
+        return next(iter(self), None) is not None
 
 
 def best_passages(scores: Mapping[str, float], first_of: Mapping[str, str], k: int) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ WORD = r"(?u)[^\W_]+"
 METHOD, K1, B = "lucene", 1.5, 0.75
 SCRIPTS = 1  # how `segments` divides texts; another number where that changes
 WORDS_FILE = "words.json"
+TOKENS = 1 << 18  # that are sorted at once
 ARRAYS = {"data": np.float32, "indices": np.int32, "indptr": np.int64}  # of bm25s, a file each: a matrix in CSC format
 
 
@@ -50,17 +53,20 @@ class BM25Index:
 
         Raises NoWords, and UserError for another number of ids.
         """
-        import bm25s
-
         vocabulary: dict[str, int] = {}
+        tokens, ends = array("i"), array("q")
         with tqdm(texts, total=len(ids), desc="words for BM25", unit="text", delay=1, mininterval=0.5) as bar:
-            tokens = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in bar]
-        if len(tokens) != len(ids):
-            raise UserError(f"expected one id for each text, got {len(tokens)} texts and {len(ids)} ids")
+            for text in bar:
+                tokens.extend([vocabulary.setdefault(word, len(vocabulary)) for word in words(text)])
+                ends.append(len(tokens))
+        if len(ends) != len(ids):
+            raise UserError(f"expected one id for each text, got {len(ends)} texts and {len(ids)} ids")
         if not vocabulary:
-            raise NoWords(f"BM25 found no words in the {len(tokens)} documents")
-        model = bm25s.BM25(method=METHOD, k1=K1, b=B)
-        model.index((tokens, vocabulary), show_progress=False)
+            raise NoWords(f"BM25 found no words in the {len(ends)} documents")
+        model = _model()
+        model.scores = _scored(np.frombuffer(tokens, np.int32), np.frombuffer(ends, np.int64), len(vocabulary))
+        vocabulary.setdefault("", len(vocabulary))
+        model.vocab_dict = vocabulary
         return cls(model, ids)
 
     def save(self, folder: Path) -> None:
@@ -78,10 +84,7 @@ class BM25Index:
             UserError: when it is damaged, was made with other settings or other words, or holds another number of
                 documents.
         """
-        import bm25s
-
-        model = bm25s.BM25(method=METHOD, k1=K1, b=B)
-        model.nonoccurrence_array = None  # Lucene's variant gives nothing for absent words
+        model = _model()
         try:
             made = read_json(folder / "params.index.json")
             settings = made["method"], made["k1"], made["b"]
@@ -187,6 +190,55 @@ def _english() -> tuple[frozenset[str], Any]:
     from bm25s.stopwords import STOPWORDS_EN
 
     return frozenset(STOPWORDS_EN), Stemmer.Stemmer("english")
+
+
+def _model() -> Any:
+    """A bm25s.BM25 without words."""
+    import bm25s
+
+    model = bm25s.BM25(method=METHOD, k1=K1, b=B)
+    model.nonoccurrence_array = None  # Lucene's variant gives nothing for absent words
+    return model
+
+
+def _scored(tokens: NDArray[np.int32], ends: NDArray[np.int64], vocabulary: int) -> dict[str, Any]:
+    """The scores that bm25s computes, bit by bit, of documents (n,) one behind the other; it would want them as lists,
+    and eight times the memory of what is returned (8 bytes a word and document).
+
+    Args:
+        ends: (n,) behind the last token of each; vocabulary: the number of words.
+    """
+    lengths = np.diff(ends, prepend=0)
+    frequencies, heads = np.zeros(vocabulary, dtype=np.int64), np.zeros(vocabulary + 1, dtype=np.int64)
+    for _, _, found, _, counts in _counted(tokens, ends):
+        frequencies[found] += counts
+    np.cumsum(frequencies, out=heads[1:])
+    data, indices = np.empty(heads[-1], dtype=np.float32), np.empty(heads[-1], dtype=np.int32)
+    count, mean = len(ends), len(tokens) / len(ends)
+    idf = np.array([math.log(1 + (count - each + 0.5) / (each + 0.5)) for each in frequencies.tolist()], np.float32)
+    indptr = heads.copy()
+    for documents, times, found, starts, counts in _counted(tokens, ends):
+        share = times / (K1 * ((1 - B) + B * lengths[documents] / mean) + times)
+        places = np.repeat(heads[found] - starts, counts) + np.arange(len(documents))
+        data[places] = np.repeat(idf[found], counts) * share
+        indices[places] = documents
+        heads[found] += counts
+    return {"data": data, "indices": indices, "indptr": indptr, "num_docs": count}
+
+
+def _counted(tokens: NDArray[np.int32], ends: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], ...]]:
+    """For each block of documents, by word and then by document: documents (p,), how often each has the word (p,); and
+    of the words that occur (w,): which they are, where the documents of each begin, and how many there are."""
+    start = 0
+    while start < len(ends):
+        first = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, first + TOKENS, side="right")))
+        size = stop - start
+        owners = np.repeat(np.arange(size), np.diff(ends[start:stop], prepend=first))
+        pairs, times = np.unique(tokens[first : ends[stop - 1]] * np.int64(size) + owners, return_counts=True)
+        found, starts, counts = np.unique(pairs // size, return_index=True, return_counts=True)
+        yield start + pairs % size, times.astype(np.float64), found, starts, counts
+        start = stop
 
 
 def _same_words(folder: Path, vocabulary: Mapping[str, int]) -> bool:

@@ -58,7 +58,7 @@ class HybridIndex:
     """A FAISS index and a BM25 index over the same documents."""
 
     def __init__(self, index: Index, lexical: BM25Index) -> None:
-        if lexical.ids is not index.ids and list(index.ids) != list(lexical.ids):
+        if lexical.ids is not index.ids and index.ids != lexical.ids:
             raise UserError("the dense and the BM25 index hold different documents; index again")
         self.index, self.lexical = index, lexical
 

@@ -49,6 +49,7 @@ class Kind:
 PROMPTS = Kind(("prompt.json", "prompt.safetensors"), ("README.md", "prompt_encoder.safetensors"))
 _INDEX = (
     "ids.json",
+    "ids.npy",
     "documents.jsonl",
     "offsets.npy",
     "lines.npy",

@@ -113,7 +113,7 @@ def _of_store(biencoder: BiEncoder, place: str | Store, corpus: Corpus, sample: 
     named = {} if address is None else {"address": address.shown, "id_field": fields.id, "vector_field": fields.vector}
     encoder = BiEncoder(tower).identity()
     there = StoreIndex.over(store, None, encoder=encoder, dimension=tower.dimension)  # its dimension is compared
-    known = corpus.ids
+    known: Sequence[str] = corpus.ids
     if isinstance(store, Writable):
         parts = (corpus.ids[start : start + BATCH] for start in range(0, len(corpus), BATCH))
         with store_errors("does not say which ids it has"):
@@ -137,7 +137,7 @@ def _of_store(biencoder: BiEncoder, place: str | Store, corpus: Corpus, sample: 
     return Adopted(index, check)
 
 
-def _ids(source: Source, given: Sequence[str] | None, corpus: Corpus, what: str) -> tuple[list[str], list[str]]:
+def _ids(source: Source, given: Sequence[str] | None, corpus: Corpus, what: str) -> tuple[Sequence[str], list[str]]:
     """The id of each vector, and what was assumed for them."""
     count = len(source.vectors)
     if given is not None:
@@ -165,7 +165,7 @@ def _are_rows(numbers: Sequence[str], count: int) -> bool:
     return all(0 <= int(number) < count for number in numbers)
 
 
-def _whole(ids: list[str], corpus: Corpus) -> bool:
+def _whole(ids: Sequence[str], corpus: Corpus) -> bool:
     """Whether each vector has a text."""
     return set(ids) <= set(corpus.ids)
 
@@ -179,7 +179,7 @@ def _is_faiss(source: Source) -> bool:
     return not isinstance(source.vectors.base, np.ndarray)
 
 
-def _rows(ids: list[str], corpus: Corpus, what: str) -> dict[str, int]:
+def _rows(ids: Sequence[str], corpus: Corpus, what: str) -> dict[str, int]:
     """Document -> row of its vector, in the order of the corpus; what has no counterpart is warned of."""
     row = {id: number for number, id in enumerate(ids)}
     if len(row) != len(ids):

@@ -100,11 +100,11 @@ class IndexSearch:
         vectors = self.biencoder.query_vectors(texts)
         if top_ranked is None:
             return self.vectors.run(ids, vectors, top_k, nprobe=self.nprobe, ef_search=self.ef_search)
-        positions = {id: position for position, id in enumerate(self.vectors.ids)}
+        position = self.vectors.ids.position
         run: Run = {}
         for query, vector in zip(ids, vectors, strict=True):
             names = top_ranked.get(query, [])
-            scores = self.documents.rows(np.array([positions[name] for name in names], dtype=np.int64)) @ vector
+            scores = self.documents.rows(np.array([position(name) for name in names], dtype=np.int64)) @ vector
             best = np.argsort(-scores, kind="stable")[:top_k]
             run[query] = {names[each]: float(scores[each]) for each in best}
         return run

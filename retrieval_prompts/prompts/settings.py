@@ -81,6 +81,7 @@ class Values:
 
     KIND: ClassVar[str]  # the setting that the defaults of others depend on
     DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]]  # its values -> a setting -> the default
+    GROUP: ClassVar[str] = ""  # of their options in the help; "": what a prompt is, or how it is trained
 
     def __post_init__(self) -> None:
         shared = dict(set.intersection(*(set(each.items()) for each in self.DEFAULTS.values())))

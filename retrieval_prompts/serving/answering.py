@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from retrieval_prompts.interop.frameworks.searcher import Hit, Searcher
-from retrieval_prompts.serving.encoding import encode_queries
+from retrieval_prompts.serving.prompt_set import PromptSet
 from retrieval_prompts.serving.served import Loaded
-from retrieval_prompts.towers.text import Floats
+from retrieval_prompts.towers.text import Floats, TextTower
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,17 @@ class Answering:
         own = self.searcher.biencoder if row.prompt is None else row.prompt.biencoder
         (ids,) = own.tokenize([row.text], "query")
         return len(ids)
+
+
+def encode_queries(
+    tower: TextTower, texts: list[str], prompts: Sequence[Loaded | None], strengths: Sequence[float | None]
+) -> Floats:
+    """Queries -> vectors (queries, dimension), each as `BiEncoder.encode_query` gives it with its prompt alone.
+
+    Args:
+        prompts: None for the frozen model.
+        strengths: None for that of the prompt.
+    """
+    # Prompts of documents alone leave queries to the frozen model
+    chosen = [None if each is None or "query" not in each.biencoder.prompts else each.biencoder for each in prompts]
+    return PromptSet(tower).encode_chosen(texts, chosen, strengths)

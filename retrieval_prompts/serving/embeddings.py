@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from retrieval_prompts.serving.answering import Answer, Query
-from retrieval_prompts.serving.asked import Refused, checked_texts, parsed, strength_of, value
+from retrieval_prompts.serving.asked import query_strength
+from retrieval_prompts.serving.by_name import FROZEN
+from retrieval_prompts.serving.fields import Refused, checked_texts, parsed, value
 from retrieval_prompts.serving.limits import Limits
-from retrieval_prompts.serving.served import FROZEN, Shelf
+from retrieval_prompts.serving.served import TextShelf
 
 FIELDS = ("model", "input", "encoding_format", "dimensions", "user", "strength")
 
 
-def embeddings_of(body: bytes, shelf: Shelf, limits: Limits) -> tuple[str, bool, list[Query]]:
+def embeddings_of(body: bytes, shelf: TextShelf, limits: Limits) -> tuple[str, bool, list[Query]]:
     """The model's name, whether vectors are wanted in base64, and rows. Raises Refused, and UserError for prompts that
     there are not."""
     given = parsed(body, FIELDS)
@@ -32,7 +34,7 @@ def embeddings_of(body: bytes, shelf: Shelf, limits: Limits) -> tuple[str, bool,
     dimension = shelf.searcher.biencoder.tower.dimension
     if value(given, "dimensions", int, dimension) != dimension:
         raise Refused(422, f"vectors of this model have {dimension} dimensions, got {given['dimensions']}")
-    strength = strength_of(given, prompt)
+    strength = query_strength(given, prompt)
     return model, form == "base64", [Query(text, prompt, strength) for text in texts]
 
 

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from retrieval_prompts.serving.counters import Counters
@@ -18,8 +18,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = frozenset({"/", "/page.css", "/page.js", "/health", "/ready"})  # without a token: they tell nothing
-PATHS = OPEN | {"/search", "/prompts", "/prompts/{name}", "/v1/embeddings", "/v1/models", "/metrics"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -29,8 +27,8 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
 ]
+KEPT = (b"cache-control", b"no-store")  # of an answer that does not say how long it may be kept
 
 
 def failure(message: str, status: int, code: str | None = None) -> bytes:
@@ -45,7 +43,9 @@ class Guard:
     Args:
         hosts: names by which the server may be called, without ports; None: by any. A page of another site that makes
             its own name point here is refused by it.
-        token: what a request must bear, except for the page and whether the server is well; None: nothing.
+        paths: the addresses that there are, with what differs in braces at the end, as counts name them.
+        open: those that need no token: they tell nothing.
+        token: what a request must bear; None: nothing.
         ending: whether the server is about to end: then each answer is the last of its connection.
     """
 
@@ -55,12 +55,14 @@ class Guard:
         counters: Counters,
         limits: Limits,
         *,
+        paths: Collection[str],
+        open: Collection[str],
         hosts: frozenset[str] | None = None,
         token: str | None = None,
         ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._app, self._counters, self._limits = app, counters, limits
-        self._hosts, self._ending = hosts, ending
+        self._paths, self._open, self._hosts, self._ending = frozenset(paths), frozenset(open), hosts, ending
         self._token = None if token is None else _digest(token.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +75,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), *HEADERS]
+                own = list(message.get("headers", []))
+                message["headers"] = [*own, *HEADERS, *([] if any(name == KEPT[0] for name, _ in own) else [KEPT])]
                 if self._ending():
                     message["headers"].append((b"connection", b"close"))
             async with asyncio.timeout(self._limits.timeout):  # a client that reads slowly, or not at all
@@ -90,7 +93,7 @@ class Guard:
                 raise
             status = 499
         finally:
-            path = _known(scope["path"])
+            path = self._known(scope["path"])
             self._counters.requests.labels(path, _method(scope["method"]), str(status)).inc()
             self._counters.seconds.labels(path).observe(time.perf_counter() - started)
 
@@ -99,12 +102,19 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if self._hosts is not None and _name(host) not in self._hosts:
             return 421, "this server does not answer to that name; allow it with --allow-host"
-        if self._token is None or scope["path"] in OPEN:
+        if self._token is None or scope["path"] in self._open:
             return None
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(_digest(given.strip()), self._token):
             return None
         return 401, "expected the server's token in the header Authorization: Bearer ..."
+
+    def _known(self, path: str) -> str:
+        """A path as counts name it: as few as there are, whatever is asked for."""
+        if path in self._paths:
+            return path
+        differing = (each for each in self._paths if "{" in each)
+        return next((each for each in differing if path.startswith(each.partition("{")[0])), "other")
 
 
 async def _refuse(send: Send, status: int, message: str) -> None:
@@ -126,13 +136,6 @@ def _name(host: str) -> str:
     """A host without its port: "localhost" of "localhost:8000", "[::1]" of "[::1]:8000"."""
     head, _, port = host.rpartition(":")
     return head if head and port.isdecimal() and (not head.startswith("[") or head.endswith("]")) else host
-
-
-def _known(path: str) -> str:
-    """A path as counts name it: as few as there are, whatever is asked for."""
-    if path.startswith("/prompts/"):
-        return "/prompts/{name}"
-    return path if path in PATHS else "other"
 
 
 def _method(method: str) -> str:

@@ -18,6 +18,7 @@ class Limits:
         waiting: queries that may wait; a request that would make them more is refused.
         timeout: seconds until a request is given up, and for each of reading its body and sending its answer.
         connections: open at a time.
+        held: bytes of all bodies that are read or wait for their answer.
     """
 
     body: int = 1 << 20
@@ -28,3 +29,4 @@ class Limits:
     waiting: int = 1024
     timeout: float = 30.0
     connections: int = 1024
+    held: int = 1 << 30

@@ -19,8 +19,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.serving.application import Application
 from retrieval_prompts.serving.limits import Limits
-from retrieval_prompts.serving.web import Web
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 NAME = re.compile(r"[^\s/:\[\]]+|\[[0-9a-f:.]+\]")
@@ -75,7 +75,7 @@ def allowed_hosts(host: str, more: tuple[str, ...] = ()) -> frozenset[str] | Non
 
 
 def serve(
-    web: Web,
+    web: Application,
     at: socket.socket,
     *,
     hosts: frozenset[str] | None = None,
@@ -117,7 +117,7 @@ class Bounded(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """uvicorn's, which ends as the first lines of this file say."""
 
-    def __init__(self, web: Web, app: Any, started: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, web: Application, app: Any, started: Callable[[], object] = lambda: None) -> None:
         self._web, self._started = web, started
         super().__init__(_config(app, web.limits))
 

@@ -11,6 +11,8 @@ import io
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,12 +22,57 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retrieval_prompts.data.plain_texts import as_texts
-from retrieval_prompts.errors import DataWarning
+from retrieval_prompts.errors import DataWarning, UserError, first_line
 from retrieval_prompts.files import sweep, write_bytes
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.vectors.encode import BLOCK, encode_texts
 
 DIGEST = 32  # bytes at the end of a block's file
+OPEN = 256  # files that stay mapped; others are mapped whenever they are read
+
+
+@runtime_checkable
+class Unread(Protocol):
+    """A block of vectors that is read when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def read(self) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A block in a file, which is mapped when it is read: a process may have only so many files open."""
+
+    path: Path
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self) -> Floats:
+        """Raises UserError where it has gone since it was found."""
+        try:
+            found: Floats = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError) as error:
+            raise UserError(f"{self.path} changed while it was used ({first_line(error)}); run it again") from None
+        if found.shape != self.shape or found.dtype != np.float32:
+            raise UserError(f"{self.path} changed while it was used; run it again")
+        return found
+
+
+@dataclass(frozen=True)
+class Made:
+    """A block that is computed whenever it is read."""
+
+    count: int
+    make: Callable[[], Floats]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self) -> Floats:
+        return self.make()
 
 
 class VectorBlocks:
@@ -40,7 +87,7 @@ class VectorBlocks:
 
     def __init__(
         self,
-        blocks: Sequence[Floats],
+        blocks: Sequence[Floats | Unread],
         dimension: int,
         encoded: int,
         transform: Callable[[Floats], Floats] | None = None,
@@ -55,7 +102,13 @@ class VectorBlocks:
         return int(self.starts[-1])
 
     def __iter__(self) -> Iterator[Floats]:
-        return (self.transform(block) for block in self.blocks)
+        return map(self.block, range(len(self.blocks)))
+
+    def block(self, number: int, *, as_kept: bool = False) -> Floats:
+        """The vectors of a block (n, dimension); `as_kept`: before they are transformed."""
+        found = self.blocks[number]
+        vectors = found.read() if isinstance(found, Unread) else found
+        return vectors if as_kept else self.transform(vectors)
 
     @property
     def nbytes(self) -> int:
@@ -69,18 +122,31 @@ class VectorBlocks:
 
     def array(self) -> Floats:
         """All vectors (corpus, dimension) in memory."""
-        if not self.blocks:
-            return np.empty((0, self.dimension), dtype=np.float32)
-        return np.concatenate(list(self))
+        result = np.empty((len(self), self.dimension), dtype=np.float32)
+        for start, block in zip(self.starts, self, strict=False):
+            result[start : start + len(block)] = block
+        return result
 
     def rows(self, positions: NDArray[np.int64]) -> Floats:
         """The vectors at these positions (n, dimension), read from their blocks alone."""
         result = np.empty((len(positions), self.dimension), dtype=np.float32)
         owners = np.searchsorted(self.starts, positions, side="right") - 1
-        for owner in np.unique(owners):
-            chosen = owners == owner
-            result[chosen] = self.transform(self.blocks[owner][positions[chosen] - self.starts[owner]])
+        order = np.argsort(owners, kind="stable")
+        ends = np.flatnonzero(np.diff(owners[order], append=-1)) + 1
+        for chosen in np.split(order, ends[:-1]) if len(order) else []:
+            owner = int(owners[chosen[0]])
+            result[chosen] = self.transform(self.block(owner, as_kept=True)[positions[chosen] - self.starts[owner]])
         return result
+
+
+def combined(one: VectorBlocks, other: VectorBlocks, combine: Callable[[Floats, Floats], Floats]) -> VectorBlocks:
+    """Of two vectors of each text one; computed whenever a block is read, from both as they are kept."""
+
+    def made(number: int) -> Floats:
+        return combine(one.block(number, as_kept=True), other.block(number, as_kept=True))
+
+    blocks = [Made(len(block), partial(made, number)) for number, block in enumerate(other.blocks)]
+    return VectorBlocks(blocks, other.dimension, other.encoded)
 
 
 @runtime_checkable
@@ -116,13 +182,14 @@ def encode_blocks(
         encoder = hashlib.sha256(f"{encoder}|{precision}".encode()).hexdigest()
     if cache is not None:
         sweep(cache / encoder[:16])
-    blocks: list[Floats] = []
+    blocks: list[Floats | Unread] = []
     encoded, count, cut = 0, len(documents), Counter[str]()
     bar: tqdm[None] | None = None
     for start in range(0, count, BLOCK):
         texts = documents.contents(start, min(start + BLOCK, count))
         path = cache / encoder[:16] / f"{_digest(encoder, texts)}.npy" if cache is not None else None
-        found = _load(path, (len(texts), tower.dimension)) if path is not None else None
+        shape = len(texts), tower.dimension
+        found = _load(path, shape) if path is not None else None
         if found is None:
             if bar is None:
                 bar = tqdm(total=count, initial=start, desc="encode documents", unit="text", delay=1, mininterval=0.5)
@@ -135,7 +202,7 @@ def encode_blocks(
                 found = _keep(path, found)
         elif bar is not None:
             bar.update(len(texts))
-        blocks.append(found)
+        blocks.append(found if path is None or len(blocks) < OPEN else Kept(path, shape))
     if bar is not None:
         bar.close()
     if cut["texts"]:

@@ -12,15 +12,16 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.vectors.index_parts import faiss_training
+from retrieval_prompts.vectors.index_parts.streamed import Streamed
 
 BLOCK = 65_536  # vectors of an array added at once
-CENTROID = 39, 256  # training vectors a centroid: below the first FAISS warns, beyond the second it leaves some out
-TRAIN_SIZE = 65_536, 1_048_576  # the fewest and the most vectors that are sampled unless told otherwise
 # Our name -> FAISS's, and our default. nprobe: lists that an IVF index visits (FAISS: 1); ef_search: candidates that an
 # HNSW index keeps (FAISS: 16); k_factor: candidates that a refined index (RFlat) scores anew, times k (FAISS: 1)
 PARAMETERS = {"nprobe": ("nprobe", 16), "ef_search": ("efSearch", 64), "k_factor": ("k_factor_rf", 4)}
@@ -40,24 +41,56 @@ class Rows(Protocol):
 Vectors = np.ndarray | Rows | Iterable[np.ndarray]
 
 
-def build(
-    vectors: Vectors,
-    factory: str = "Flat",
-    *,
-    train_size: int | None = None,
-    ef_construction: int | None = None,
-    gpu: bool = True,
-) -> tuple[Any, dict[str, Any]]:
+def build(vectors: Vectors, factory: str = "Flat", **options: Any) -> tuple[Any, dict[str, Any]]:
     """(a faiss.Index with all vectors, how it was built). Besides the index, memory holds one block and the sample.
 
     vectors: (n, dimension), a memory map for instance, `Rows`, or blocks (any, dimension); used as float32.
     factory: a FAISS index factory string.
+    options: see `prepared`.
+    Raises UserError for no vectors, a vector that is not finite, differing dimensions, too few vectors to learn from,
+    and whatever FAISS refuses. Warns when there are fewer vectors than FAISS recommends.
+    """
+    index, blocks, record = prepared(vectors, factory, **options)
+    with faiss_errors(f"cannot build the index {factory!r} on vectors of dimension {index.d}"):
+        for block in blocks:
+            index.add(block)
+    return index, record
+
+
+def write(path: Path, vectors: Vectors, factory: str = "Flat", **options: Any) -> dict[str, Any]:
+    """As `build`, into a file; returns how it was built. Those that `Streamed` knows are never in memory.
+
+    Raises:
+        UserError: as `build`.
+    """
+    import faiss
+
+    index, blocks, record = prepared(vectors, factory, **options)
+    with faiss_errors(f"cannot build the index {factory!r} on vectors of dimension {index.d}"):
+        if not record["gpu"] and (layout := Streamed.of(index)) is not None:
+            layout.write(path, blocks)
+            return record
+        for block in blocks:
+            index.add(block)
+    with faiss_errors("the index cannot be written"):
+        faiss.write_index(to_cpu(index, record["gpu"]), str(path))
+    return record
+
+
+def prepared(
+    vectors: Vectors,
+    factory: str,
+    *,
+    train_size: int | None = None,
+    ef_construction: int | None = None,
+    gpu: bool = True,
+) -> tuple[Any, Iterator[np.ndarray], dict[str, Any]]:
+    """(a faiss.Index that has learned what it needs to, the vectors to be added, how it is built).
+
     train_size: how many vectors a factory that learns is trained on, evenly spaced ones of an array or of `Rows`, the
         first ones of other iterables. None: 256 a centroid, from 65,536 to 1,048,576 in all, or 39 a centroid if more.
     ef_construction: candidates kept while an HNSW graph is built; FAISS's default is 40.
     gpu: train and add on the GPUs, if FAISS sees any and has the factory's type for them; the index then stays there.
-    Raises UserError for no vectors, a vector that is not finite, differing dimensions, too few vectors to learn from,
-    and whatever FAISS refuses. Warns when there are fewer vectors than FAISS recommends.
     """
     import faiss
 
@@ -66,8 +99,6 @@ def build(
     if head is None:
         raise UserError("there are no vectors to index")
     dimension = head.shape[1]
-    if not factory.isascii():
-        raise UserError(f"cannot build the index {factory!r}: such strings are of ASCII letters; write Flat or HNSW32")
     with faiss_errors(f"cannot build the index {factory!r} on vectors of dimension {dimension}"):
         cpu = index = make(factory, dimension)
         if ef_construction is not None:
@@ -75,29 +106,36 @@ def build(
         waiting = [head]
         sample = head[:0]
         if not cpu.is_trained:
-            centroids = max((least for _, least in _learned(cpu)), default=0)
-            sample, taken = _training_sample(vectors, head, blocks, train_size or _train_size(centroids))
+            centroids = max((least for _, least in faiss_training.learned(cpu)), default=0)
+            sample, taken = _training_sample(vectors, head, blocks, train_size or faiss_training.train_size(centroids))
             waiting += taken
             _check_training(factory, cpu, sample)
         if gpu:
             index = to_gpu(cpu, factory)
         if trained_on := len(sample):
             index.train(sample)
-        del sample
+
+    def all_of_them() -> Iterator[np.ndarray]:
         while waiting:
-            index.add(waiting.pop(0))
-        for block in blocks:
-            index.add(block)
-    return index, {
-        "train_size": trained_on,
-        "seed": next((int(clustering.seed) for clustering, _ in _learned(cpu) if clustering is not None), None),
-        "lists": getattr(faiss.try_extract_index_ivf(cpu), "nlist", None),
-        "ef_construction": ef_construction,
-        "block": len(head),
-        "threads": faiss.omp_get_max_threads(),
-        "gpu": index is not cpu,
-        "faiss": faiss.__version__,
-    }
+            yield waiting.pop(0)
+        yield from blocks
+
+    return (
+        index,
+        all_of_them(),
+        {
+            "train_size": trained_on,
+            "seed": next(
+                (int(clustering.seed) for clustering, _ in faiss_training.learned(cpu) if clustering is not None), None
+            ),
+            "lists": getattr(faiss.try_extract_index_ivf(cpu), "nlist", None),
+            "ef_construction": ef_construction,
+            "block": len(head),
+            "threads": faiss.omp_get_max_threads(),
+            "gpu": index is not cpu,
+            "faiss": faiss.__version__,
+        },
+    )
 
 
 def make(factory: str, dimension: int) -> Any:
@@ -112,7 +150,7 @@ def make(factory: str, dimension: int) -> Any:
         raise UserError(f"cannot build the index {factory!r}: such strings are of ASCII letters; write Flat or HNSW32")
     with faiss_errors(f"cannot build the index {factory!r} on vectors of dimension {dimension}"):
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    if any(least < 1 for _, least in _learned(index)):
+    if any(least < 1 for _, least in faiss_training.learned(index)):
         raise UserError(f"cannot build the index {factory!r}: it has no lists; write IVF256 for instance")
     return index
 
@@ -296,45 +334,10 @@ def _training_sample(
     return np.concatenate([head, *taken])[:size], taken
 
 
-def _train_size(centroids: int) -> int:
-    least, most = (each * centroids for each in CENTROID)
-    return max(min(max(TRAIN_SIZE[0], most), TRAIN_SIZE[1]), least)
-
-
-def _learned(index: Any) -> Iterator[tuple[Any, int]]:
-    """(clustering parameters or None, the fewest training vectors) of each part of an index that is trained."""
-    import faiss
-
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexPreTransform):
-        chain: Any = index.chain
-        for number in range(chain.size()):
-            part: Any = faiss.downcast_VectorTransform(chain.at(number))
-            if isinstance(part, faiss.OPQMatrix):
-                if part.pq is None:  # the one that FAISS would make itself, but within reach of our settings
-                    made: Any = faiss.ProductQuantizer(part.d_out, part.M, 8)
-                    made.this.disown()  # the transform does not own it: it stays, a few kilobytes
-                    part.pq = made
-                yield part.pq.cp, part.pq.ksub
-            elif isinstance(part, faiss.PCAMatrix):
-                yield None, part.d_out
-        yield from _learned(index.index)
-        return
-    if isinstance(index, faiss.IndexRefine):
-        yield from _learned(index.base_index)
-        yield from _learned(index.refine_index)
-    if isinstance(index, faiss.IndexHNSW):
-        yield from _learned(index.storage)
-    if isinstance(index, faiss.IndexIVF):
-        yield index.cp, index.nlist
-    if isinstance(pq := getattr(index, "pq", None), faiss.ProductQuantizer):
-        yield pq.cp, pq.ksub
-
-
 def _check_training(factory: str, index: Any, sample: np.ndarray) -> None:
     """Raises UserError when FAISS cannot train on so few vectors, warns when it would, and silences its own words."""
     count, dimension = sample.shape
-    least, good = _needs(index)
+    least, good = faiss_training.needs(index)
     if count < least:
         raise UserError(
             f"{factory} needs at least {least:,} vectors to train on, {good:,} to train well, got {count:,}; "
@@ -347,23 +350,16 @@ def _check_training(factory: str, index: Any, sample: np.ndarray) -> None:
             UserWarning,
             stacklevel=3,
         )
-    for clustering, _ in _learned(index):
+    for clustering, _ in faiss_training.learned(index):
         if clustering is not None:
             clustering.min_points_per_centroid = 1
 
 
-def _needs(index: Any) -> tuple[int, int]:
-    """The fewest training vectors, and the fewest that FAISS recommends."""
-    learned = list(_learned(index))
-    good = [CENTROID[0] * least if clustering is not None else least for clustering, least in learned]
-    return max((least for _, least in learned), default=1), max(good, default=1)
-
-
 def _fitting(factory: str, dimension: int, count: int) -> str:
     """The factory with fewer lists, if so few vectors can train that well, else Flat."""
-    lists = 1 << max((count // CENTROID[0]).bit_length() - 1, 0)
+    lists = 1 << max((count // faiss_training.CENTROID[0]).bit_length() - 1, 0)
     smaller = re.sub(r"IVF\d+", f"IVF{lists}", factory)
-    return smaller if lists > 1 and _needs(make(smaller, dimension))[1] <= count else "Flat"
+    return smaller if lists > 1 and faiss_training.needs(make(smaller, dimension))[1] <= count else "Flat"
 
 
 def _set(index: Any, parameter: str, name: str, value: int, factory: str, gpu: bool = False) -> None:

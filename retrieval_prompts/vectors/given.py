@@ -71,9 +71,9 @@ def _positions(index: Index, corpus: Corpus) -> NDArray[np.int64]:
     """Where the index has each document of the corpus."""
     if index.ids == corpus.ids:
         return np.arange(len(corpus))
-    place = {id: number for number, id in enumerate(index.ids)}
-    if lacking := [id for id in corpus.ids if id not in place]:
+    found = [index.ids.position(id) for id in corpus.ids]
+    if lacking := [id for id, place in zip(corpus.ids, found, strict=True) if place is None]:
         raise UserError(
             f"the index lacks {len(lacking):,} of {len(corpus):,} documents ({few(lacking)}); index or adopt them first"
         )
-    return np.array([place[id] for id in corpus.ids], dtype=np.int64)
+    return np.array(found, dtype=np.int64)

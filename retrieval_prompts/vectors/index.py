@@ -3,6 +3,7 @@
 The folder holds
     index.faiss      the vectors, by inner product
     ids.json         document ids, in the order of the vectors
+    ids.npy          uint64, where each is in ids.json, and what finds one among millions (see `data.id_list`)
     documents.jsonl  title and text of each document, in BEIR's format (absent if the index was built without them)
     offsets.npy      int64, the byte at which each document's line starts
     bm25/            the words of the documents, for hybrid search (where they were wanted; see `evaluation.hybrid`)
@@ -15,10 +16,7 @@ The folder holds
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -28,22 +26,23 @@ import numpy as np
 
 from retrieval_prompts.data.corpus import Corpus, Document
 from retrieval_prompts.data.groups import drop_own, rank_documents
+from retrieval_prompts.data.id_list import IdList, Ids
 from retrieval_prompts.data.judgements import Run
-from retrieval_prompts.errors import UserError, few
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import (
     INDEX,
-    digest,
     inside,
     new_folder,
     sealed,
     unreplaced,
     write_json,
 )
-from retrieval_prompts.towers.conventions import Conventions
-from retrieval_prompts.vectors import faiss_foreign, faiss_index, index_texts, libraries
+from retrieval_prompts.vectors import faiss_foreign, faiss_index
 from retrieval_prompts.vectors.faiss_index import Vectors
 from retrieval_prompts.vectors.index_files import described as files_described
+from retrieval_prompts.vectors.index_files import is_written
 from retrieval_prompts.vectors.index_manifest import damage, described, read_manifest
+from retrieval_prompts.vectors.index_parts import index_texts, same_encoder
 
 
 class Index:
@@ -60,7 +59,7 @@ class Index:
     def __init__(
         self,
         vectors: Any,
-        ids: list[str],
+        ids: IdList,
         documents: Corpus | Sequence[Document] | None,
         manifest: dict[str, Any],
         gpu: bool = False,
@@ -81,7 +80,7 @@ class Index:
         cls,
         vectors: Vectors,
         documents: Iterable[Document] | None,
-        ids: Sequence[str],
+        ids: Iterable[str],
         *,
         encoder: Mapping[str, Any],
         factory: str = "Flat",
@@ -100,7 +99,7 @@ class Index:
         Raises UserError for no vectors, a vector that is not finite, differing dimensions, a number of ids or
         documents that does not fit, repeated ids, too few vectors to train on, and whatever FAISS refuses.
         """
-        ids = _unique(ids)
+        ids = index_texts.unique(ids)
         if documents is not None:
             documents = documents if isinstance(documents, Corpus | Sequence) else list(documents)
             index_texts.check_order(ids, documents)
@@ -117,7 +116,7 @@ class Index:
         cls,
         index: Any,
         documents: Corpus | Sequence[Document] | None,
-        ids: Sequence[str],
+        ids: Iterable[str],
         *,
         encoder: Mapping[str, Any],
     ) -> Index:
@@ -126,7 +125,7 @@ class Index:
         Raises:
             UserError: for repeated ids, and a number of ids or documents that does not fit.
         """
-        ids = _unique(ids)
+        ids = index_texts.unique(ids)
         if documents is not None:
             index_texts.check_order(ids, documents)
         _check_count(index.ntotal, ids)
@@ -151,15 +150,36 @@ class Index:
         with new_folder(Path(folder), holds=self.HOLDS, overwrite=overwrite) as new:
             with faiss_index.faiss_errors(f"the index cannot be written to {folder}"):
                 self._write_vectors(new)
-            (new / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
-            fingerprint = None
-            if self.documents is not None:
-                fingerprint = index_texts.write(new, self.documents)
-            for name, write in (beside or {}).items():
-                write(new / name)
-            manifest = sealed({**self.manifest, "documents": fingerprint, **files_described(new)})
-            write_json(new / "manifest.json", manifest)
+            manifest = self._write_others(new, beside or {})
         self.manifest = manifest
+
+    @classmethod
+    def write(
+        cls,
+        folder: Path | str,
+        vectors: Vectors,
+        documents: Corpus,
+        *,
+        encoder: Mapping[str, Any],
+        overwrite: bool = False,
+        beside: Mapping[str, Callable[[Path], object]] | None = None,
+        **options: Any,
+    ) -> Self:
+        """As `build` and `save`, block by block: vectors and texts are never all in memory, but for those types of
+        index that FAISS makes there (HNSW, IVF). Returns the index, memory-mapped.
+
+        options: "factory" and others of `build`.
+        Raises UserError as both do.
+        """
+        ids, factory = index_texts.unique(documents.ids), options.setdefault("factory", "Flat")
+        with new_folder(Path(folder), holds=cls.HOLDS, overwrite=overwrite) as new:
+            record = faiss_index.write(new / "index.faiss", vectors, **options)
+            index = faiss_foreign.opened(new / "index.faiss")
+            _check_count(index.ntotal, ids)
+            written = cls(index, ids, documents, described(index, factory, encoder, record))
+            manifest = written._write_others(new, beside or {})
+        written.manifest = manifest
+        return written
 
     @classmethod
     def open(cls, folder: Path | str, mmap: bool = True, gpu: bool = False) -> Self:
@@ -198,48 +218,28 @@ class Index:
         """Whether `save` wrote a folder of this name in the index folder.
 
         Raises:
-            UserError: when its files are not those that were written: all of them are read.
+            UserError: when its files are not those that were written: they are read (see `index_files`).
         """
         place = Path(folder) / name
-        written = {file: each for file, each in self.manifest.get("digests", {}).items() if file.startswith(f"{name}/")}
+        written = [file for file in self.manifest.get("digests", {}) if file.startswith(f"{name}/")]
         if not written and place.exists():
             raise UserError(f"{place} was not written with this index; remove it, or index again")
         others = [f"{name}/{path.name}" for path in place.iterdir()] if place.is_dir() else []
         for file in (*others, *written):
             inside(Path(folder), file)
-        for file, expected in written.items():
+        for file in written:
             try:
-                came = digest(Path(folder) / file)
+                same = is_written(Path(folder), self.manifest, file)
             except OSError as error:
                 raise UserError(f"{place} is damaged, index again: {error}") from None
-            if came != expected:
+            if not same:
                 raise UserError(f"{place} is damaged or of other documents, index again: {file} was changed")
         return bool(written)
 
     def check_encoder(self, encoder: Mapping[str, Any]) -> None:
         """Raise UserError unless `encoder` makes the vectors that this index holds: the same "fingerprint" and the
         same "document_prompt" (absent is the same as None). Warns of libraries that are of another release now."""
-        built = self.manifest["encoder"]
-        if encoder.get("fingerprint") != built.get("fingerprint"):
-            wanted, got = Conventions.recorded(built), Conventions.recorded(encoder)
-            if wanted != got and encoder.get("model") == built.get("model"):
-                raise UserError(
-                    f"this index was made with {wanted.said()}, got {got.said()}; pass the same, or index the "
-                    "documents again"
-                )
-            raise UserError(
-                f"this index was made by another document encoder: {_name(built)}, got {_name(encoder)};"
-                " index the documents again, or use the model that made the index"
-            )
-        expected, came = built.get("document_prompt"), encoder.get("document_prompt")
-        if expected != came:
-            raise UserError(
-                f"this index was made with {_prompt(expected)}, got {_prompt(came)};"
-                " index the documents again, or use the prompt that made the index"
-            )
-        if others := libraries.changed(self.manifest.get("libraries")):
-            message = f"this index was made with {few(others)}; scores may differ in their last digits"
-            warnings.warn(f"{message}, more if the release changed the model: index again if in doubt", stacklevel=2)
+        same_encoder.check(self.manifest, encoder)
 
     def search(
         self,
@@ -339,10 +339,9 @@ class Index:
         """
         if self.documents is None:
             raise UserError("this index was built without documents; index again with them to see title and text")
-        try:
-            return self.documents[self._positions[id]]
-        except KeyError:
-            raise UserError(f"the index has no document {id!r}") from None
+        if (position := self.ids.position(id)) is None:
+            raise UserError(f"the index has no document {id!r}")
+        return self.documents[position]
 
     def _questions(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Query vectors as `search` takes them -> (q, dimension).
@@ -361,31 +360,24 @@ class Index:
             raise UserError(f"k must be at least 1, got {k}")
         return queries
 
+    def _write_others(self, new: Path, beside: Mapping[str, Callable[[Path], object]]) -> dict[str, Any]:
+        """Write all but the vectors; returns the manifest."""
+        index_texts.write_ids(new, self.ids)
+        fingerprint = None
+        if self.documents is not None:
+            fingerprint = index_texts.write(new, self.documents, self.ids)
+        for name, write in beside.items():
+            write(new / name)
+        manifest = sealed({**self.manifest, "documents": fingerprint, **files_described(new)})
+        write_json(new / "manifest.json", manifest)
+        return manifest
+
     def _write_vectors(self, folder: Path) -> None:
         import faiss
 
         faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(folder / "index.faiss"))
 
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {id: position for position, id in enumerate(self.ids)}
 
-
-def _unique(ids: Iterable[str]) -> list[str]:
-    ids = list(ids)
-    if len(set(ids)) != len(ids):
-        raise UserError(f"expected unique document ids, got {len(ids) - len(set(ids))} repeated ones")
-    return ids
-
-
-def _check_count(vectors: int, ids: list[str]) -> None:
+def _check_count(vectors: int, ids: Ids) -> None:
     if vectors != len(ids):
         raise UserError(f"expected one id for each vector, got {vectors} vectors and {len(ids)} ids")
-
-
-def _name(encoder: Mapping[str, Any]) -> str:
-    return f"{encoder.get('model', 'a model')} (fingerprint {str(encoder.get('fingerprint'))[:12]})"
-
-
-def _prompt(prompt: Any) -> str:
-    return "no document prompt" if prompt is None else f"the document prompt {str(prompt)[:12]}"

@@ -1,13 +1,13 @@
 """The files of an index folder: their sizes and checksums, noted in its manifest and compared. Knows no vectors.
 
-What is compared when an index is opened: the sizes of all files; the content of the manifest, the ids, the offsets and
-index.faiss. Of a file of over `BOUND` bytes only the first and the last block are read then, and the whole of it by
-`verify`. The texts have a checksum a line (lines.npy), which is compared whenever one is read.
+What is compared when an index is opened: the sizes of all files; the content of the manifest, the ids, the offsets,
+index.faiss and, where they are asked for, files in folders. Of a file of over `BOUND` bytes only the first and the last
+block are read then, and the whole of it by `verify`. The texts have a checksum a line (lines.npy), which is compared
+whenever one is read.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ from retrieval_prompts.files import check_seal, digest, inside, of_blocks, read_
 from retrieval_prompts.files.digests import BLOCK
 
 BOUND = 1 << 31  # bytes that are read at opening: about a second's worth
-# And the ids, which are read in any case
-READ_AT_OPENING = ("index.faiss", "offsets.npy", "lines.npy", "chunks.npy", "chunks.json")
+READ_AT_OPENING = ("index.faiss", "ids.json", "ids.npy", "offsets.npy", "lines.npy", "chunks.npy", "chunks.json")
 
 
 def described(folder: Path) -> dict[str, Any]:
     """The sizes and checksums for the manifest: "files", "ids", "digests" of files in folders, "blocks" of others."""
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*.*"))}
-    whole = [name for name in files if name != "ids.json" and "/" not in name]
+    whole = [name for name, size in files.items() if "/" not in name or size > BOUND]
     return {
         "files": files,
         "ids": digest(folder / "ids.json"),
@@ -33,8 +32,8 @@ def described(folder: Path) -> dict[str, Any]:
     }
 
 
-def check(folder: Path, manifest: Mapping[str, Any]) -> bytes:
-    """Compare what is read at opening; returns the content of ids.json.
+def check(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Compare what is read at opening.
 
     Raises:
         ValueError: that names the file which is not as it was written.
@@ -42,20 +41,30 @@ def check(folder: Path, manifest: Mapping[str, Any]) -> bytes:
         UserError: for one outside the folder.
         KeyError, TypeError, AttributeError: for a manifest that lacks a field, or has something else in it.
     """
-    for name in ("manifest.json", "ids.json", *READ_AT_OPENING, "documents.jsonl", *manifest["files"]):
+    for name in ("manifest.json", *READ_AT_OPENING, "documents.jsonl", *manifest["files"]):
         inside(folder, name)
     for name, size in manifest["files"].items():
         if (came := (folder / name).stat().st_size) != size:
             raise ValueError(f"{name} has {came} bytes instead of {size}")
-    content = (folder / "ids.json").read_bytes()
-    if hashlib.sha256(content).hexdigest() != manifest["ids"]:
+    blocks = manifest.get("blocks", {})
+    if "ids.json" not in blocks and digest(folder / "ids.json") != manifest["ids"]:
         raise ValueError("ids.json was changed")
     for name in READ_AT_OPENING:
-        if name in manifest.get("blocks", {}):
-            expected = manifest["blocks"][name]
+        if name in blocks:
             large = (folder / name).stat().st_size > BOUND
-            _compare(folder, name, expected, {0, len(expected) - 1} if large else None)
-    return content
+            _compare(folder, name, blocks[name], {0, len(blocks[name]) - 1} if large else None)
+
+
+def is_written(folder: Path, manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether a file in a folder beside the index is the one that was written; of a large one see `BOUND`."""
+    blocks = manifest.get("blocks", {}).get(name)
+    if blocks and (folder / name).stat().st_size > BOUND:
+        try:
+            _compare(folder, name, blocks, {0, len(blocks) - 1})
+        except ValueError:
+            return False
+        return True
+    return bool(digest(folder / name) == manifest["digests"][name])
 
 
 def verify(folder: Path) -> bool:
@@ -72,7 +81,8 @@ def verify(folder: Path) -> bool:
             if digest(inside(folder, name)) != expected:
                 raise ValueError(f"{name} was changed")
         for name, blocks in manifest.get("blocks", {}).items():
-            _compare(folder, name, blocks)
+            if name not in manifest.get("digests", {}):
+                _compare(folder, name, blocks)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -24,21 +24,22 @@ A store of one's own is a class with these methods (see `Store`); twenty lines a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, overload, runtime_checkable
 
 import numpy as np
 
 from retrieval_prompts.data.corpus import Corpus, Document
+from retrieval_prompts.data.id_list import IdList, Ids
 from retrieval_prompts.data.ids import id_text
 from retrieval_prompts.errors import DataWarning, UserError, first_line
 from retrieval_prompts.files import STORED
-from retrieval_prompts.vectors import index_texts
 from retrieval_prompts.vectors.index import Index
 from retrieval_prompts.vectors.index_manifest import damage, described, read_manifest
+from retrieval_prompts.vectors.index_parts import index_texts
 
 BATCH = 256  # vectors that are asked for at once
 MORE = 100  # documents beyond the k asked for, where the store holds some that are not in the index
@@ -95,6 +96,35 @@ def store_errors(context: str) -> Iterator[None]:
         raise UserError(f"the store {context}: {first_line(error)}") from error
 
 
+class FoundIds(IdList):
+    """Those that searches of a store have found so far."""
+
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        self._ids = list(ids)
+        self._places = {id: place for place, id in enumerate(self._ids)}
+
+    @overload
+    def __getitem__(self, at: SupportsIndex) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+
+    def __getitem__(self, at: SupportsIndex | slice) -> str | list[str]:
+        return self._ids[at]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def position(self, id: str) -> int | None:
+        return self._places.get(id)
+
+    def add(self, id: str) -> int:
+        """One more; returns where it stands."""
+        place = self._places[id] = len(self._ids)
+        self._ids.append(id)
+        return place
+
+
 @dataclass(frozen=True)
 class _Size:
     ntotal: int
@@ -111,10 +141,10 @@ class StoreIndex(Index):
     vectors: Store
 
     def __init__(
-        self, store: Store, ids: list[str], documents: Corpus | Sequence[Document] | None, manifest: dict[str, Any]
+        self, store: Store, ids: Iterable[str], documents: Corpus | Sequence[Document] | None, manifest: dict[str, Any]
     ) -> None:
-        super().__init__(store, ids, documents, manifest)
         self._grows = documents is None  # ids are those that searches have found so far
+        super().__init__(store, FoundIds(ids) if self._grows else Ids.of(ids), documents, manifest)
         self._warned = False  # of entries without an id
 
     @classmethod
@@ -138,14 +168,13 @@ class StoreIndex(Index):
         """
         if not len(store):
             raise UserError("the store holds no vectors")
+        ids: Sequence[str] = [document.id for document in documents or ()]
         if isinstance(documents, Corpus):
             ids = documents.ids
-        else:
-            ids = [document.id for document in documents or ()]
         size = _Size(len(ids) or len(store), dimension)
         manifest = described(size, type(store).__name__, encoder, {"adopted": True})
         manifest["store"] = dict(named or {})
-        index = cls(store, list(ids), documents, manifest)
+        index = cls(store, ids, documents, manifest)
         if not ids:
             index.nearest(np.eye(1, dimension, dtype=np.float32), MORE)
         if not index.ids:
@@ -260,8 +289,7 @@ class StoreIndex(Index):
             )
 
     def _place(self, id: str) -> int:
-        place = self._positions.get(id, -1)
-        if place < 0 and self._grows:
-            place = self._positions[id] = len(self.ids)
-            self.ids.append(id)
-        return place
+        place = self.ids.position(id)
+        if place is None and isinstance(self.ids, FoundIds):
+            return self.ids.add(id)
+        return -1 if place is None else place

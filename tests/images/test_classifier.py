@@ -18,13 +18,13 @@ from tiny_clip import DIMENSION, NAMES, OTHERS, SCALE, TRAIN
 from torch.nn import functional as F
 from toy_clips import TOYS, shared_tokenizer
 
-from multimodal import classifier as module
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData
 from multimodal.prompts.methods import method
 from multimodal.prompts.settings import METHODS
 from multimodal.towers.clip import Clip, load_clip
 from multimodal.training.settings import Settings
+from multimodal.vectors import prediction
 from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.evaluation.classification.scores import fit_temperature
@@ -44,13 +44,16 @@ def shots(data: ImageData, split: str = "train") -> tuple[list[Any], list[str]]:
     return part.pictures, [data.classes[label] for label in part.labels]
 
 
+def of(clip: Clip, name: str, **given: Any) -> PromptClassifier:
+    """A new classifier of a method; one that needs a teacher learns from the same model."""
+    taught = {"teacher": clip.name} if name == "promptkd" else {}
+    return PromptClassifier(clip, method=name, **{**QUICK, **taught, **given})
+
+
 @pytest.fixture(scope="module")
 def fitted(tiny_model: Clip, colours: ImageData) -> dict[str, PromptClassifier]:
     """One of each method: no test may change it."""
-    return {
-        name: PromptClassifier(tiny_model, method=name, **QUICK).fit(*shots(colours), colours.classes)
-        for name in METHODS
-    }
+    return {name: of(tiny_model, name).fit(*shots(colours), colours.classes) for name in METHODS}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,7 @@ def test_fit_and_predict(fitted: dict[str, PromptClassifier], colours: ImageData
 def test_only_prompts_are_trained(tiny_model: Clip, colours: ImageData) -> None:
     before = {name: value.clone() for name, value in tiny_model.model.state_dict().items()}
     for name in METHODS:
-        classifier = PromptClassifier(tiny_model, method=name, **{**QUICK, "epochs": 1, "calibrate": True})
+        classifier = of(tiny_model, name, epochs=1, calibrate=True)
         classifier.fit(*shots(colours))
         assert any(parameter.grad is not None for parameter in classifier.method.prompter.parameters())
         assert all(parameter.grad is None for parameter in tiny_model.model.parameters()), name
@@ -273,15 +276,16 @@ def test_class_specific_prompts_serve_their_own(
 def test_only_class_specific_folders_grow_with_the_classes(tiny_model: Clip, tmp_path: Path) -> None:
     pictures = [tiny_clip.write_picture(tmp_path / f"{name}.png", name) for name in (*NAMES, *OTHERS)]
 
-    def size(count: int, **given: Any) -> int:
-        classifier = PromptClassifier(tiny_model, **{**QUICK, "epochs": 1}, **given)
-        folder = tmp_path / f"{count}-{'-'.join(map(str, given.values()))}"
+    def size(count: int, name: str, **given: Any) -> int:
+        classifier = of(tiny_model, name, epochs=1, **given)
+        folder = tmp_path / f"{count}-{name}-{'-'.join(map(str, given.values()))}"
         classifier.fit(pictures[:count], (*NAMES, *OTHERS)[:count]).save(folder)
         return (folder / "prompt.safetensors").stat().st_size
 
     for name in METHODS:
-        assert size(2, method=name) == size(8, method=name), name
-    own = [size(count, method="coop", class_specific=True) for count in (2, 8)]
+        texts = 6 * DIMENSION * 4 if name == "promptkd" else 0  # of the teacher
+        assert size(8, name) - size(2, name) == pytest.approx(texts, abs=10 if texts else 0), name
+    own = [size(count, "coop", class_specific=True) for count in (2, 8)]
     assert own[1] - own[0] == pytest.approx(6 * 4 * tiny_clip.WIDTH * 4, abs=50)
 
 
@@ -302,7 +306,7 @@ def test_predictions_do_not_depend_on_what_is_beside(
     order = np.random.default_rng(0).permutation(len(pictures))
     shuffled = classifier.logits([pictures[at] for at in order])
     assert np.allclose(shuffled, together[order], atol=10 * EXACT)
-    monkeypatch.setattr(module, "BATCH", 3)
+    monkeypatch.setattr(prediction, "BATCH", 3)
     assert np.allclose(classifier.logits(pictures), together, atol=10 * EXACT)
     for position in (0, 13):  # encoded alone
         alone = classifier.logits([pictures[position]], cache=tmp_path / f"{position}")

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from multimodal.cli.options import ClassFile, Model, Pretrained, QuickGelu, class_list, load_classifier
+from multimodal.training.settings import Adaptation
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Strength
+from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Strength, with_settings
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts.settings import check_read
+
+if TYPE_CHECKING:
+    from multimodal.classifier import Floats, PromptClassifier
+    from multimodal.data.pictures import Picture
+
+ZERO_SHOT = "zero-shot"
 
 
+@with_settings(Adaptation)
 def classify(
-    prompts: Annotated[Path, typer.Argument(help="a prompt folder")],
+    prompts: Annotated[Path, typer.Argument(help="a prompt folder, or zero-shot: nothing tuned")],
     images: Annotated[list[Path], typer.Argument(help="images, or folders of images")],
+    given: dict[str, Any],
     classes: Annotated[str | None, typer.Option(help="other classes: a,b,c  [default: those of the training]")] = None,
     class_file: ClassFile = None,
     top_k: Annotated[int, typer.Option("-k", "--top-k", min=1, help="classes shown for an image")] = 3,
     model: Model = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="of promptkd, where it has moved: it reads the names of new classes")
+    ] = None,
     strength: Strength = None,
     html: Annotated[Path | None, typer.Option(help="also write a page with the pictures")] = None,
     json_file: JsonFile = None,
@@ -28,43 +44,107 @@ def classify(
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Say what images show, with calibrated probabilities; images that cannot be read are named and left out."""
+    """Say what images show, with calibrated probabilities; images that cannot be read are named and left out.
+
+    With --adapt tpt each picture gets a prompt of its own, tuned on views of it without its class (TPT).
+    """
+    how = Adaptation.of(**given)
+    check_read(how, given)
     console.check_outputs(json_file, html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
-    from multimodal.vectors.features import image_features
 
     names = class_list(classes, class_file)
-    classifier = load_classifier(prompts, model, pretrained, device, strength, quick_gelu)
+    if str(prompts) == ZERO_SHOT and not prompts.is_dir():
+        refused = {"--strength": strength, "--teacher": teacher}
+        classifier = _zero_shot(names, model, pretrained, device, quick_gelu, refused)
+    else:
+        classifier = load_classifier(prompts, model, pretrained, device, strength, quick_gelu, teacher)
+        if teacher is not None and classifier.method.teacher is None:
+            raise UserError(f"{prompts} has learned from no teacher; leave out --teacher")
     pictures = load_pictures(images if len(images) > 1 else images[0])
-    readable = image_features(classifier.clip, pictures, cache=cache)
-    pictures = [pictures[position] for position in readable.kept]
-    found = classifier.predict_proba(pictures, names, cache=cache)
     labels = classifier.known_classes(names).names
-    rows = []
-    for picture, probabilities in zip(pictures, found, strict=True):
+    rows: list[dict[str, Any]] = []
+    read: list[Picture] = []
+    for picture, probabilities, before in _answers(classifier, pictures, how, names, cache):
         best = probabilities.argsort()[::-1][:top_k]
-        top = [{"class": labels[at], "probability": float(probabilities[at])} for at in best]
-        rows.append({"image": picture.place, "top": top})
+        row: dict[str, Any] = {"image": picture.place, "top": [_said(labels, probabilities, at) for at in best]}
+        if before is not None:
+            row["before"] = _said(labels, before, int(before.argmax()))
+        rows.append(row)
+        read.append(picture)
     if html is not None:
-        from multimodal.report.gallery import Bar, Figure, page
-        from retrieval_prompts.report.page import write_page
-
-        figures = [
-            Figure(
-                picture.load,
-                picture.name,
-                bars=tuple(Bar(one["class"], one["probability"]) for one in row["top"]),  # type: ignore[index]
-            )
-            for picture, row in zip(pictures, rows, strict=True)
-        ]
         facts = [f"{len(labels)} classes", f"model {classifier.clip.title}", f"prompts {prompts}"]
-        write_page(html, page(f"{len(rows)} images classified", figures, lines=facts))
+        _page(html, rows, read, facts + ([f"test-time tuning {how.adapt}"] if how.adapt != "none" else []))
     if json_file is not None:
         console.write_result(json_file, rows)
     if str(json_file) == "-":
         return
     for row in rows:
-        shown = "  ".join(f"{one['class']} {100 * one['probability']:.1f} %" for one in row["top"])  # type: ignore[index]
-        console.say(f"{row['image']}: {shown}")
+        shown = "  ".join(map(_words, row["top"]))
+        changed = "before" in row and row["before"]["class"] != row["top"][0]["class"]
+        console.say(f"{row['image']}: {shown}{'  (before: ' + _words(row['before']) + ')' if changed else ''}")
+    if how.adapt != "none":
+        other = sum(row["before"]["class"] != row["top"][0]["class"] for row in rows)
+        console.say(f"{how.adapt}: another answer than before for {other} of {len(rows)} pictures")
     if html is not None:
         console.say(f"page: {html}")
+
+
+def _zero_shot(
+    names: list[str] | None,
+    model: str | None,
+    pretrained: str | None,
+    device: str | None,
+    quick_gelu: bool | None,
+    refused: Mapping[str, object],
+) -> PromptClassifier:
+    from multimodal.towers.clip import load_clip
+    from multimodal.training.adaptation import untuned
+
+    if names is None:
+        raise UserError(f"{ZERO_SHOT} knows no classes of its own; give --classes a,b,c or --class-file")
+    if given := [option for option, value in refused.items() if value is not None]:
+        raise UserError(f"{given[0]} applies to prompts, and {ZERO_SHOT} has none; leave it out")
+    return untuned(load_clip(model, pretrained, device=device, quick_gelu=quick_gelu), names)
+
+
+def _answers(
+    classifier: PromptClassifier,
+    pictures: list[Picture],
+    how: Adaptation,
+    names: list[str] | None,
+    cache: Path | None,
+) -> Iterator[tuple[Picture, Floats, Floats | None]]:
+    """(picture, probabilities, those before its prompt was tuned) of each picture that can be read."""
+    if how.adapt == "none":
+        from multimodal.vectors.features import image_features
+
+        kept = [pictures[position] for position in image_features(classifier.clip, pictures, cache=cache).kept]
+        for picture, found in zip(kept, classifier.predict_proba(kept, names, cache=cache), strict=True):
+            yield picture, found, None
+        return
+    from multimodal.training.adaptation import adapted
+
+    if classifier.answer is not None:
+        print("the head of this folder is not asked: with --adapt the prompt answers for all classes", file=sys.stderr)
+    for one in adapted(classifier, pictures, how, names, cache=cache):
+        yield one.picture, one.probabilities, one.before
+
+
+def _said(labels: Sequence[str], probabilities: Floats, at: int) -> dict[str, Any]:
+    return {"class": labels[at], "probability": float(probabilities[at])}
+
+
+def _words(said: dict[str, Any]) -> str:
+    return f"{said['class']} {100 * said['probability']:.1f} %"
+
+
+def _page(html: Path, rows: list[dict[str, Any]], pictures: list[Picture], facts: list[str]) -> None:
+    from multimodal.report.gallery import Bar, Figure, page
+    from retrieval_prompts.report.page import write_page
+
+    figures = [
+        Figure(picture.load, picture.name, bars=tuple(Bar(one["class"], one["probability"]) for one in row["top"]))
+        for picture, row in zip(pictures, rows, strict=True)
+    ]
+    write_page(html, page(f"{len(rows)} images classified", figures, lines=facts))

@@ -56,21 +56,10 @@ def search(
     check_strength(strength, prompts)
     console.check_outputs(json_file, html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
-    from multimodal.towers.clip import load_clip, reload_clip
     from multimodal.vectors import image_index
     from multimodal.vectors.texts import text_vectors
 
-    opened = image_index.ImageIndex.open(index)
-    maker = opened.manifest["encoder"]
-    if "images" not in maker:
-        raise UserError(f"{index} is not an index of images; texts are searched by retrieval-prompts search")
-    name, weights = model or maker["model"], pretrained or (None if model else maker.get("pretrained"))
-    clip = (
-        reload_clip(name, weights, device=device)
-        if quick_gelu is None
-        else load_clip(name, weights, device=device, quick_gelu=quick_gelu)
-    )
-    opened.check_encoder(image_index.encoder(clip))
+    opened, clip = image_index.open_with_model(index, model, pretrained, device=device, quick_gelu=quick_gelu)
     asked = None
     if image is not None:
         (asked,) = load_pictures(image)

@@ -7,17 +7,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from multimodal.cli.options import ClassFile, Data, ImagesRoot, Model, Pretrained, QuickGelu, check_kind, load
+from multimodal.cli.options import (
+    ClassFile,
+    DataOrNone,
+    ImagesRoot,
+    Model,
+    Pretrained,
+    QuickGelu,
+    check_kind,
+    class_list,
+    load,
+)
 from multimodal.cli.results import say_result, write_page
 from multimodal.training.settings import Settings
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Report, with_settings
 from retrieval_prompts.cli.progress import Progress
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.settings import check_read
 
 if TYPE_CHECKING:
-    from multimodal.experiments.results import Found
+    from multimodal.experiments.results import ClassResult, Found
     from multimodal.towers.clip import Clip
+    from retrieval_prompts.experiments.run import PromptOutput
 
 # Of captions an epoch has several texts an image, and all are trained on
 CAPTIONS: dict[str, Any] = {"epochs": 10, "shots": None}
@@ -25,9 +37,10 @@ CAPTIONS: dict[str, Any] = {"epochs": 10, "shots": None}
 
 @with_settings(Settings)
 def tune(
-    data: Data,
     out: Annotated[Path, typer.Option(help="the prompt folder to write")],
     given: dict[str, Any],
+    data: DataOrNone = None,
+    classes: Annotated[str | None, typer.Option(help="a,b,c, with --unlabelled and no data")] = None,
     model: Model = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
@@ -40,7 +53,11 @@ def tune(
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Tune prompts on a few images a class, or on captions, and compare them with zero-shot."""
+    """Tune prompts on a few images a class, or on captions, and compare them with zero-shot.
+
+    A larger CLIP can teach them on pictures without labels: --method promptkd --teacher MODEL --unlabelled FOLDER, with
+    data as ever, or without any and with --classes a,b,c.
+    """
     from multimodal.data.caption_files import is_captions
     from retrieval_prompts.experiments.run import PromptOutput
 
@@ -50,14 +67,24 @@ def tune(
     if output.there:  # a run that was cut short behind its training: what it has written stays
         json_file, report = (each if each in (*missing, Path("-")) else None for each in (json_file, report))
     console.check_outputs(json_file, report, overwrite=overwrite)
-    captions = is_captions(data)
-    check_kind(captions, images, {"--subset": subset != "all", "--class-file": class_file is not None})
+    captions = data is not None and is_captions(data)
+    check_kind(
+        captions,
+        images,
+        {"--subset": subset != "all", "--class-file": class_file is not None, "--classes": classes is not None},
+    )
     settings = Settings.of(**(CAPTIONS if captions else {}) | given)
-    check_read(settings, given, data="captions" if captions else "labelled pictures")
+    kind = "captions" if captions else "labelled pictures" if data is not None else "unlabelled pictures"
+    check_read(settings, given, data=kind)
     say = console.printer(json_file)
     options: dict[str, Any] = {"cache": cache, "keep_rankings": report is not None}
     result: Found
-    if captions:
+    if data is None:
+        names = _names(settings, classes, class_file, subset)
+        result = _distil(_loaded(model, pretrained, device, quick_gelu), names, settings, output, cache)
+    elif classes is not None:
+        raise UserError("the data says which classes there are; leave out --classes, or rename them with --class-file")
+    elif captions:
         from multimodal.experiments.captions import CaptionSplits
         from multimodal.experiments.captions import tune as tune_on_captions
 
@@ -66,14 +93,15 @@ def tune(
         with Progress() as on_step:
             result = tune_on_captions(clip, described, settings, output, on_step=on_step, **options)
     else:
-        from multimodal.experiments import classes
+        from multimodal.experiments.classes import tune as tune_on_classes
+        from multimodal.experiments.classes import with_template
 
         loaded = load(data, class_file)
         if "template" not in given:
-            settings = classes.with_template(settings, loaded)
+            settings = with_template(settings, loaded)
         clip, seconds = _loaded(model, pretrained, device, quick_gelu)
         with Progress() as on_step:
-            result = classes.tune(clip, loaded, settings, output, subset=subset, on_step=on_step, **options)
+            result = tune_on_classes(clip, loaded, settings, output, subset=subset, on_step=on_step, **options)
         result.seconds = {**seconds, **result.seconds}
     if json_file is not None:
         console.write_result(json_file, result.to_json())
@@ -90,6 +118,40 @@ def tune(
         say(f'  multimodal-prompts search INDEX "words" --prompts {out}')
     else:
         say(f"next:\n  multimodal-prompts classify {out} IMAGE ...")
+
+
+def _names(settings: Settings, classes: str | None, class_file: Path | None, subset: str) -> list[str]:
+    """The classes to learn without data. Raises UserError for what such learning cannot do without, or with."""
+    if settings.unlabelled is None or settings.method != "promptkd":
+        raise UserError(
+            "expected data to tune on; without any, --method promptkd --teacher MODEL --unlabelled FOLDER "
+            "--classes a,b,c learns from a larger CLIP"
+        )
+    if subset != "all":
+        raise UserError("--subset is a half of the data's classes; without data leave it out, and give half of them")
+    names = class_list(classes, class_file)
+    if names is None:
+        raise UserError("without data the classes are not known; give --classes a,b,c or --class-file")
+    return names
+
+
+def _distil(
+    loaded: tuple[Clip, dict[str, float]],
+    names: list[str],
+    settings: Settings,
+    output: PromptOutput,
+    cache: Path | None,
+) -> ClassResult:
+    from multimodal.data.pictures import load_pictures
+    from multimodal.experiments.classes import distil
+
+    clip, seconds = loaded
+    assert settings.unlabelled is not None
+    pictures = load_pictures(settings.unlabelled)
+    with Progress() as on_step:
+        result = distil(clip, pictures, names, settings, output, cache=cache, on_step=on_step)
+    result.seconds = {**seconds, **result.seconds}
+    return result
 
 
 def _loaded(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
     from multimodal.prompts.objectives import Outputs
+    from multimodal.prompts.teacher import Teacher
     from multimodal.towers.clip import Clip
 
 
@@ -32,6 +33,8 @@ class Method:
             as fractions of the epochs; None: the last prompts, or the best, are kept.
         ensemble: the objective compares with the mean over many templates; else it gets the template's text there.
         prompts_images: the prompts enter the image tower too, so cached image features are of no use in training.
+        teacher: what the objective compares with is said by this model, and labels are not read; its prompter has
+            `start(own, taught)`, from the features of both.
     """
 
     prompter: nn.Module
@@ -39,14 +42,23 @@ class Method:
     average: tuple[float, float] | None = None
     ensemble: bool = False
     prompts_images: bool = False
+    teacher: Teacher | None = None
 
 
 class MethodFile(Protocol):
     """What multimodal/prompts/methods/<name>.py holds."""
 
-    def build(self, clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
+    def build(self, clip: Clip, settings: PromptSettings, classes: int | None = None, **known: Any) -> Method:
         """A new method at its initial prompts; `classes`, their number, is for class-specific contexts only."""
         ...
+
+
+def build_method(
+    clip: Clip, settings: PromptSettings, classes: int | None = None, teacher: Teacher | None = None
+) -> Method:
+    """The settings' method; `teacher`: where it is known already. Raises UserError."""
+    known = {} if teacher is None else {"teacher": teacher}
+    return method(settings.method).build(clip, settings, classes, **known)
 
 
 def method(name: str) -> MethodFile:

@@ -8,6 +8,7 @@ hand (a template's words, or a tuned one), the image is classified, and the cont
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +28,7 @@ def adapt(
     context: Tensor,
     views: Tensor,
     *,
+    deep: Mapping[int, Tensor] | None = None,
     steps: int = 1,
     learning_rate: float = 5e-3,
     confident: float = 0.1,
@@ -37,6 +39,7 @@ def adapt(
         context: (M, width), or (C, M, width) if class-specific; left as it is.
         views: (V, D), unit-length image features; the first is the image itself, the others its augmented views. The
             paper uses 64.
+        deep: what a tuned prompt puts into deeper layers of the text tower (see `contexts.Prompts`); stays as it is.
         steps: of AdamW; 0 gives the zero-shot logits of `context`.
         confident: the share of views, those of least entropy before the first step, that is learned from.
 
@@ -52,7 +55,7 @@ def adapt(
     optimizer = torch.optim.AdamW([tuned], lr=learning_rate)
 
     def logits(of: Tensor) -> Tensor:
-        text = F.normalize(clip.text.encode(classes.rows, tuned), dim=-1)  # (C, D)
+        text = F.normalize(clip.text.encode(classes.rows, tuned, deep or {}), dim=-1)  # (C, D)
         return (clip.scale * of @ text.T).float()
 
     chosen = views

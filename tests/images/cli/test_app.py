@@ -80,6 +80,7 @@ OPTIONS = {
     "evaluate": "--prompts --protocol --split --json --run --report --source",
     "index": "--out --model --captions --factory --overwrite",
     "search": "--prompts --image --images --html --json --top-k -k",
+    "serve": "--prompts --prompts-root --host --port --token-file --max-body --max-pixels --max-classes --images",
     "export": "--out --classes --overwrite",
     "inspect": "--data --html --json --overwrite",
     "verify": "--json --overwrite",

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -14,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import multimodal.prompts.methods
-from multimodal.prompts.contexts import Classes, Prompts
+from multimodal.prompts.contexts import Classes, Prompts, projected
 from multimodal.prompts.methods import Method, method
 from multimodal.prompts.methods.tpt import adapt, marginal_entropy, surest
 from multimodal.prompts.objectives import Outputs, cross_entropy, knowledge_guided
 from multimodal.prompts.settings import METHODS, PromptSettings
 from multimodal.towers.clip import Clip
-from multimodal.towers.image import encode_images
+from multimodal.towers.image import encode_images, encode_with_rows, last_projection
 from multimodal.training.settings import Settings
+from multimodal.vectors.prediction import predict
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.settings import rule_of
 
@@ -30,8 +32,8 @@ OTHERS = ("ketch", "garfield", "brontosaurus", "Faces_easy", "cup", "sea horse")
 TEXT_LAYERS, IMAGE_LAYERS, WIDTH, IMAGE_WIDTH, D = 3, 4, 32, 24, 64
 PIXELS = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(2))
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
-SMALL = {"depth": 3, "visual": 2}  # what a test of one method does not say otherwise
-WITH_DEPTH = ("deep", "vpt", "maple", "promptsrc")
+SMALL: dict[str, Any] = {"depth": 3, "visual": 2}  # what a test of one method does not say otherwise
+WITH_DEPTH = ("deep", "vpt", "maple", "mmrl", "promptkd", "promptsrc")
 
 
 def toy(**vision: Any) -> Clip:
@@ -49,6 +51,12 @@ def toy(**vision: Any) -> Clip:
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     return toy()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def teacher(clip_folder: Path) -> None:
+    """Of the method that has one."""
+    SMALL["teacher"] = str(clip_folder)
 
 
 def made(clip: Clip, name: str, **given: Any) -> tuple[Any, Settings, Classes]:
@@ -81,7 +89,13 @@ def outputs(clip: Clip, made: Method, classes: Classes, pixels: Tensor = PIXELS,
     frozen = clip.encode_images(pixels)
     prompts = made.prompter(classes, frozen)
     text = classes.features(prompts)
-    images = encode_images(clip, pixels, prompts.visual) if made.prompts_images else frozen
+    images, rows = frozen, None
+    if made.prompts_images:
+        images, rows = encode_with_rows(clip, pixels, prompts.visual, prompts.last)
+    images = projected(images, prompts.project)
+    taught = None
+    if (teacher := made.teacher) is not None:
+        taught = teacher.clip.scale * teacher.clip.encode_images(pixels) @ teacher.vectors(classes.names).T
     return Outputs(
         logits=clip.scale * (images[:, None] * text).sum(dim=-1),
         labels=labels,
@@ -92,6 +106,8 @@ def outputs(clip: Clip, made: Method, classes: Classes, pixels: Tensor = PIXELS,
         frozen_images=frozen,
         scale=clip.scale,
         parameters=list(made.prompter.parameters()),
+        teacher=taught,
+        rows=None if rows is None else clip.scale * rows @ text.T,
     )
 
 
@@ -142,8 +158,9 @@ def test_what_is_saved_serves_any_classes(clip: Clip, name: str) -> None:
     for some, prompts in zip((classes, others), expected, strict=True):
         for one, other in zip(vectors(again.prompter(some, images)), vectors(prompts), strict=True):
             assert torch.equal(one, other)
-        assert classes.features(expected[0]).shape[-2:] == (len(NAMES), D)
-        assert others.features(expected[1]).shape[-2:] == (len(OTHERS), D)
+        dimension = D if built.teacher is None else built.teacher.dimension
+        assert classes.features(expected[0]).shape[-2:] == (len(NAMES), dimension)
+        assert others.features(expected[1]).shape[-2:] == (len(OTHERS), dimension)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -211,13 +228,13 @@ def test_class_specific_contexts_only_where_there_are_any(clip: Clip, name: str)
             made(clip, name, class_specific=True)
 
 
-@pytest.mark.parametrize("name", ["vpt", "maple", "promptsrc"])
+@pytest.mark.parametrize("name", ["vpt", "maple", "mmrl", "promptkd", "promptsrc"])
 def test_methods_with_visual_prompts_refuse_other_image_towers(name: str) -> None:
     with pytest.raises(UserError, match="toy is a ModifiedResNet"):
         made(toy(layers=(1, 1, 1, 1), image_size=32), name)
 
 
-@pytest.mark.parametrize("name", ["deep", "maple", "promptsrc", "tcp"])
+@pytest.mark.parametrize("name", ["deep", "maple", "mmrl", "promptsrc", "tcp"])
 def test_methods_with_deep_prompts_refuse_towers_without_layers(
     clip: Clip, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,9 +396,13 @@ def test_there_are_no_more_prompts_than_layers(clip: Clip, name: str) -> None:
         built, _, classes = made(clip, name, depth=depth)
         prompts = built.prompter(classes, None)
         images = {"deep": 0, "maple": min(depth, TEXT_LAYERS)}.get(name, min(depth, IMAGE_LAYERS))
-        assert sorted(prompts.visual) == list(range(images))
-        texts = 1 if name == "vpt" else min(depth, TEXT_LAYERS)
-        assert sorted(prompts.deep) == list(range(1, texts))
+        texts = 1 if name in ("vpt", "promptkd") else min(depth, TEXT_LAYERS)
+        if name == "mmrl":
+            assert sorted(prompts.visual) == list(range(IMAGE_LAYERS))[-depth:]
+            assert sorted(prompts.deep) == list(range(1, TEXT_LAYERS))[-depth:]
+        else:
+            assert sorted(prompts.visual) == list(range(images))
+            assert sorted(prompts.deep) == list(range(1, texts))
         assert {tuple(rows.shape) for rows in (prompts.context, *prompts.deep.values())} == {
             (len(prompts.context), WIDTH)
         }
@@ -409,6 +430,117 @@ def test_vpt_leaves_the_text_as_it_is(clip: Clip) -> None:
     assert {tuple(rows.shape) for rows in prompts.visual.values()} == {(2, IMAGE_WIDTH)}
     with pytest.raises(UserError, match=r"vpt leaves the text as it is.*--init"):
         made(clip, "vpt", init="gaussian")
+
+
+# MMRL
+
+
+def test_mmrls_tokens_are_shared_by_all_higher_layers_of_both_towers(clip: Clip) -> None:
+    built, _, classes = made(clip, "mmrl", depth=2)
+    moved(built.prompter)
+    prompts = built.prompter(classes, None)
+    (tokens,) = built.prompter.tokens()
+    assert tuple(tokens.shape) == (4, D)
+    for side, layers in ((built.prompter.text, prompts.deep), (built.prompter.visual, prompts.visual)):
+        for at, rows in layers.items():
+            assert torch.allclose(rows, tokens @ side[str(at)].weight.T + side[str(at)].bias, atol=1e-6)
+    vectors = built.prompter.tokens.vectors
+    for loss in (classes.features(prompts)[:, 0].sum(), encode_images(clip, PIXELS, prompts.visual)[:, 0].sum()):
+        assert torch.autograd.grad(loss, vectors, retain_graph=True)[0].abs().max() > 0, "each tower moves them"
+    with pytest.raises(UserError, match="mmrl leaves the first layers as they are, so words stand there"):
+        made(clip, "mmrl", init="gaussian")
+
+
+def test_what_becomes_of_mmrls_rows(clip: Clip) -> None:
+    built, _, classes = made(clip, "mmrl", depth=2)
+    assert torch.equal(built.prompter.last, clip.visual.proj), "it starts at the frozen projection"
+    moved(built.prompter)
+    prompts, seen = built.prompter(classes, None), []
+    hook = clip.visual.transformer.resblocks[-1].register_forward_hook(lambda *passed: seen.append(passed[-1]))
+    images, rows = encode_with_rows(clip, PIXELS, prompts.visual, prompts.last)
+    hook.remove()
+    assert torch.equal(images, encode_images(clip, PIXELS, prompts.visual))
+    left = seen[0] if seen[0].shape[0] == len(PIXELS) else seen[0].transpose(0, 1)
+    expected = clip.visual.ln_post(left[:, -4:].mean(dim=1)) @ built.prompter.last
+    assert rows is not None and torch.allclose(rows, F.normalize(expected, dim=-1), atol=1e-6)
+    pooled = toy(attentional_pool=True, attn_pooler_heads=2)
+    with pytest.raises(UserError, match="toy has no projection behind its class token"):
+        last_projection(pooled)
+
+
+def test_mmrl_learns_from_both_and_is_held_near_the_frozen_model(clip: Clip) -> None:
+    built, _, classes = made(clip, "mmrl", own=0.6, weight=2.0)
+    moved(built.prompter)
+    got = outputs(clip, built, classes)
+    assert got.rows is not None
+    images, text = F.cosine_similarity(got.images, got.frozen_images), F.cosine_similarity(got.text, classes.frozen)
+    both = 0.6 * F.cross_entropy(got.logits, LABELS) + 0.4 * F.cross_entropy(got.rows, LABELS)
+    expected = both + 2 * (1 - images.mean() + 1 - text.mean())
+    assert built.objective(got).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_mmrl_answers_for_new_classes_by_the_class_token_alone(clip: Clip) -> None:
+    built, settings, classes = made(clip, "mmrl")
+    moved(built.prompter)
+
+    class Images:
+        def features(self, positions: Any, views: Any) -> Tensor:
+            return clip.encode_images(PIXELS[positions])
+
+        def pixels(self, positions: Any, views: Any) -> Tensor:
+            return PIXELS[positions]
+
+    def said(known: Classes, strength: float = 1.0) -> Tensor:
+        return predict(clip, built, known, Images(), np.arange(len(PIXELS)), strength, NAMES)
+
+    got = outputs(clip, built, classes)
+    assert got.rows is not None
+    assert torch.allclose(said(classes), 0.7 * got.logits + 0.3 * got.rows, atol=1e-4)
+    others = Classes(clip, OTHERS, settings)
+    plain = outputs(clip, built, others).logits
+    assert torch.allclose(said(others), plain, atol=1e-4)
+    mixed = said(Classes(clip, (*OTHERS, *NAMES), settings))
+    assert torch.allclose(mixed, torch.cat([plain, said(classes)], dim=1), atol=1e-4)
+    frozen = clip.scale * clip.encode_images(PIXELS) @ classes.frozen.T
+    assert torch.allclose(said(classes, 1e-6), frozen, atol=1e-2), "a strength near 0 is near the frozen model"
+    assert torch.allclose(said(classes, 1 - 1e-6), said(classes), atol=1e-2)
+
+
+# PromptKD
+
+
+def test_the_projector_starts_at_the_nearest_linear_map_of_its_hidden_layer(clip: Clip) -> None:
+    built, _, classes = made(clip, "promptkd")
+    student, own = built.prompter, F.normalize(torch.randn(300, D, generator=torch.Generator().manual_seed(1)), dim=-1)
+    hidden = (D**0.5 * own @ student.first.weight.T + student.first.bias).clamp(min=0)
+    weight = torch.randn(hidden.shape[1], hidden.shape[1], generator=torch.Generator().manual_seed(2))
+    student.start(own, hidden @ weight + 3)
+    assert torch.allclose(student.second(hidden), hidden @ weight + 3, atol=0.01), "where there is one, it is found"
+    prompts = student(classes, None)
+    expected = F.normalize(hidden @ weight + 3, dim=-1)
+    assert torch.allclose(projected(own, prompts.project), expected, atol=0.01)
+    noise = torch.randn(300, hidden.shape[1], generator=torch.Generator().manual_seed(3))
+    student.start(own, noise)
+    assert (student.second(hidden) - noise.mean(dim=0)).norm() < 0.4 * (noise - noise.mean(dim=0)).norm()
+    student.start(own[:1], noise[:1])
+    assert torch.allclose(student.second(hidden[:1]), noise[:1], atol=1e-4), "one image: its own"
+
+
+def test_promptkd_learns_the_teachers_predictions_and_no_label(clip: Clip) -> None:
+    built, settings, classes = made(clip, "promptkd", kd_temperature=2.0)
+    got = outputs(clip, built, classes)
+    teacher = built.teacher.clip
+    texts = teacher.encode_texts([f"a photo of a {name.replace('_', ' ')}." for name in NAMES])
+    assert torch.allclose(got.text, texts, atol=1e-6), "the class texts are the teacher's"
+    taught = (teacher.scale * teacher.encode_images(PIXELS) @ texts.T / 2).softmax(dim=-1)
+    own = (clip.scale * got.images @ texts.T / 2).softmax(dim=-1)
+    expected = 4 * (taught * (taught.log() - own.log())).sum(dim=-1).mean()
+    assert built.objective(got).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert torch.equal(built.objective(replace(got, labels=got.labels.flip(0))), built.objective(got))
+    assert got.teacher is not None
+    assert built.objective(replace(got, logits=got.teacher)).item() == pytest.approx(0, abs=1e-6)
+    with pytest.raises(UserError, match="promptkd learns from a larger CLIP: give --teacher MODEL"):
+        method("promptkd").build(clip, replace(settings, teacher=None))
 
 
 # MaPLe

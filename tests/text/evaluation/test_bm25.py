@@ -48,6 +48,24 @@ def test_bm25_refuses_what_it_cannot_index() -> None:
         bm25.BM25Index.build(["the"], ["a", "b"])
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
+def test_scores_are_those_of_bm25s_bit_by_bit(at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bm25s
+
+    monkeypatch.setattr(bm25, "TOKENS", at_once)
+    draw = np.random.default_rng(0)
+    texts = [" ".join(f"w{int(at)}" for at in 40 ** draw.random(draw.integers(0, 30))) for _ in range(60)]
+    texts += ["", "the", "w1 w1 w1"]
+    bm25.BM25Index.build(texts, [str(number) for number in range(len(texts))]).save(tmp_path / "own")
+    vocabulary: dict[str, int] = {}
+    tokens = [[vocabulary.setdefault(word, len(vocabulary)) for word in bm25.words(text)] for text in texts]
+    model = bm25s.BM25(method=bm25.METHOD, k1=bm25.K1, b=bm25.B)
+    model.index((tokens, vocabulary), show_progress=False)
+    model.save(tmp_path / "theirs", show_progress=False)
+    for path in (tmp_path / "theirs").iterdir():
+        assert (tmp_path / "own" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
 # --- words --------------------------------------------------------------------------------------------------------
 
 

@@ -456,6 +456,7 @@ def test_the_commands(command: Command, world: World, tmp_path: Path) -> None:
         "bm25",
         "documents.jsonl",
         "ids.json",
+        "ids.npy",
         "lines.npy",
         "manifest.json",
         "offsets.npy",

@@ -13,7 +13,7 @@ from retrieval_prompts.errors import DataWarning, UserError
 from retrieval_prompts.files import default_cache
 from retrieval_prompts.towers.text import Floats, TextTower
 from retrieval_prompts.vectors import blocks as stored
-from retrieval_prompts.vectors.blocks import VectorBlocks, encode_blocks, sound
+from retrieval_prompts.vectors.blocks import VectorBlocks, combined, encode_blocks, sound
 from retrieval_prompts.vectors.encode import encode_texts
 
 ToyTower = Callable[..., TextTower]
@@ -209,6 +209,30 @@ def test_array_map_and_iteration() -> None:
     empty = VectorBlocks([], 5, 0)
     assert empty.array().shape == (0, 5)
     assert len(empty) == 0
+
+
+def test_no_more_files_are_open_than_a_process_may_have(
+    tower_of_blocks: TextTower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "OPEN", 1)
+    expected = encode_texts(tower_of_blocks, DOCUMENTS, "document")
+    for _ in range(2):
+        made = blocks_of(tower_of_blocks, DOCUMENTS, tmp_path)
+        assert [isinstance(block, np.memmap) for block in made.blocks] == [True, False, False]
+        assert np.abs(made.array() - expected).max() < 1e-6
+        assert np.abs(made.rows(np.array([9, 0, 9])) - expected[[9, 0, 9]]).max() < 1e-6
+    for path in files(tmp_path):
+        path.unlink()
+    with pytest.raises(UserError, match=r"\.npy changed while it was used \(.*No such file.*\); run it again$"):
+        made.array()
+
+
+def test_two_corpora_are_combined_as_they_are_read() -> None:
+    one, other = blocks([0, 1, 2], [3]), blocks([10, 20, 30], [40])
+    one.transform = lambda block: block * 0
+    made = combined(one, other, lambda a, b: a + b)
+    assert made.array()[:, 0].tolist() == [10, 21, 32, 43]
+    assert made.rows(np.array([3, 0]))[:, 0].tolist() == [43, 10]
 
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:

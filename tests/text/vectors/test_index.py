@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from retrieval_prompts.data.corpus import Corpus, Document
+from retrieval_prompts.data.id_list import Ids
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.files import digest, of_blocks, sealed
-from retrieval_prompts.vectors import index_files, libraries
+from retrieval_prompts.vectors import faiss_index, index_files, libraries
 from retrieval_prompts.vectors.index import Index
 
 ENCODER = {"model": "toy", "fingerprint": "f" * 64, "document_prompt": None}
@@ -439,6 +440,7 @@ def test_round_trip(tmp_path: Path, corpus: Corpus, mmap: bool) -> None:
     assert [path.name for path in sorted((tmp_path / "copy").iterdir())] == [
         "documents.jsonl",
         "ids.json",
+        "ids.npy",
         "index.faiss",
         "lines.npy",
         "manifest.json",
@@ -458,10 +460,10 @@ def test_manifest(tmp_path: Path) -> None:
     assert {"torch", "transformers", "tokenizers", "sentence-transformers"} <= manifest.pop("libraries").keys()
     assert len(manifest.pop("ids")) == len(manifest.pop("documents")) == 64
     assert manifest.pop("digests") == {}  # of folders beside it
-    files = {"index.faiss", "ids.json", "documents.jsonl", "offsets.npy", "lines.npy"}
+    files = {"index.faiss", "ids.json", "ids.npy", "documents.jsonl", "offsets.npy", "lines.npy"}
     assert manifest.pop("files").keys() == files
     blocks = manifest.pop("blocks")
-    assert blocks.keys() == files - {"ids.json"}
+    assert blocks.keys() == files
     assert blocks["index.faiss"] == [digest(tmp_path / "index" / "index.faiss")]
     assert len(manifest.pop("sha256")) == 64
     assert manifest == {
@@ -620,6 +622,11 @@ def linked(folder: Path) -> None:
         (linked, r"index\.faiss is a link to .*elsewhere, outside its folder; it is not read"),
         (exchange_ids, "ids.json was changed"),
         (hostile("ids.json", b'["d0", "d1", "d2", ["d3"]]'), r"is damaged, index again: ids\.json is no list of ids"),
+        (hostile("ids.json", b'["d0", "d1", "d2","d3 "]'), r"ids\.json is no list of ids"),
+        (hostile("ids.npy", array(bytes(96), "<u8", "(3, 4)")), r"ids\.json is no list of ids"),
+        (hostile("ids.npy", array(bytes(64), "<u8", "(2, 4)")), r"the table of ids has 2 rows"),
+        (hostile("ids.npy", array(bytes(24), "<u8", "(3, 1)")), r"is damaged, index again: "),
+        (hostile("ids.npy", array(b"\xff" * 96, "<u8", "(3, 4)")), r"ids\.json is no list of ids"),
         (hostile("offsets.npy", b"PK\3\4"), r"is damaged, index again: offsets\.npy is not an array"),
         (hostile("offsets.npy", array(bytes(8), "<f8")), r"offsets\.npy is of type float64 and 1 dimensions"),
         (
@@ -751,6 +758,62 @@ def test_of_a_large_file_the_ends_are_read_at_opening_and_all_of_it_by_verify(
             index_files.verify(tmp_path / "index")
 
 
+def test_of_a_large_file_beside_the_index_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "words.index.npy").write_bytes(bytes(range(250)))
+
+    small = {"block": 64}
+    monkeypatch.setattr(index_files, "BOUND", 240)
+    monkeypatch.setattr(index_files, "BLOCK", 64)
+    monkeypatch.setattr(index_files, "of_blocks", lambda path, only=None: of_blocks(path, only, **small))
+    build().save(tmp_path / "index", beside={"bm25": write})
+    index, path = Index.open(tmp_path / "index"), tmp_path / "index" / "bm25" / "words.index.npy"
+    assert index.has_beside(tmp_path / "index", "bm25") and index_files.verify(tmp_path / "index")
+    for at, noticed in ((0, True), (125, False), (249, True)):
+        flip(path, bytes([at]))
+        if noticed:
+            with pytest.raises(UserError, match=r"words\.index\.npy was changed"):
+                index.has_beside(tmp_path / "index", "bm25")
+        else:
+            assert index.has_beside(tmp_path / "index", "bm25")
+        with pytest.raises(UserError, match=r"words\.index\.npy was changed"):
+            index_files.verify(tmp_path / "index")
+        path.write_bytes(bytes(range(250)))
+
+
+def test_an_older_index_has_its_ids_in_json_alone(tmp_path: Path) -> None:
+    build().save(tmp_path / "index")
+    (tmp_path / "index" / "ids.npy").unlink()
+    path = tmp_path / "index" / "manifest.json"
+    fields = json.loads(path.read_text())
+    del fields["files"]["ids.npy"], fields["blocks"]["ids.npy"], fields["blocks"]["ids.json"]
+    path.unlink()
+    path.write_text(json.dumps(sealed(fields)))
+    opened = Index.open(tmp_path / "index")
+    assert opened.ids == IDS
+    assert opened.document("d1") == DOCUMENTS[1]
+    assert index_files.verify(tmp_path / "index")
+    flip(tmp_path / "index" / "ids.json", b"d1")
+    with pytest.raises(UserError, match=r"ids\.json was changed"):
+        Index.open(tmp_path / "index")
+
+
+def test_the_ids_of_a_large_index_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrieval_prompts.data.id_list.HELD", 0)
+    build().save(tmp_path / "index")
+    opened = Index.open(tmp_path / "index")
+    assert isinstance(opened.ids, Ids)
+    assert not opened.ids.content.flags.owndata
+    assert [opened.document(id) for id in IDS] == DOCUMENTS
+    assert opened.search(VECTORS, 4)[1] == build().search(VECTORS, 4)[1]
+    with pytest.raises(UserError, match="the index has no document 'x'"):
+        opened.document("x")
+    opened.save(tmp_path / "copy")
+    for path in (tmp_path / "copy").iterdir():
+        assert path.read_bytes() == (tmp_path / "index" / path.name).read_bytes()
+
+
 def test_an_index_without_checksums_is_read_and_nobody_can_tell(tmp_path: Path) -> None:
     build().save(tmp_path / "index")
     edit_manifest(blocks={})(tmp_path / "index")
@@ -823,3 +886,40 @@ def test_importing_the_modules_loads_no_heavy_library() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQfp16", "SQ8", "HNSW8", "IVF4,Flat", "PCA8,Flat"])
+def test_an_index_that_is_written_block_by_block_is_the_one_that_is_saved(factory: str, tmp_path: Path) -> None:
+    lines = [json.dumps({"_id": id, "text": f"text of {id}"}) for id in names(640)]
+    (tmp_path / "corpus.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    corpus, vectors = Corpus.open(tmp_path / "corpus.jsonl"), random_vectors(640)
+    build(vectors, corpus, corpus.ids, factory=factory).save(tmp_path / "saved")
+    blocks = (vectors[start : start + 100] for start in range(0, 640, 100))
+    written = Index.write(tmp_path / "written", vectors, corpus, encoder=ENCODER, factory=factory)
+    assert written.search(vectors[:3], 5)[1] == Index.open(tmp_path / "saved").search(vectors[:3], 5)[1]
+    for path in (tmp_path / "saved").iterdir():
+        assert (tmp_path / "written" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert (written.manifest, len(written)) == (Index.open(tmp_path / "written").manifest, 640)
+    if factory in ("Flat", "SQfp16"):
+        Index.write(tmp_path / "written", blocks, corpus, encoder=ENCODER, factory=factory, overwrite=True)
+        assert (tmp_path / "written" / "index.faiss").read_bytes() == (tmp_path / "saved" / "index.faiss").read_bytes()
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQ8"])
+def test_flat_vectors_and_codes_are_never_all_in_memory(
+    factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import faiss
+
+    kind: Any = faiss.IndexFlat if factory == "Flat" else faiss.IndexScalarQuantizer
+    added = kind.add
+
+    def few(index: Any, vectors: np.ndarray) -> None:
+        assert len(vectors) <= 3, "the vectors are in memory"
+        added(index, vectors)
+
+    monkeypatch.setattr(kind, "add", few)
+    faiss_index.write(tmp_path / "index.faiss", random_vectors(64), factory)
+    assert faiss.read_index(str(tmp_path / "index.faiss")).ntotal == 64
+    with pytest.raises(AssertionError, match="are in memory"):
+        faiss_index.build(random_vectors(64), factory)

@@ -22,7 +22,7 @@ from retrieval_prompts.cli.options import (
     repeated,
     with_conventions,
 )
-from retrieval_prompts.cli.saving import save_index
+from retrieval_prompts.cli.saving import save_index, write_index
 from retrieval_prompts.cli.sources import AS_IT_IS, Documents, Reading, data_folder, loader, with_sources
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.conventions import Conventions
@@ -140,14 +140,12 @@ def _build(
     from retrieval_prompts.data.beir_folder import load_corpus
     from retrieval_prompts.data.groups import counted
     from retrieval_prompts.vectors import faiss_index
-    from retrieval_prompts.vectors.index import Index
 
     corpus = load_corpus(source())
     biencoder = loaded()
     faiss_index.check(options["factory"], biencoder.tower.dimension)
     vectors = biencoder.encode_corpus(corpus, cache)
-    built = Index.build(vectors, corpus, corpus.ids, encoder=biencoder.identity(), **options)
-    held = save_index(built, corpus, out, bm25, overwrite)
+    built, held = write_index(vectors, corpus, out, bm25, overwrite, biencoder.identity(), options)
     made = f"{out}: {counted(len(built), corpus.groups)}, {options['factory']}, {held}"
     console.say(f"{made}; {vectors.encoded:,} encoded now, the rest found in the cache")
     console.say(_next(out, asked))

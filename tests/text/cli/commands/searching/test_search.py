@@ -81,7 +81,7 @@ def test_the_index_holds_the_words_and_says_so(command: Command, model: Path, da
 
 def test_an_index_may_do_without_words(wordless: Path) -> None:
     assert sorted(path.name for path in wordless.iterdir()) == [
-        *("documents.jsonl", "ids.json", "index.faiss", "lines.npy", "manifest.json", "offsets.npy")
+        *("documents.jsonl", "ids.json", "ids.npy", "index.faiss", "lines.npy", "manifest.json", "offsets.npy")
     ]
     assert HybridIndex.open(wordless) is None
 
