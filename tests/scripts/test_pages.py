@@ -41,8 +41,9 @@ MEANT = {
     "scifact,nfcorpus,cqadupstack": "scifact,nfcorpus",  # of twelve forums
     " --model MODEL --prompts 'PROMPTS/{}'": " --prompts 'PROMPTS/{}'",
 }
-# What makes a command quick where its defaults are not
+# What makes a command quick, or safe beside others, where its defaults are not
 QUICK = {
+    "-prompts serve ": "--port 0",  # the usual one may be in use
     "inspect ": "--draws 2",
     "retrieval-prompts export ": "--strength 1",  # dev may have found nothing in so few queries
     "--documents questions.csv": "--max-steps 2 --folds 1",

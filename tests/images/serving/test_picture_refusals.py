@@ -61,7 +61,7 @@ def bomb(width: int, height: int) -> str:
         ("/search", {"image": "café"}, 422, "expected image to be the bytes of a picture file in base64 ("),
         ("/search", {"image": "data:image/png;base64,AAAA"}, 422, "expected image to be the bytes of a picture file i"),
         ("/search", {"image": ""}, 422, "image cannot be read as a picture (it is empty)"),
-        ("/search", {"image": sent(b"%!PS-Adobe-3.0 EPSF-3.0\n")}, 422, "image cannot be read as a picture (it is non"),
+        ("/search", {"image": sent(b"%!PS-Adobe-3.0 EPSF-3.0\n")}, 422, "image cannot be read as a picture (it is not"),
         ("/search", {"image": sent(b"<svg xmlns='http://www.w3.org/2000/svg'/>")}, 422, "it is not one of AVIF, BMP"),
         ("/search", {"image": sent(encoded(noise(1))[:-300])}, 422, "image cannot be read as a picture ("),
         ("/search", {"image": bomb(101, 100)}, 413, "image cannot be read as a picture (101 x 100 pixels, more than 1"),

@@ -72,7 +72,7 @@ def test_what_is_missing_or_not_read(
     refused(command("tune", *taught, *some, *out), "without data the classes are not known; give --classes a,b,c")
     named = [*some, "--classes", "a,b"]
     for option, value in (("--shots", "2"), ("--head", "probe")):
-        message = f"{option} is read with labelled pictures, not with unlabelled pictures"
+        message = f"{option} is used with labelled pictures, not with unlabelled pictures"
         refused(command("tune", *taught, *named, *out, option, value), message)
     refused(command("tune", *taught, *named, *out, "--subset", "base"), "--subset is a half of the data's classes")
     refused(command("tune", picture_folder, *taught, "--classes", "a,b", *out), "leave out --classes, or rename them")
