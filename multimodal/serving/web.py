@@ -17,6 +17,7 @@ from retrieval_prompts.serving.application import Application, Handler, Request,
 from retrieval_prompts.serving.by_name import FROZEN
 from retrieval_prompts.serving.fields import Refused
 
+Read = Callable[[bytes, PictureShelf, PictureLimits], Asked]
 SMALL = 1 << 16  # bytes of a body that is read at once; larger ones are for a thread
 DRAWN = 2  # pictures that are scaled down at a time
 SECONDS = 86_400  # for which a browser may keep one
@@ -73,15 +74,16 @@ class PictureWeb(Application):
             results.append(result)
         return _answered(asked, results)
 
-    async def _answers(
-        self, request: Request, read: Callable[[bytes, PictureShelf, PictureLimits], Asked]
-    ) -> tuple[Asked, list[Answer]]:
+    async def _answers(self, request: Request, read: Read) -> tuple[Asked, list[Answer]]:
+        asked = await self._asked(request, read)
+        return asked, await self.results(request, asked.rows)
+
+    async def _asked(self, request: Request, read: Read) -> Asked:
+        """What a body asks for; it is not kept while its pictures wait."""
         body = await self.body(request)
         if len(body) <= SMALL:
-            asked = read(body, self.shelf, self.limits)
-        else:
-            asked = await asyncio.to_thread(read, body, self.shelf, self.limits)
-        return asked, await self.results(request, asked.rows)
+            return read(body, self.shelf, self.limits)
+        return await asyncio.to_thread(read, body, self.shelf, self.limits)
 
     async def _picture(self, request: Request) -> Response:
         number: str = request.path_params["number"]

@@ -49,7 +49,7 @@ def test_what_is_typed_is_there(page: str, line: str) -> None:
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert words[1] in targets
     elif words[0] == "python":
-        scripts = [word for word in words if word.startswith("eval") and "/" in word and word.endswith(".py")]
+        scripts = [word for word in words if re.fullmatch(r"(eval|docs/examples)/.+\.py", word)]
         modules = [word.replace(".", "/") + ".py" for word in words if word.startswith("eval.")]
         assert scripts or modules
         assert all((ROOT / path).is_file() for path in (scripts[:1] + modules))

@@ -21,6 +21,7 @@ from multimodal.data.pictures import Picture
 from multimodal.serving import answering
 from multimodal.vectors.image_index import ImageIndex, picture_vector, search
 from multimodal.vectors.texts import text_vectors
+from retrieval_prompts.data.id_list import Ids
 
 WORDS = ("a blue picture", "something orange, all over")
 SEARCHED = (None, "coop", "half", "captions", "head")
@@ -223,23 +224,10 @@ def test_only_what_was_indexed_is_shown(home: Home, tmp_path: Any) -> None:
 
         assert status(ids.index("black0.png")) == 200
         assert [status(ids.index(name)) for name in ("black1.png", "black2.png")] == [404, 404]
-        for number in (
-            24,
-            -1,
-            "x",
-            "0x1",
-            "%2e%2e%2fpictures%2fblack0.png",
-            "..",
-            "٣",
-            "9" * 30,
-            "1/2",
-            "",
-            "black0.png",
-        ):
-            if number != "٣":
-                assert status(number) == 404
+        for number in (24, -1, "x", "0x1", "%2e%2e%2fpictures%2fblack0.png", "..", "9" * 30, "1/2", "", "black0.png"):
+            assert status(number) == 404
         assert status(f"{ids.index('black0.png')}?v=0123456789abcdef") == 404, "of another index"
-        web.shelf.index.ids[3] = "../index/manifest.json"
+        web.shelf.index.ids = Ids.of([*ids[:3], "../index/manifest.json", *ids[4:]])
         assert status(3) == 404
         web.shelf.index.digests = None
         assert status(ids.index("black0.png")) == 404
