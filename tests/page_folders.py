@@ -12,9 +12,13 @@ import numpy as np
 import tiny
 import tiny_clip
 import torch
+from image_commands import fitted
 from language_models import write_language_model
 from toy_stores import fill
 
+from multimodal.data.pictures import load_pictures
+from multimodal.towers.clip import load_clip
+from multimodal.vectors.image_index import build_index
 from retrieval_prompts import BiEncoder, HybridIndex, Index, load, load_corpus
 from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.evaluation.trec_runs import write_run
@@ -127,8 +131,11 @@ def evaluation(shared: Path, root: Path) -> None:
 
 
 def images(shared: Path, root: Path) -> None:
-    (Path("eval")).symlink_to(root / "eval")
+    """IMAGES with labels, PICTURES without, and the CLIP that teaches."""
+    Path("eval").symlink_to(root / "eval")
     _pictures()
+    shutil.copytree("IMAGES/test", "PICTURES")
+    tiny_clip.write_clip(Path("CLIP"))
 
 
 def elsewhere(shared: Path, root: Path) -> None:
@@ -136,7 +143,12 @@ def elsewhere(shared: Path, root: Path) -> None:
 
 
 def serving(shared: Path, root: Path) -> None:
+    """An index of texts; and PICTURES, one of pictures."""
     _copy(shared, index="INDEX", A="PROMPTS/legal", B="PROMPTS/medical")
+    folder, clip = tiny_clip.write_images(Path("IMAGES")), tiny_clip.write_clip(Path("CLIP"))
+    build_index(load_clip(str(clip), device="cpu"), load_pictures(folder), root=folder).save("PICTURES")
+    for name in ("birds", "food"):
+        fitted(Path("PROMPTS", name), clip, folder)
 
 
 def classification(shared: Path, root: Path) -> None:

@@ -31,6 +31,7 @@ NOT_RUN = {
     "make ": "sets up an environment of its own",
     "python docs/examples/": "tests/scripts/test_examples.py runs them",
     "curl ": "tests/text/serving asks the same of a server",
+    "echo ": "tests/images/serving asks the same of a server",
     "retrieval-prompts tune DATA --pairs generated ": "a random model writes nothing that finds its document",
     "retrieval-prompts push ": "goes to the hub; tests/text/interop/test_hub.py pushes to one of its own",
 }
@@ -40,6 +41,10 @@ MEANT = {
     "adopt VECTORS ": "adopt vectors.npy ",
     "scifact,nfcorpus,cqadupstack": "scifact,nfcorpus",  # of twelve forums
     " --model MODEL --prompts 'PROMPTS/{}'": " --prompts 'PROMPTS/{}'",
+    "--teacher ViT-L-14 --teacher-pretrained openai": "--teacher CLIP",
+    "--model ViT-B-32 --pretrained openai": "--model CLIP",
+    "--teacher FOLDER ": "--teacher CLIP ",  # FOLDER is something else on this page before
+    "INDEX --prompts birds": "PICTURES --prompts birds",  # INDEX is of texts above
 }
 # What makes a command quick, or safe beside others, where its defaults are not
 QUICK = {
@@ -48,7 +53,7 @@ QUICK = {
     "retrieval-prompts export ": "--strength 1",  # dev may have found nothing in so few queries
     "--documents questions.csv": "--max-steps 2 --folds 1",
     "generator ": "--max-steps 5",
-    "multimodal-prompts tune ": "--epochs 1 --shots 2",
+    "multimodal-prompts tune ": "--epochs 1",
 }
 # Pages whose answers are looked at below, so that they need the model that they name
 REAL = ("docs/tasks/pairs.md",)
