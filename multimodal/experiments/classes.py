@@ -106,11 +106,18 @@ def _tune(
     result.facts = [
         f"{data.name}: {counts}{held_out}",
         *([f"{settings.method} prompts the image tower: {encoded}"] if classifier.prompts_images else []),
+        *([_beside_teacher(classifier.training["right"])] if "right" in classifier.training else []),
         f"text tower: {classifier.way()}; temperature {classifier.temperature:.2f}",
         *([f"head: {classifier.training['head']}"] if "head" in classifier.training else []),
     ]
     result.steps = log.steps
     return result
+
+
+def _beside_teacher(right: dict[str, float]) -> str:
+    teacher, own = right["teacher"], right["zero-shot"]
+    said = f"right on the training images: the teacher {100 * teacher:.1f} %, zero-shot {100 * own:.1f} %"
+    return said if teacher > own else f"{said}; such a teacher has little to teach, look for a better one"
 
 
 def distil(

@@ -24,7 +24,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "vpt": {"visual": 8, "depth": 12, "epochs": 5, "learning_rate": 2.5e-3, "batch_size": 4},
     "maple": {"context": 2, "visual": 2, "depth": 9, "epochs": 5, "learning_rate": 3.5e-3, "batch_size": 4},
     "mmrl": {"depth": 7, "epochs": 10, "learning_rate": 1e-3, "batch_size": 4},
-    "promptkd": {"depth": 9, "epochs": 20, "learning_rate": 2.5e-3, "batch_size": 8},
+    "promptkd": {"depth": 9, "epochs": 20, "learning_rate": 5e-4, "batch_size": 8},
     "promptsrc": {"depth": 9, "epochs": 20, "learning_rate": 2.5e-3, "batch_size": 4},
 }
 LABELLED = {"data": ("labelled pictures",)}  # captions have no classes

@@ -29,7 +29,7 @@ from multimodal.prompts.methods import Method, build_method
 from multimodal.prompts.objectives import Outputs
 from multimodal.towers.clip import Clip
 from multimodal.towers.image import encode_with_rows
-from multimodal.training.distillation import Lessons, unlabelled
+from multimodal.training.distillation import Lessons, right, unlabelled
 from multimodal.training.head_choice import Part, check, choose
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
@@ -223,6 +223,9 @@ def fit_classifier(
     classifier.training = {"images": len(learns.labels), "images_encoded": encoded}
     if shots is not None and labels is not None:
         classifier.labels = label_values(labels, names)
+        if built.teacher is not None:
+            images = cast(CachedImages, shots.images)
+            classifier.training["right"] = right(images, shots.labels, known, built.teacher, cache)
         _fit_answers(classifier, shots)
 
 

@@ -15,6 +15,7 @@ from multimodal.prompts.methods import Method
 from multimodal.vectors.image_data import CachedImages, Positions
 
 if TYPE_CHECKING:
+    from multimodal.prompts.teacher import Teacher
     from multimodal.training.settings import Settings
 
 
@@ -45,6 +46,20 @@ class Lessons:
     def said(self, positions: Positions, views: Positions) -> Tensor:
         """(b, C): the teacher's logits."""
         return logits(self.scale, self.taught.features(positions, views), self.text)
+
+
+def right(
+    images: CachedImages, labels: Tensor, known: Classes, teacher: Teacher, cache: Path | None
+) -> dict[str, float]:
+    """The share of labelled images that the frozen teacher, and the frozen student by its own texts, answer rightly."""
+    everything = np.arange(len(images.kept))
+    first = np.zeros_like(everything)
+    taught = CachedImages(teacher.clip, images.pictures, 1, cache).features(everything, first)
+    said = {
+        "teacher": taught @ teacher.vectors(known.names).T,
+        "zero-shot": images.features(everything, first) @ known.frozen.T,
+    }
+    return {name: float((each.argmax(dim=1) == labels).float().mean()) for name, each in said.items()}
 
 
 def unlabelled(settings: Settings) -> list[Picture] | None:

@@ -119,6 +119,12 @@ def test_labelled_shots_calibrate_and_answer_while_others_are_learned_from(
     both = PromptClassifier(tiny_model, unlabelled=str(picture_folder), **given).fit(shots, labels)
     assert both.training["images"] == len(load_pictures(picture_folder)) > len(shots)
     assert both.answer is not None and both.temperature != 1
+    taught, numbers = both.method.teacher, np.array([NAMES.index(label) for label in labels])
+    assert taught is not None
+    for name, clip in (("teacher", taught.clip), ("zero-shot", tiny_model)):
+        images = clip.encode_images(torch.stack([clip.preprocess(one.load()) for one in shots]))
+        found = (images @ Classes(clip, NAMES, both.settings).frozen.T).argmax(dim=1).numpy()
+        assert both.training["right"][name] == pytest.approx(float((found == numbers).mean()))
     plain = both.without_head()
     plain.temperature = 1.0
     assert np.array_equal(plain.predict_proba(shots[:3]), student.predict_proba(shots[:3])), "labels taught it nothing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def test_beside_labelled_data(command: Command, taught: list[object], picture_fo
     assert (done.code, done.err) == (0, "")
     assert f"12 training images, {4 * TEST} pictures without labels, {4 * TEST} test images" in done.out
     assert "text tower: the teacher's" in done.out
+    assert re.search(r"right on the training images: the teacher [\d.]+ %, zero-shot [\d.]+ %", done.out)
     assert load(tmp_path / "kd").training["images"] == 4 * TEST
 
 
