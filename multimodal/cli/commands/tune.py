@@ -9,7 +9,7 @@ import typer
 
 from multimodal.cli.options import ClassFile, Data, ImagesRoot, Model, Pretrained, QuickGelu, check_kind, load
 from multimodal.cli.results import say_result, write_page
-from multimodal.training.settings import Settings
+from multimodal.training.settings import Settings, on_data
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Report, with_settings
 from retrieval_prompts.cli.progress import Progress
@@ -69,8 +69,7 @@ def tune(
         from multimodal.experiments import classes
 
         loaded = load(data, class_file)
-        if "template" not in given:
-            settings = classes.with_template(settings, loaded)
+        settings = on_data(given, loaded.name, base=subset != "all")
         clip, seconds = _loaded(model, pretrained, device, quick_gelu)
         with Progress() as on_step:
             result = classes.tune(clip, loaded, settings, output, subset=subset, on_step=on_step, **options)
