@@ -14,7 +14,7 @@ from retrieval_prompts.errors import UserError
 RECIPES = ("default", "paper")
 # How all of them train: SGD with momentum, a first epoch at 1e-5, then a cosine by the epoch; a new crop in each epoch
 COMMON: dict[str, Any] = {
-    **{"optimizer": "sgd", "weight_decay": 5e-4, "schedule": "epochs", "clip": 0.0},
+    **{"optimizer": "sgd", "weight_decay": 5e-4, "schedule": "epochs", "clip_norm": 0.0},
     **{"augment": "crops", "last_batch": "dropped", "head": "none"},
 }
 PAPER: dict[str, dict[str, Any]] = {
@@ -82,8 +82,7 @@ def paper(method: str, shots: int | None = 16, dataset: str = "", *, base: bool 
     if method in SHOTS:
         found["epochs"] = SHOTS[method][2 if many else min(1, (shots or 0) - 1)]
     if method == "prograd" and name in PROGRAD:
-        words = PROGRAD[name].removesuffix(" {}.")
-        found |= {"template": PROGRAD[name], "init": f"zeros:{words}"}
+        found |= {"template": PROGRAD[name]} | _begun(PROGRAD[name].removesuffix(" {}."))
     if method == "prograd" and name in LIGHTER and many and not base:
         found["weight"] = 0.8
     if base:
@@ -91,3 +90,12 @@ def paper(method: str, shots: int | None = 16, dataset: str = "", *, base: bool 
     if (method, name) in EPOCHS:
         found["epochs"] = EPOCHS[method, name]
     return found
+
+
+def _begun(words: str) -> dict[str, Any]:
+    """ProGrad's context begins with a template's words. Its code takes as many tokens as words, and a comma is one
+    more: the last word is then left behind the context as it is."""
+    if "," not in words:
+        return {"init": f"zeros:{words}"}
+    first, _, last = words.rpartition(" ")
+    return {"init": f"zeros:{first}", "frame": f"{last} {{}}."}

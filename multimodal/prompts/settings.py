@@ -15,7 +15,7 @@ COMMON = {
     **{"context": 4, "weight": 1.0, "depth": 1, "visual": 4},
     **{"epochs": 50, "learning_rate": 2e-3, "batch_size": 32},
     **{"init": "a photo of a", "frame": "{}.", "average_at": 0.75, "average_width": 0.05},
-    **{"optimizer": "adamw", "weight_decay": 0.0, "schedule": "steps", "warmup": 0.1, "clip": 1.0},
+    **{"optimizer": "adamw", "weight_decay": 0.0, "schedule": "steps", "warmup": 0.1, "clip_norm": 1.0},
     **{"augment": "views", "views": 1, "last_batch": "kept", "head": "auto"},
 }  # of all methods, but for what each has of its own
 METHODS: dict[str, dict[str, Any]] = {

@@ -50,7 +50,7 @@ class Settings(PromptSettings):
         read_by={"schedule": ("steps",)},
     )
     weight_decay: float = setting(None, help="of the optimizer", low=0, high=1)
-    clip: float = setting(None, help="largest norm of a step's gradient; 0: any", low=0, high=1e6)
+    clip_norm: float = setting(None, help="largest norm of a step's gradient; 0: any", low=0, high=1e6)
     batch_size: int = setting(None, help="images a step", low=1)
     last_batch: str = setting(
         None, help="of an epoch, where it is smaller", choices=("kept", "dropped"), read_by=LABELLED
@@ -87,7 +87,7 @@ class Settings(PromptSettings):
             learning_rate=self.learning_rate,
             warmup=self.warmup,
             weight_decay=self.weight_decay,
-            clip=self.clip or None,
+            clip=self.clip_norm or None,
             optimizer=self.optimizer,
             eps=ADAM_EPS if self.optimizer == "adam" else 1e-8,
             schedule=self.schedule,

@@ -36,7 +36,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "maple": {"epochs": 5, "batch_size": 4, "learning_rate": 3.5e-3, "context": 2, "depth": 9, "frame": "of a {}."},
     "promptsrc": {"epochs": 50, "batch_size": 4, "learning_rate": 2.5e-3, "depth": 9, "visual": 4, "context": 4},
 }
-SHARED = {"weight_decay": 5e-4, "clip": 0, "schedule": "epochs", "augment": "crops", "last_batch": "dropped"}
+SHARED = {"weight_decay": 5e-4, "clip_norm": 0, "schedule": "epochs", "augment": "crops", "last_batch": "dropped"}
 
 
 def of(settings: Settings, names: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_what_is_not_given_is_as_published(name: str) -> None:
 
 
 def test_the_default_recipe_is_what_it_was() -> None:
-    before = {"init": "a photo of a", "frame": "{}.", "warmup": 0.1, "weight_decay": 0.0, "clip": 1.0, "views": 1}
+    before = {"init": "a photo of a", "frame": "{}.", "warmup": 0.1, "weight_decay": 0.0, "clip_norm": 1.0, "views": 1}
     before |= {"optimizer": "adamw", "schedule": "steps", "augment": "views", "last_batch": "kept", "head": "auto"}
     for name in PUBLISHED:
         settings = Settings.of(method=name)
@@ -72,8 +72,8 @@ def test_the_default_recipe_is_what_it_was() -> None:
 
 
 def test_what_is_given_wins() -> None:
-    given = {"optimizer": "adamw", "epochs": 3, "context": 4, "init": "a photo of a", "augment": "views", "clip": 1.0}
-    given |= {"weight_decay": 0.0, "schedule": "steps", "head": "probe", "last_batch": "kept"}
+    given = {"optimizer": "adamw", "epochs": 3, "context": 4, "init": "a photo of a", "augment": "views"}
+    given |= {"clip_norm": 1.0, "weight_decay": 0.0, "schedule": "steps", "head": "probe", "last_batch": "kept"}
     settings = Settings.of(method="coop", recipe="paper", **given)
     assert of(settings, given) == given
     pets = on_data({"method": "tcp", "recipe": "paper", "frame": "{}!", "template": "the {}"}, "oxford_pets")
@@ -105,10 +105,9 @@ def test_what_a_paper_has_for_a_data_set() -> None:
     assert got("tcp", "my pictures").frame == "{}."
     assert (got("tcp", "sun397").epochs, got("coop", "imagenet").epochs) == (25, 50)
     pets = got("prograd", "oxford_pets")
-    assert (pets.template, pets.init) == (
-        "a type of pet, a photo of a {}.",
-        "zeros:a type of pet, a photo of a",
-    )
+    assert (pets.template, pets.init) == ("a type of pet, a photo of a {}.", "zeros:a type of pet, a photo of")
+    assert pets.frame == "a {}.", "as many tokens as words, of which the comma is none"
+    assert (got("prograd", "dtd").init, got("prograd", "dtd").frame) == ("zeros:a texture of", "{}.")
     assert [got("prograd", "eurosat", shots=shots).weight for shots in (4, 16)] == [1.0, 0.8]
     spread = {data: (got("promptsrc", data).average_at, got("promptsrc", data).average_width) for data in ("dtd", "x")}
     assert spread == {"dtd": (0.9, 0.1), "x": (0.6, 0.6)}, "45 and 5, 30 and 30 of 50 epochs"
