@@ -62,12 +62,12 @@ def fit(
     learned = nn.ParameterList(each for each in adapted.model.parameters() if each.requires_grad)
     target = torch.as_tensor(labels, device=clip.device)
     wanted = STEPS * int(np.bincount(labels).max()) if steps is None else steps
-    order = np.random.default_rng([seed])
+    random = np.random.default_rng([seed])
     batches: list[tuple[int, NDArray[np.int64]]] = []
     for epoch in range(wanted):
         # A crop of its own in each epoch
         view = 1 + epoch % (VIEWS - 1)
-        batches += [(view, part) for part in parts(order.permutation(len(labels)), BATCH)]
+        batches += [(view, part) for part in parts(random.permutation(len(labels)), BATCH)]
         if len(batches) >= wanted:
             break
     batches = batches[:wanted]

@@ -34,7 +34,7 @@ class Settings(PromptSettings):
     learning_rate: float = setting(None, help="peak learning rate", above=0, high=1e6, option="--lr")
     optimizer: str = setting(
         None,
-        help="with sgd of momentum 0.9, adam of eps 0.001 (TCP); their weight decay is part of the gradient",
+        help="sgd has momentum 0.9, adam eps 0.001 (TCP's); weight decay is part of the gradient in both",
         choices=("adamw", "sgd", "adam"),
     )
     schedule: str = setting(
