@@ -46,7 +46,7 @@ class PromptSettings(Values):
 
     method: str = setting("coop", help="of prompt learning", choices=tuple(METHODS))
     recipe: str = setting(
-        "default", help="what is not given is as it is best here, or as published", choices=RECIPES, read_by=LABELLED
+        "default", help="what is not given is as usual here, or as published", choices=RECIPES, read_by=LABELLED
     )
     context: int = setting(None, help="context vectors", low=1)
     init: str = setting(
