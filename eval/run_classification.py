@@ -5,8 +5,9 @@
         --protocol base-to-new --out result.json
 
 DATA is laid out as CoOp's DATASETS.md says (see multimodal/published.py: splits, base and new classes, draws of shots),
-templates are the published ones (multimodal/templates.py). Each run, one of (data set, method, seed), is written when
-it is done; the same command again goes on with the runs that are missing. Nothing is chosen by test.
+templates are the published ones (multimodal/templates.py). With --recipe paper each method is trained as its authors
+did; docs/images.md says what is not the same. Each run, one of (data set, method, seed), is written when it is done;
+the same command again goes on with the runs that are missing. Nothing is chosen by test.
 
 --runs writes every ranking of the classes as a TREC run, with its judgements: `retrieval-prompts compare` tests the
 difference of two, and their precision@1 is the accuracy. --report makes a page of them.
@@ -34,10 +35,11 @@ from multimodal.evaluation.rankings import Rankings
 from multimodal.experiments.protocols import EvaluationProtocol, evaluate, mean_scores, over_seeds, table
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import ClassGroup
+from multimodal.prompts.recipes import RECIPES
 from multimodal.prompts.settings import METHODS
 from multimodal.report import sections as report
 from multimodal.towers.clip import Clip, load_clip
-from multimodal.training.settings import Settings
+from multimodal.training.settings import Settings, on_data
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.experiments.records import result_file
 from retrieval_prompts.experiments.records.result_file import made_on, resume
@@ -58,6 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shots", default="16", help="images a class, or all")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--protocol", default="few-shot", choices=["few-shot", "base-to-new"])
+    parser.add_argument(
+        "--recipe", default="default", choices=RECIPES, help="paper: what each method's authors trained"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings, such as epochs=5")
     parser.add_argument("--cache", type=Path, help="the folder of image features")
     parser.add_argument("--out", type=Path, required=True, help="the result file")
@@ -77,6 +82,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     shots = None if options.shots == "all" else _whole("--shots", options.shots)
     given = {
         "shots": shots,
+        **({} if options.recipe == "default" else {"recipe": options.recipe}),
         **{name: _value(value) for name, _, value in (pair.partition("=") for pair in options.set)},
     }
     for method in methods:
@@ -105,14 +111,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     records = {data.name: record(result, data) for data, _ in loaded}  # raises before the first is tuned
     for data, published in loaded:
         done = records[data.name]
-        template = template_for(data.name)
         for method in methods:
             for seed in seeds:
                 if str(seed) in done["scores"].get(method, {}):
                     continue
-                settings = Settings.of(
-                    **{"template": template, "head": "none", **given, "method": method, "seed": seed}
-                )
+                own = {"head": "none", **given, "method": method, "seed": seed}
+                settings = on_data(own, data.name, base=options.protocol == "base-to-new")
                 shot = with_shots(data, published, shots, seed)
                 rankings = one_run(clip, shot, settings, options.protocol, done, options.cache)
                 if options.runs is not None:
@@ -144,7 +148,9 @@ def one_run(
     systems = ["tuned", *(name for name in SEEDLESS if name not in scores)]
     if seed not in scores.get("linear-probe", {}):
         systems.append("linear-probe")
-    how = EvaluationProtocol(protocol, systems=systems)
+    # Zero-shot's is the data set's, whatever a method's authors compare with
+    template = settings.template if settings.recipe == "default" else template_for(data.name)
+    how = EvaluationProtocol(protocol, systems=systems, template=template)
     found = evaluate(how, data, [classifier], cache=cache, keep_rankings=True)
     for each in found.rankings:
         each.systems = {

@@ -12,6 +12,7 @@ contexts are in the result.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -62,7 +63,7 @@ class Loop:
         self.optimizer.zero_grad()
         loss = F.cross_entropy(logits(self.classes.clip.scale, images, self.encode(self.classes, self.context)), labels)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([self.context], self.loop.clip)
+        torch.nn.utils.clip_grad_norm_([self.context], self.loop.clip or math.inf)
         self.optimizer.step()
         self.done += 1
         return float(loss)

@@ -39,6 +39,27 @@ ClassFile = Annotated[
 ]
 
 
+Baselines = Annotated[
+    str | None,
+    typer.Option(
+        help="clip-lora: adapt a copy of the model on the same shots; every image is encoded anew. clip-lora:STEPS: so "
+        "many  [default: none; 500 steps a shot, as published]"
+    ),
+]
+
+
+def baselines_of(given: str | None) -> dict[str, Any]:
+    """What --baselines says of an `EvaluationProtocol`. Raises UserError."""
+    from multimodal.experiments.protocols import BASELINES, SYSTEMS
+
+    if given is None:
+        return {}
+    name, colon, steps = given.partition(":")
+    if name not in BASELINES or (colon and not (steps.isdecimal() and 0 < int(steps) < 2**31)):
+        raise UserError(f"--baselines: expected clip-lora or clip-lora:STEPS, such as clip-lora:200, got {given!r}")
+    return {"systems": (*SYSTEMS, name), "lora_steps": int(steps) if colon else None}
+
+
 def load(data: str, class_file: Path | None) -> ImageData:
     """Labelled pictures, with their classes called as the class file says. Raises UserError."""
     from multimodal.data.class_names import load_named

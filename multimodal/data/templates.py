@@ -24,6 +24,15 @@ ENSEMBLE = (
     *(f"{article} {{}} in a video game." for article in ("a", "the")),
     *(f"{picture} {{}}." for picture in ("a photo of many", "a photo of one", "a photo of my", "itap of my")),
 )
+# Those that PromptSRC's authors compare with (Khattak et al. 2023): the first 60 of them in CLIP's own order
+_LATER = {
+    *("a good photo of a {}.", "a dark photo of a {}.", "a black and white photo of a {}.", "a photo of a cool {}."),
+    *("a jpeg corrupted photo of the {}.", "itap of a {}.", "itap of my {}.", "art of the {}.", "graffiti of the {}."),
+    *("a drawing of the {}.", "a tattoo of the {}.", "a photo of the large {}.", "a photo of a small {}."),
+    *("a photo of the small {}.", "a photo of the nice {}.", "a photo of the weird {}.", "a toy {}."),
+    *("the cartoon {}.", "a plushie {}.", "the plushie {}."),
+}
+SIXTY = tuple(template for template in ENSEMBLE if template not in _LATER)
 
 # Zhou et al. 2022 ("Learning to Prompt for Vision-Language Models", appendix A); other data sets use DEFAULT.
 PUBLISHED = {
@@ -49,8 +58,17 @@ def template_for(dataset: str) -> str:
     >>> template_for("oxford_pets"), template_for("Food-101")
     ('a photo of a {}, a type of pet.', 'a photo of {}, a type of food.')
     """
+    return PUBLISHED.get(known_as(dataset), DEFAULT)
+
+
+def known_as(dataset: str) -> str:
+    """The one spelling of a data set's name that tables here have.
+
+    >>> known_as("Oxford-IIIT Pet"), known_as("stanford_cars")
+    ('oxfordpets', 'stanfordcars')
+    """
     name = re.sub(r"[\W_]", "", dataset).lower()
-    return PUBLISHED.get(ALIASES.get(name, name), DEFAULT)
+    return ALIASES.get(name, name)
 
 
 def fill(template: str, name: str) -> str:

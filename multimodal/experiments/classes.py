@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multimodal.classifier import PromptClassifier
 from multimodal.data import images
 from multimodal.data.images import ImageData, few_shot, halves
-from multimodal.data.templates import template_for
 from multimodal.experiments import protocols
 from multimodal.experiments.results import ClassResult
 from multimodal.towers.clip import Clip
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
     from multimodal.training.classes import OnStep
 
 SUBSETS = ("all", "base", "new")
-
-
-def with_template(settings: Settings, data: ImageData) -> Settings:
-    """The settings with the data set's published template, where there is one."""
-    return replace(settings, template=template_for(data.name))
 
 
 def tune(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("few-shot", "base-to-new", "cross-dataset", "domain")
 SYSTEMS = ("zero-shot", "zero-shot-ensemble", "tuned", "linear-probe", "with-head")
+BASELINES = ("clip-lora",)  # scored where they are asked for: minutes
 COLUMNS = ("accuracy", "mean_per_class", "ece", "base", "new", "harmonic_mean", "ece_base", "ece_new")  # of a table
 
 
@@ -47,9 +48,10 @@ class EvaluationProtocol:
             - "cross-dataset": prompts trained on another data set's classes;
             - "domain": prompts trained on the same classes in other pictures; the linear probe learns from `source`.
         source: the data that the prompts were trained on, for "domain".
-        systems: those of SYSTEMS that are scored, where the protocol has them.
+        systems: those of SYSTEMS and BASELINES that are scored, where the protocol has them.
         split: scored; the linear probe learns from the few shots of train that its seed's prompts were trained on.
         template: of zero-shot; None: that of the prompts if they have one of their own, else the data set's published.
+        lora_steps: of clip-lora; None: 500 a shot, as published.
 
     Raises:
         UserError: for a name or a system that there is not.
@@ -60,12 +62,14 @@ class EvaluationProtocol:
     systems: Sequence[str] = SYSTEMS
     split: str = "test"
     template: str | None = None
+    lora_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
             raise UserError(f"there is no protocol {self.name!r}; the protocols are {', '.join(PROTOCOLS)}")
-        if unknown := set(self.systems) - set(SYSTEMS):
-            raise UserError(f"there is no system {few(sorted(unknown))}; the systems are {', '.join(SYSTEMS)}")
+        if unknown := set(self.systems) - {*SYSTEMS, *BASELINES}:
+            there = ", ".join((*SYSTEMS, *BASELINES))
+            raise UserError(f"there is no system {few(sorted(unknown))}; the systems are {there}")
 
     def trained(self, data: ImageData) -> ImageData | None:
         """The data whose train split the linear probe learns from."""
@@ -104,6 +108,8 @@ def evaluate(
         own = first.settings.template if first is not None else DEFAULT
         template = own if own != DEFAULT else template_for(data.name)
     scorer = Scorer(model, template, cache, keep_rankings)
+    if "clip-lora" in how.systems and (first is None or how.trained(data) is None):
+        raise UserError("clip-lora learns from the images that prompts were tuned on: give such prompts, and no others")
     test, features = scorer.read(data.split(how.split), data.classes)
     groups = _groups(how, data, test, first)
     results = _score(how, scorer, groups, classifiers, how.trained(data), features)
@@ -112,7 +118,7 @@ def evaluate(
         model.title,
         model.pretrained,
         how.name,
-        systems={name: results[name] for name in SYSTEMS if name in results},
+        systems={name: results[name] for name in (*SYSTEMS, *BASELINES) if name in results},
         images_encoded=scorer.encoded,
         seconds=scorer.watch.seconds,
         settings={
@@ -152,6 +158,8 @@ def _score(
         results["tuned"] = seeds(lambda each: [scorer.tuned(each, group, features) for group in groups])
     if "linear-probe" in how.systems and classifiers and trained is not None:
         results["linear-probe"] = seeds(lambda each: scorer.probe(each, trained, groups, features))
+    if "clip-lora" in how.systems and trained is not None:
+        results["clip-lora"] = seeds(lambda each: scorer.clip_lora(each, trained, groups, how.lora_steps))
     heads = [each.answer for each in classifiers if each.answer is not None]
     if "with-head" in how.systems and any(head.knows(group.classes) for head in heads for group in groups):
         results["with-head"] = seeds(

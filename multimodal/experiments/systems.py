@@ -158,17 +158,38 @@ class Scorer:
         """Scores on each group; None on those whose classes it has not seen."""
         from retrieval_prompts.evaluation.classification.linear_probe import linear_probe
 
-        split, seen = trained.split("train"), groups[0]
-        order = order_of(trained.classes, seen.classes)
-        assert order is not None, "the groups' classes are the data's"
-        chosen = split.take(few_shot(split, classifier.settings.shots, classifier.settings.seed))
-        rows, labels = within(chosen, np.array(order))
-        shots, shown = self.read(replace(chosen.take(rows), labels=labels), seen.classes)
+        seen = groups[0]
+        shots, shown = self.shots(classifier, trained, seen)
         with self.watch("linear-probe"):
             probe = linear_probe(shown.numpy(), shots.labels, len(seen.classes))
             probabilities = probe.probabilities(features[seen.rows].numpy())
         self.rank(seen, "linear-probe", classifier.settings.seed, probabilities)
         return [dict(classification(probabilities, seen.labels)), *(None for _ in groups[1:])]
+
+    def clip_lora(
+        self, classifier: Classifier, trained: ImageData, groups: Sequence[ClassGroup], steps: int | None
+    ) -> list[Scores | None]:
+        """Of a copy of the model that is adapted to the shots of the first group's classes."""
+        from multimodal.experiments import clip_lora
+
+        shots, _ = self.shots(classifier, trained, groups[0])
+        texts = [clip_lora.in_template(self.template, group.classes) for group in groups]
+        seed, found = classifier.settings.seed, []
+        with self.watch("clip-lora"):
+            adapted = clip_lora.fit(self.clip, shots.pictures, shots.labels, texts[0], seed=seed, steps=steps)
+            for group, own in zip(groups, texts, strict=True):
+                found.append(clip_lora.logits(adapted, group.pictures, own))
+                self.encoded += len(group.pictures)
+        return [self.scores(group, "clip-lora", seed, logits) for group, logits in zip(groups, found, strict=True)]
+
+    def shots(self, classifier: Classifier, trained: ImageData, seen: ClassGroup) -> tuple[Split, Tensor]:
+        """The pictures of a group's classes that prompts were trained on, labelled as there, and their features."""
+        split = trained.split("train")
+        order = order_of(trained.classes, seen.classes)
+        assert order is not None, "the groups' classes are the data's"
+        chosen = split.take(few_shot(split, classifier.settings.shots, classifier.settings.seed))
+        rows, labels = within(chosen, np.array(order))
+        return self.read(replace(chosen.take(rows), labels=labels), seen.classes)
 
     def scores(self, group: ClassGroup, system: str, seed: int | None, logits: np.ndarray) -> Scores:
         self.rank(group, system, seed, logits)

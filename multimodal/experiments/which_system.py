@@ -23,12 +23,15 @@ PAIRS = (
     ("with-head", "tuned"),
     ("with-head", "zero-shot"),
     ("with-head", "linear-probe"),
+    ("tuned", "clip-lora"),
+    ("with-head", "clip-lora"),
 )  # system, baseline
 CALLED = {
     "tuned": "the tuned prompt",
     "with-head": "the head",
     "linear-probe": "the linear probe",
     "zero-shot": "zero-shot",
+    "clip-lora": "CLIP-LoRA",
 }
 USE = {
     "tuned": "the prompt alone: tune with --head none",
@@ -72,6 +75,7 @@ def advice(result: ClassResult) -> dict[str, str]:
 def _part(part: str, scores: Mapping[str, float], tests: Mapping[str, Comparison]) -> str:
     """The system of the highest accuracy, but no other than what is saved where the test cannot tell them apart."""
     classes = f"the {part} classes" if part else "these classes"
+    everything, scores = scores, {name: score for name, score in scores.items() if name != "clip-lora"}  # not saved
     if part == "new":  # of which the head knows nothing
         scores = {name: score for name, score in scores.items() if name != "with-head"}
     saved = "with-head" if "with-head" in scores else "tuned"
@@ -94,6 +98,8 @@ def _part(part: str, scores: Mapping[str, float], tests: Mapping[str, Comparison
     probe = _test(tests, "tuned", "linear-probe")
     if probe is not None and {use, against} != {"tuned", "linear-probe"}:
         line += f" {_said('tuned', 'linear-probe', probe, scores)}"
+    if (lora := _test(tests, saved, "clip-lora")) is not None:
+        line += f" {_said(saved, 'clip-lora', lora, everything)}"
     return line
 
 

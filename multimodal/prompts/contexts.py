@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -95,7 +96,10 @@ class Classes:
         for number, name in enumerate(self.names):
             if (first := alike.setdefault(same_name(name), number)) != number:
                 raise UserError(f"class names must differ, got {self.names[first]!r} and {name!r}; rename one")
-        self.rows = clip.text.rows(words, settings.context, settings.position)
+        before, _, behind = settings.frame.partition("{}")
+        framed = [before + word for word in words]
+        self.rows = clip.text.rows(framed, settings.context, settings.position, behind)
+        self._published = settings.recipe == "paper"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -107,9 +111,15 @@ class Classes:
 
     @cached_property
     def ensemble(self) -> Tensor:
-        """(C, D) of unit length: the mean over many templates' unit-length features (Radford et al. 2021, 3.1.4)."""
+        """(C, D) of unit length: the mean over many templates' unit-length features (Radford et al. 2021, 3.1.4).
+
+        With the recipe "paper" as PromptSRC's authors have it: over 60 of the 80, of the features as they are.
+        """
         from multimodal.data import templates
 
+        if self._published:
+            texts = [[fill(template, name) for template in templates.SIXTY] for name in self.names]
+            return F.normalize(torch.stack([self._raw(each).mean(dim=0) for each in texts]), dim=-1)
         means = [
             self._plain([fill(template, name) for template in templates.ENSEMBLE]).mean(dim=0) for name in self.names
         ]
@@ -123,6 +133,12 @@ class Classes:
         if prompts.per_image:
             return F.normalize(text.encode_per_image(self.rows, prompts.context).float(), dim=-1)
         return F.normalize(text.encode(self.rows, prompts.context, prompts.deep).float(), dim=-1)
+
+    @torch.no_grad()
+    def _raw(self, texts: Sequence[str]) -> Tensor:
+        """Not normalised."""
+        with torch.autocast(self.clip.device.type, enabled=False):
+            return self.clip.text.plain(texts).float()
 
     def _plain(self, texts: Sequence[str]) -> Tensor:
         with torch.autocast(self.clip.device.type, enabled=False):  # a step in half precision may be the first to ask
@@ -153,20 +169,35 @@ def initial_context(clip: Clip, init: str, length: int, seed: int) -> Tensor:
     """Initial context vectors (length, width) in float32 on the model's device.
 
     Args:
-        init: "gaussian" (mean and standard deviation of the embedding table) or words such as "a photo of a"
-            ("text:" may stand before them): the rows of their tokens, repeated before them or cut at the front to
-            `length`, so that the last vector is that of the last word.
+        init: "gaussian" (mean and standard deviation of the embedding table), "gaussian:0.02" (around zero, with this
+            deviation) or words such as "a photo of a" ("text:" may stand before them): the rows of their tokens,
+            repeated before them or cut at the front to `length`, so that the last vector is that of the last word.
+            With "zeros:" before the words there are zeros before them.
 
     Raises:
-        UserError: for words without tokens.
+        UserError: for words without tokens, and a deviation that is none.
     """
-    if init == "gaussian":
+    kind, _, rest = init.partition(":")
+    if kind == "gaussian":
         table = clip.text.embeddings.weight.float()
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(length, clip.text.width, generator=generator).to(table.device)
-        return table.mean(dim=0) + table.std(dim=0) * noise
-    tokens = clip.text.tokens.of(init.removeprefix("text:"))
+        return _deviation(init, rest) * noise if rest else table.mean(dim=0) + table.std(dim=0) * noise
+    tokens = clip.text.tokens.of(rest if kind in ("text", "zeros") else init)
     if not tokens:
         raise UserError(f'--init {init!r} has no words; write --init "a photo of a" or --init gaussian')
+    if kind == "zeros":
+        rows = clip.text.token_rows(tokens[-length:])
+        return torch.cat([rows.new_zeros(length - len(rows), rows.shape[1]), rows])
     repeated = tokens * (length // len(tokens) + 1)
     return clip.text.token_rows(repeated[len(repeated) - length :]).clone()
+
+
+def _deviation(init: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UserError(f"--init {init!r}: expected a number above 0 behind gaussian:, as in gaussian:0.02")
+    return value

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from multimodal.data.templates import DEFAULT, fill
+from multimodal.prompts.recipes import RECIPES, paper
 from multimodal.towers.tokens import POSITIONS
 from retrieval_prompts.prompts.settings import Values, setting
 
 COMMON = {
     **{"context": 4, "weight": 1.0, "depth": 1, "visual": 4},
     **{"epochs": 50, "learning_rate": 2e-3, "batch_size": 32},
+    **{"init": "a photo of a", "frame": "{}.", "average_at": 0.75, "average_width": 0.05},
+    **{"optimizer": "adamw", "weight_decay": 0.0, "schedule": "steps", "warmup": 0.1, "clip_norm": 1.0},
+    **{"augment": "views", "views": 1, "last_batch": "kept", "head": "auto"},
 }  # of all methods, but for what each has of its own
 METHODS: dict[str, dict[str, Any]] = {
     "coop": {},
@@ -36,14 +40,28 @@ TAUGHT = {"method": ("promptkd",), **CLASSES}
 @dataclass(frozen=True)
 class PromptSettings(Values):
     """What a prompt for CLIP is. A class-specific context serves no other classes; maple has as many visual vectors as
-    context vectors."""
+    context vectors.
+
+    The recipe "paper" is the published setting of the method, for what is not given; see `recipes.paper`. It does not
+    know the data set, as `training.settings.on_data` does.
+    """
 
     KIND: ClassVar[str] = "method"
     DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {**COMMON, **own} for name, own in METHODS.items()}
 
     method: str = setting("coop", help="of prompt learning", choices=tuple(METHODS))
+    recipe: str = setting(
+        "default", help="what is not given is as usual here, or as published", choices=RECIPES, read_by=LABELLED
+    )
     context: int = setting(None, help="context vectors", low=1, read_by=OWN_TEXT)
-    init: str = setting("a photo of a", help="where the context starts: words, or gaussian", read_by=OWN_TEXT)
+    init: str = setting(
+        None,
+        help="where the context starts: words; zeros:WORDS, zeros before them; gaussian; gaussian:DEVIATION",
+        read_by=OWN_TEXT,
+    )
+    frame: str = setting(
+        None, help='what is written beside the context, such as "{}, a type of pet."', read_by={**OWN_TEXT, **LABELLED}
+    )
     position: str = setting("end", help="of the class name in the prompt", choices=POSITIONS, read_by=OWN_TEXT)
     class_specific: bool = setting(
         False, help="each class its own context", read_by={"method": ("coop", "kgcoop", "prograd"), **LABELLED}
@@ -81,8 +99,24 @@ class PromptSettings(Values):
     kd_temperature: float = setting(
         1.0, help="at which teacher and student are compared", above=0, high=1e3, read_by=TAUGHT
     )
+    average_at: float = setting(
+        None,
+        help="the prompts of all epochs are averaged around this share of them",
+        low=0,
+        high=1,
+        read_by={"method": ("promptsrc",)},
+    )
+    average_width: float = setting(
+        None, help="deviation of that average, as such a share", above=0, high=10, read_by={"method": ("promptsrc",)}
+    )
     seed: int = setting(1, help="of the shots, the initial vectors and the batches", low=0, high=2**32 - 1)
 
     def __post_init__(self) -> None:
+        if self.recipe == "paper" and self.method in METHODS:
+            names = {each.name for each in fields(self)}
+            for name, value in paper(self.method, getattr(self, "shots", None)).items():
+                if name in names and getattr(self, name) is None:
+                    object.__setattr__(self, name, value)
         super().__post_init__()
-        fill(self.template, "class")  # raises where the template has no place for a name
+        for each in (self.template, self.frame):
+            fill(each, "class")  # raises where it has no place for a name

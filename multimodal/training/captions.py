@@ -26,7 +26,7 @@ from multimodal.prompts.objectives import cross_entropy
 from multimodal.vectors.features import image_features
 from multimodal.vectors.texts import Texts, encode_texts, text_prompts, warn_of_cut
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.training.loop import LoopSettings, Step, fit
+from retrieval_prompts.training.loop import Step, fit
 from retrieval_prompts.training.losses import info_nce
 from retrieval_prompts.training.task import Positions, parts
 from retrieval_prompts.training.task import Task as TrainingTask
@@ -170,7 +170,7 @@ def tune_captions(
     def score(strength: float = 1.0) -> float:
         return dev.ranks(encode_texts(dev_texts, built.prompter, strength)).mean_reciprocal_rank()
 
-    loop = LoopSettings(settings.epochs, settings.learning_rate, settings.warmup, settings.weight_decay)
+    loop = settings.loop()
     identity = [asdict(settings), clip.fingerprint, train.captions, [data.pictures[at].name for at in kept]]
     total = settings.epochs * len(task.batches(0))
     initial = score()

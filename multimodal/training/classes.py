@@ -36,7 +36,7 @@ from multimodal.vectors.image_data import CachedImages
 from multimodal.vectors.prediction import predict
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.evaluation.classification.scores import fit_temperature
-from retrieval_prompts.training.loop import LoopSettings, Step, fit
+from retrieval_prompts.training.loop import Step, fit
 from retrieval_prompts.training.task import Positions, parts
 from retrieval_prompts.training.task import Task as TrainingTask
 
@@ -127,9 +127,14 @@ class Task(TrainingTask):
         """The images in an order that the seed and the epoch alone decide, and a view of each."""
         generator = self.generator(epoch)
         order = generator.permutation(len(self.labels))
-        views = generator.integers(self.settings.views, size=len(order))
-        size = self.settings.batch_size
-        return [Batch(*both) for both in zip(parts(order, size), parts(views, size), strict=True)]
+        settings, size = self.settings, self.settings.batch_size
+        if settings.augment == "crops":  # each epoch the next one
+            views = np.full(len(order), 1 + epoch % max(1, settings.cached_views - 1))
+        else:
+            views = generator.integers(settings.views, size=len(order))
+        if settings.last_batch == "dropped" and len(order) > size:
+            order = order[: len(order) // size * size]
+        return [Batch(*both) for both in zip(parts(order, size), parts(views[: len(order)], size), strict=True)]
 
     def loss(self, batch: Batch) -> Tensor:
         return self.method.objective(self.outputs(batch))
@@ -239,7 +244,7 @@ def _labelled(
     cache: Path | None,
 ) -> Task:
     """The images that can be read, with their labels. Raises UserError where they are too few."""
-    data = CachedImages(clip, items, settings.views, cache)
+    data = CachedImages(clip, items, settings.cached_views, cache)
     numbers = numbers[data.kept]
     if missing := [name for number, name in enumerate(known.names) if number not in set(numbers.tolist())]:
         warnings.warn(
@@ -336,13 +341,7 @@ def train(task: Task, *, checkpoint: Path | None = None, identity: Any = None) -
     no dev split: few-shot learning has no images to spare, and none of the test's are used.
     """
     settings, prompter = task.settings, task.method.prompter
-    loop = LoopSettings(
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        advice="it is not saved; try a smaller --lr",
-    )
+    loop = settings.loop(advice="it is not saved; try a smaller --lr")
     average: Average | None = None
     if task.method.average is not None:
         mean, deviation = (fraction * settings.epochs for fraction in task.method.average)

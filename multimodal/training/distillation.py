@@ -32,8 +32,8 @@ class Lessons:
     ) -> None:
         teacher = built.teacher
         assert teacher is not None
-        self.images = CachedImages(known.clip, pictures, settings.views, cache)
-        self.taught = CachedImages(teacher.clip, self.images.pictures, settings.views, cache)
+        self.images = CachedImages(known.clip, pictures, settings.cached_views, cache)
+        self.taught = CachedImages(teacher.clip, self.images.pictures, settings.cached_views, cache)
         self.scale, self.text = teacher.clip.scale, teacher.vectors(known.names)
         everything = np.arange(len(self.images.kept))
         first = np.zeros_like(everything)

@@ -23,6 +23,8 @@ from retrieval_prompts.towers.fingerprint import digest
 
 Batch = TypeVar("Batch")
 CHECKPOINT_EVERY = 50  # steps
+MOMENTUM = 0.9  # of SGD
+FIRST_EPOCH = 1e-5  # the learning rate in it, with the schedule "epochs"
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,19 @@ class LoopSettings:
 
     Args:
         epochs: passes over the batches, 1 or more.
-        learning_rate: of AdamW at its peak; it rises linearly over the `warmup` share of all steps, then falls
-            as a cosine to zero.
-        weight_decay: of AdamW.
-        clip: the largest norm of the gradient.
+        learning_rate: at its peak; see `schedule`.
+        warmup: share of all steps, for the schedule "steps".
+        weight_decay: decoupled from the gradient in AdamW, part of it in SGD and Adam.
+        clip: the largest norm of the gradient; None: any.
         patience: stop after this many epochs without a better dev score; None: never.
         give_up: end when no dev score beat the one before training after this share of the epochs, one epoch at least;
             None: never.
         to_beat: that dev score, where it is not the initial weights' own. Which weights are kept does not depend on it.
+        optimizer: "adamw", "adam" or "sgd" (of momentum 0.9).
+        eps: of AdamW and Adam.
+        schedule: "steps": the learning rate rises linearly over the `warmup` share of all steps, then falls as a cosine
+            to zero; "epochs": the first epoch at 1e-5, then that cosine, which each epoch begins one further (as
+            few-shot learning with Dassl has it).
         advice: what to do when training diverges; ends the message.
     """
 
@@ -46,10 +53,13 @@ class LoopSettings:
     learning_rate: float = 1e-2
     warmup: float = 0.1
     weight_decay: float = 0.0
-    clip: float = 1.0
+    clip: float | None = 1.0
     patience: int | None = None
     give_up: float | None = None
     to_beat: float | None = None
+    optimizer: str = "adamw"
+    eps: float = 1e-8
+    schedule: str = "steps"
     advice: str = "try a smaller --lr or a larger --temperature"
 
 
@@ -191,9 +201,7 @@ class _Run:
     def __init__(self, module: nn.Module, settings: LoopSettings, identity: Any, total: int) -> None:
         self.module, self.settings, self.total = module, settings, total
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.optimizer = _optimizer(self.parameters, settings)
         values = {name: value for name, value in asdict(settings).items() if name != "advice"}
         self.identity = json.loads(json.dumps({"settings": values, "run": identity}, default=str))
         self.state = _State()
@@ -216,9 +224,10 @@ class _Run:
         rate = learning_rate(self.state.step, self.total, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        clip = math.inf if self.settings.clip is None else self.settings.clip
         self.optimizer.zero_grad()
         value.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip))
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, clip))
         self.state.step += 1
         if not (math.isfinite(value.item()) and math.isfinite(norm)):
             raise self._stop(f"the loss is not finite (loss {value.item()}, gradient norm {norm})")
@@ -329,12 +338,24 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 
 def learning_rate(step: int, total: int, settings: LoopSettings) -> float:
-    """Linear warm-up, then a cosine to zero at `total`; `step` counts from 0."""
+    """That of a step, counted from 0, of so many; see `LoopSettings.schedule`."""
+    if settings.schedule == "epochs":
+        epoch = step // (total // settings.epochs)
+        share = (epoch - 1) / settings.epochs
+        return FIRST_EPOCH if epoch == 0 else settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
     warmup = round(settings.warmup * total)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)
     return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _optimizer(parameters: Sequence[nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, weight_decay=decay)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=rate, weight_decay=decay, eps=settings.eps)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ def clip() -> Clip:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = open_clip.CLIP(embed_dim=16, vision_cfg=image, text_cfg=text)
+    model.visual.image_mean, model.visual.image_std = (0.0,) * 3, (1.0,) * 3  # of crops
     return Clip(model, pixels, open_clip.SimpleTokenizer(context_length=24), "toy")
 
 
@@ -82,6 +83,19 @@ def arguments(folder: Path, **changed: str) -> list[str]:
         **{f"--{name}": value for name, value in changed.items()},
     }
     return [word for pair in options.items() for word in pair] + ["--set", "epochs=2", "calibrate=false"]
+
+
+def test_methods_as_published(script: Any, folder: Path) -> None:
+    script.main(arguments(folder, datasets="eurosat", seeds="1", method="promptsrc,kgcoop", recipe="paper"))
+    result = json.loads((folder / "out.json").read_text())
+    assert (result["settings"]["recipe"], result["settings"]["epochs"]) == ("paper", 2)
+    runs = result["datasets"]["eurosat"]["runs"]
+    for name, own in (("promptsrc", {"average_at": 0.75, "batch_size": 4}), ("kgcoop", {"batch_size": 128})):
+        settings = runs[f"{name}, seed 1"]["settings"]
+        expected = {"optimizer": "sgd", "augment": "crops", "head": "none", "epochs": 2, **own}
+        assert expected.items() <= settings["prompts"].items(), "of base-to-new, and what is given wins"
+        assert settings["template"] == "a centered satellite photo of {}."
+    assert set(result["datasets"]["eurosat"]["scores"]) >= {"zero-shot", "promptsrc", "kgcoop"}
 
 
 def test_base_to_new_is_written_and_goes_on(script: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multimodal.cli.options import (
+    Baselines,
     ClassFile,
     Data,
     ImagesRoot,
     Model,
     Pretrained,
     QuickGelu,
+    baselines_of,
     check_kind,
     load,
     load_classifier,
@@ -53,6 +55,7 @@ def evaluate(
     model: Model = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    baselines: Baselines = None,
     strength: Strength = None,
     json_file: JsonFile = None,
     run: Annotated[
@@ -76,15 +79,14 @@ def evaluate(
     folders = prompts or []
     check_strength(strength, prompts)
     captions = is_captions(data)
-    check_kind(captions, images, {"--source": source is not None, "--class-file": class_file is not None})
+    check_kind(
+        captions,
+        images,
+        {"--source": source is not None, "--class-file": class_file is not None, "--baselines": baselines is not None},
+    )
     result: Found
     options: dict[str, Any] = {"cache": cache, "keep_rankings": run is not None or report is not None}
-    place: dict[str, Any] = {
-        "model": model,
-        "pretrained": pretrained,
-        "device": device,
-        "quick_gelu": quick_gelu,
-    }
+    place = {"model": model, "pretrained": pretrained, "device": device, "quick_gelu": quick_gelu}
     if captions:
         if protocol not in (None, "retrieval"):
             raise UserError(f"{data} has captions: expected --protocol retrieval, got {protocol}")
@@ -107,6 +109,7 @@ def evaluate(
             source=load(source, class_file) if source is not None else None,
             split=split or "test",
             template=template,
+            **baselines_of(baselines),
         )
         frozen = None if classifiers else load_clip(model, pretrained, device=device, quick_gelu=quick_gelu)
         result = protocols.evaluate(how, loaded, classifiers, clip=frozen, **options)

@@ -19,7 +19,7 @@ from multimodal.cli.options import (
     load,
 )
 from multimodal.cli.results import say_result, write_page
-from multimodal.training.settings import Settings
+from multimodal.training.settings import Settings, on_data
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Report, with_settings
 from retrieval_prompts.cli.progress import Progress
@@ -94,11 +94,9 @@ def tune(
             result = tune_on_captions(clip, described, settings, output, on_step=on_step, **options)
     else:
         from multimodal.experiments.classes import tune as tune_on_classes
-        from multimodal.experiments.classes import with_template
 
         loaded = load(data, class_file)
-        if "template" not in given:
-            settings = with_template(settings, loaded)
+        settings = on_data(given, loaded.name, base=subset != "all")
         clip, seconds = _loaded(model, pretrained, device, quick_gelu)
         with Progress() as on_step:
             result = tune_on_classes(clip, loaded, settings, output, subset=subset, on_step=on_step, **options)

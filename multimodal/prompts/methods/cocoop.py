@@ -3,8 +3,8 @@ Models).
 
     context of image x = [v1 + π] … [vM + π],    π = W2 relu(W1 x + b1) + b2    loss = cross-entropy
 
-Trained are v1 … vM and the meta-net π, D -> D / 16 -> width. W2 and b2 start at zero, where the paper draws them at
-random: training starts at CoOp's initial context.
+Trained are v1 … vM and the meta-net π, D -> D / 16 -> width. W2 and b2 start at zero, so training starts at CoOp's
+initial context; with the recipe "paper" they are drawn at random, as published.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> M
     with seeded(settings.seed):
         down = nn.Linear(clip.dimension, max(1, clip.dimension // 16))
         up = nn.Linear(down.out_features, clip.text.width)
-    nn.init.zeros_(up.weight)
-    nn.init.zeros_(up.bias)
+    if settings.recipe != "paper":
+        nn.init.zeros_(up.weight)
+        nn.init.zeros_(up.bias)
     context = encoder(text_vectors(clip, settings, depth=1), settings)
     return Method(Conditional(context, nn.Sequential(down, nn.ReLU(), up)).to(clip.device), cross_entropy)

@@ -4,8 +4,8 @@ Multi-modal Prompt Learning).
     visual prompts of layer l = F_l(text prompts of layer l),    F_l linear    loss = cross-entropy
 
 Trained are M text vectors for each of the first `depth` layers and the F_l; an image gets as many vectors as a text.
-With M = 2 the context starts at the last two words of `init`; the paper starts at the first two and leaves the others
-behind them as they are.
+With M = 2 the context starts at the last two words of `init`. The recipe "paper" starts at the first two, has the
+others behind them as they are, and lets the F_l of the deeper layers start alike.
 """
 
 from __future__ import annotations
@@ -43,5 +43,8 @@ def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> M
     vectors = text_vectors(clip, settings, min(settings.depth, visual_layers(clip)))
     with seeded(settings.seed):
         project = nn.ModuleList(nn.Linear(clip.text.width, visual_width(clip)) for _ in vectors)
+        if settings.recipe == "paper":
+            for deeper in project[2:]:
+                deeper.load_state_dict(project[1].state_dict())
     prompter = Coupled(encoder(vectors, settings), project).to(clip.device)
     return Method(prompter, cross_entropy, prompts_images=True)

@@ -4,7 +4,7 @@
            + KL of the predictions from the frozen ones)
 
 Trained are independent vectors for each of the first `depth` layers of both towers. What is kept is the mean of the
-prompts of all epochs under a Gaussian around three quarters of them (mean 15, deviation 1 of 20 epochs).
+prompts of all epochs under a Gaussian around `average_at` of them (0.75, that is 15 of 20 epochs, with deviation 1).
 """
 
 from __future__ import annotations
@@ -25,6 +25,5 @@ def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> M
     text = encoder(text_vectors(clip, settings, settings.depth), settings)
     visual = encoder(visual_vectors(clip, settings), settings)
     objective = partial(self_regularised, weight=settings.weight)
-    return Method(
-        Layered(text, visual).to(clip.device), objective, average=(0.75, 0.05), ensemble=True, prompts_images=True
-    )
+    average = settings.average_at, settings.average_width
+    return Method(Layered(text, visual).to(clip.device), objective, average=average, ensemble=True, prompts_images=True)

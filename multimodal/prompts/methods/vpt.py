@@ -38,7 +38,7 @@ class Visual(nn.Module):
 
 
 def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
-    if settings.init == "gaussian":
+    if settings.init.startswith(("gaussian", "zeros:")):
         raise UserError('vpt leaves the text as it is, so that must be words; write --init "a photo of a"')
     (context,) = text_vectors(clip, settings, depth=1)
     visual = encoder(visual_vectors(clip, settings), settings)

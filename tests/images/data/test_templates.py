@@ -11,7 +11,7 @@ from retrieval_prompts.errors import UserError
 
 
 def test_the_worked_examples() -> None:
-    assert doctest.testmod(templates) == (0, 2)
+    assert doctest.testmod(templates) == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,5 @@ def test_the_ensemble_is_that_of_clip() -> None:
     assert len(templates.ENSEMBLE) == 80
     assert set(templates.ENSEMBLE) == {template("{}") for template in OPENAI_IMAGENET_TEMPLATES}
     assert templates.DEFAULT in templates.ENSEMBLE
+    assert len(templates.SIXTY) == 60
+    assert set(templates.SIXTY) == {template("{}") for template in OPENAI_IMAGENET_TEMPLATES[:60]}

@@ -169,13 +169,6 @@ def test_no_test_split(tiny_model: Clip, picture_folder: Path) -> None:
     )
 
 
-def test_the_template_of_a_known_data_set(colours: ImageData) -> None:
-    settings = quick(weight=2.0)
-    assert experiment.with_template(settings, colours) == settings
-    pets = experiment.with_template(settings, replace(colours, name="oxford_pets"))
-    assert pets == replace(settings, template="a photo of a {}, a type of pet.")
-
-
 # --- cut short
 
 

@@ -80,7 +80,8 @@ def test_a_method_reads_the_settings_that_say_so_and_no_others(clip: Clip, name:
     watched = Watched.of(method=name, **SMALL)
     read.clear()
     method(name).build(clip, watched, len(NAMES))
-    elsewhere = {"method", "position", "template"}  # by `Classes`, whatever the method
+    # By `Classes`, whatever the method; and what only some methods do otherwise
+    elsewhere = {"method", "position", "template", "frame", "recipe"}
     assert read - elsewhere == {each for each, methods in declared.items() if name in methods} - elsewhere
 
 
@@ -318,6 +319,13 @@ def test_cocoop_starts_at_coop(clip: Clip) -> None:
     assert torch.allclose(classes.features(prompts), expected.expand(len(PIXELS), -1, -1), atol=1e-5)
 
 
+def test_cocoops_bias_is_drawn_where_that_is_published(clip: Clip) -> None:
+    images = clip.encode_images(PIXELS)
+    built, _, classes = made(clip, "cocoop", recipe="paper")
+    contexts = built.prompter(classes, images).context
+    assert len({tuple(each.flatten().tolist()) for each in contexts}) == len(PIXELS)
+
+
 def test_cocoop_in_a_batch_is_cocoop_image_by_image(clip: Clip) -> None:
     built, _, classes = made(clip, "cocoop")
     moved(built.prompter)
@@ -544,6 +552,13 @@ def test_promptkd_learns_the_teachers_predictions_and_no_label(clip: Clip) -> No
 
 
 # MaPLe
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper"])
+def test_maples_deeper_projections_start_alike_where_that_is_published(clip: Clip, recipe: str) -> None:
+    first, second, third = made(clip, "maple", recipe=recipe)[0].prompter.project
+    assert torch.equal(second.weight, third.weight) == torch.equal(second.bias, third.bias) == (recipe == "paper")
+    assert not torch.equal(first.weight, second.weight)
 
 
 def test_maple_makes_visual_prompts_of_those_of_the_text(clip: Clip) -> None:

@@ -185,3 +185,77 @@ def test_half_precision_logits_give_a_full_precision_loss(objective: Objective) 
     loss = objective(halved)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(objective(outputs).item(), rel=0.02)
+
+
+# --- the papers' equations, written out: sums over images i and classes c of random features
+
+
+def probabilities(outputs: Outputs, image: int, images: Tensor, text: Tensor) -> list[float]:
+    """exp(cos(x, w_c) / τ) / Σ_j exp(cos(x, w_j) / τ), with 1 / τ the scale."""
+    images, text = images.detach(), text.detach()
+    own = text[image] if text.dim() == 3 else text
+    cosines = [float(images[image] @ each / (images[image].norm() * each.norm())) for each in own]
+    powers = [math.exp(outputs.scale * cosine) for cosine in cosines]
+    return [power / sum(powers) for power in powers]
+
+
+def likelihood(outputs: Outputs) -> float:
+    """− 1/B Σ_i log p(y_i | x_i) (CoOp, eq. 2; CoCoOp, eq. 3, where the text is that of the image)."""
+    B = len(outputs.labels)
+    found = [probabilities(outputs, i, outputs.images, outputs.text)[int(outputs.labels[i])] for i in range(B)]
+    return -sum(map(math.log, found)) / B
+
+
+def of_own_text(seed: int) -> Outputs:
+    """Each image has class texts of its own, as CoCoOp's."""
+    outputs = made(seed=seed)
+    text = unit(6, 4, 5, seed=seed + 50)
+    cosines = torch.einsum("bd,bcd->bc", outputs.images, text)
+    return replace(outputs, text=text, logits=outputs.scale * cosines)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_loss_of_coop_and_its_kin(seed: int) -> None:
+    outputs = made(seed=10 * seed)
+    assert cross_entropy(outputs).item() == pytest.approx(likelihood(outputs), abs=1e-5)
+    own = of_own_text(10 * seed)
+    assert cross_entropy(own).item() == pytest.approx(likelihood(own), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_loss_of_kgcoop_and_tcp(seed: int) -> None:
+    """Cross-entropy + λ / C Σ_c d(w_c, w_c^clip); the distance as both repositories have it, 1 − cos = ‖·‖² / 2."""
+    outputs = made(seed=10 * seed)
+    pairs = zip(outputs.text.detach(), outputs.frozen_text, strict=True)
+    apart = [float(((w - v) ** 2).sum()) / 2 for w, v in pairs]
+    expected = likelihood(outputs) + 8 * sum(apart) / len(apart)
+    assert knowledge_guided(outputs, 8.0).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gradient_of_prograd(seed: int) -> None:
+    """Eq. 5: G = G_d where it does not oppose G_g, else G_d − λ (G_d · G_g / ‖G_g‖²) G_g, G_g that of the
+    KL divergence from zero-shot."""
+    outputs = made(seed=10 * seed)
+    domain, general = gradient(cross_entropy(outputs), outputs), guide(outputs)
+    angle = domain @ general
+    expected = domain if angle >= 0 else domain - 0.8 * angle / general.norm() ** 2 * general
+    assert torch.allclose(gradient(projected(outputs, 0.8), outputs), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_loss_of_promptsrc(seed: int) -> None:
+    """Eq. 6: cross-entropy + λ₁ Σ|f̃ − f| + λ₂ Σ|g̃ − ḡ| + KL(q̃ ‖ q), as means over entries (25, 10, 1)."""
+    outputs = replace(made(seed=10 * seed), images=unit(6, 5, seed=seed + 90))
+    outputs = with_text(outputs, outputs.text)
+    B, C, D = 6, 4, 5
+    moved = outputs.text.detach()
+    text = sum(abs(float(moved[c, d] - outputs.ensemble_text[c, d])) for c in range(C) for d in range(D))
+    images = sum(abs(float(outputs.images[i, d] - outputs.frozen_images[i, d])) for i in range(B) for d in range(D))
+    divergence = 0.0
+    for i in range(B):
+        tuned = probabilities(outputs, i, outputs.images, outputs.text)
+        frozen = probabilities(outputs, i, outputs.frozen_images, outputs.ensemble_text)
+        divergence += sum(q * math.log(q / p) for p, q in zip(tuned, frozen, strict=True))
+    expected = likelihood(outputs) + 25 * text / (C * D) + 10 * images / (B * D) + divergence / (B * C)
+    assert self_regularised(outputs).item() == pytest.approx(expected, abs=1e-5)

@@ -65,7 +65,7 @@ def test_settings_are_json_and_fixed() -> None:
         ({"template": "a photo"}, 'expected a template with one {} for the class name, such as .*; got "a photo"'),
         ({"template": "{} and {}"}, 'expected a template with one {} for the class name, .*; got "{} and {}"'),
         ({"method": "coopp"}, "--method must be coop, cocoop, .*maple, .*promptsrc, got 'coopp'"),
-        ({"shot": 4, "learning": 1}, "no such setting: learning, shot; there are method, context, .*, precision"),
+        ({"shot": 4, "learning": 1}, "no such setting: learning, shot; there are method, recipe, .*, precision"),
     ],
 )
 def test_what_cannot_be(given: dict[str, Any], message: str) -> None:

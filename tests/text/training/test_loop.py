@@ -120,6 +120,62 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path, clip: float, used: li
     assert tensors["optimizer.0.exp_avg_sq"].tolist() == pytest.approx([0.001 * value**2 for value in used])
 
 
+def cosine_after_an_epoch(epochs: int, rate: float, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """What is called after each epoch: torch's cosine, which an epoch at 1e-5 comes before."""
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    waited: list[bool] = []
+    optimizer.param_groups[0]["lr"] = 1e-5
+
+    def end() -> None:
+        if waited:
+            cosine.step()
+        else:
+            waited.append(True)
+            optimizer.param_groups[0]["lr"] = rate
+
+    return end
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step()`")
+def test_few_shot_learning_as_published_is_torchs_optimizer_with_its_cosine(tmp_path: Path, name: str) -> None:
+    settings = LoopSettings(
+        7, 0.02, weight_decay=0.05, clip=None, optimizer=name, eps=1e-3 if name == "adam" else 1e-8, schedule="epochs"
+    )
+    point, plain = Point(3, -3), Point(3, -3)
+    made = (
+        torch.optim.SGD(plain.parameters(), lr=0.02, momentum=0.9, weight_decay=0.05)
+        if name == "sgd"
+        else torch.optim.Adam(plain.parameters(), lr=0.02, weight_decay=0.05, eps=1e-3)
+    )
+    end = cosine_after_an_epoch(7, 0.02, made)
+    rates = []
+    for epoch in range(7):
+        for target in targets(epoch):
+            made.zero_grad()
+            (10 * distance(plain)(target)).backward()  # a gradient that clipping would cut
+            made.step()
+            rates.append(made.param_groups[0]["lr"])
+        end()
+    loss = lambda to: lambda target: 10 * distance(to)(target)  # noqa: E731
+    records = list(fit(point, targets, loss(point), None, settings))
+    assert [record.learning_rate for record in records] == pytest.approx(rates)
+    assert rates[:4] == [1e-5] * 3 + [0.02], "the first epoch, and then the cosine from its top"
+    assert torch.allclose(point.place, plain.place, rtol=0, atol=1e-6)
+    assert not torch.allclose(point.place, torch.tensor([3.0, -3.0]), atol=0.1)
+    # A run that is cut short goes on with the same moments
+    again, path = Point(3, -3), tmp_path / "checkpoint"
+    cut = Point(3, -3)
+    list(islice(fit(cut, targets, loss(cut), None, settings, checkpoint=path), 9))
+    list(fit(again, targets, loss(again), None, settings, checkpoint=path))
+    assert torch.equal(again.place, point.place)
+
+
+def test_a_single_epoch_is_the_one_before_the_cosine() -> None:
+    settings = LoopSettings(epochs=1, learning_rate=0.5, schedule="epochs")
+    assert [learning_rate(step, 3, settings) for step in range(3)] == [1e-5] * 3
+
+
 def test_frozen_parameters_stay() -> None:
     point = Point()
     still = nn.Parameter(torch.tensor([7.0]), requires_grad=False)

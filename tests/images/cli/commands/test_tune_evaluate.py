@@ -59,6 +59,30 @@ def test_zero_shot_alone(command: Command, clip_folder: Path, picture_folder: Pa
     assert (settings["template"], settings["split"], settings["images"]) == ("{} all over", "train", 12)
 
 
+def test_other_systems_are_compared_where_they_are_asked_for(
+    command: Command, picture_folder: Path, prompts: Path
+) -> None:
+    options = ["evaluate", picture_folder, "--prompts", prompts, "--json", "-", "--baselines"]
+    done = command(*options, "clip-lora:2")
+    assert done.code == 0
+    check(done.json, "few-shot", [*ALL, "clip-lora"], PLAIN)
+    for wrong in ("lora", "clip-lora:", "clip-lora:0", "clip-lora:many"):
+        refused(command(*options, wrong), "--baselines: expected clip-lora or clip-lora:STEPS, such as clip-lora:200")
+
+
+def test_the_published_recipe(command: Command, clip_folder: Path, picture_folder: Path, tmp_path: Path) -> None:
+    given = ["--model", clip_folder, "--recipe", "paper", "--method", "tcp", "--epochs", "2", "--shots", "all"]
+    given += ["--no-calibrate", "--device", "cpu"]
+    done = command("tune", picture_folder, "--out", tmp_path / "prompts", "--json", "-", *given)
+    assert done.code == 0
+    settings = done.json["settings"]
+    expected = {"recipe": "paper", "optimizer": "adam", "epochs": 2, "augment": "crops", "init": "gaussian:0.02"}
+    assert expected.items() <= settings.items() and settings["head_taken"] is None
+    assert done.json["images_encoded"] >= 2 * 12, "a crop an epoch"
+    done = command("evaluate", picture_folder, "--prompts", tmp_path / "prompts", "--json", "-")
+    assert done.code == 0 and done.json["settings"]["prompts"]["recipe"] == "paper"
+
+
 def test_seeds_are_averaged(
     command: Command, clip_folder: Path, picture_folder: Path, prompts: Path, tmp_path: Path
 ) -> None:
