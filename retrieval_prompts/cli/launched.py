@@ -33,7 +33,6 @@ def helped(command: Callable[..., None]) -> Callable[..., None]:
         place = Place.here()
         if place.several:
             values["device"] = own_device(values["device"], place)
-        if place.several:
             console.printer(values["json_file"])(f"training on {place.count} processes")
         if place.first:
             command(**values)

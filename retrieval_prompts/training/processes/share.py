@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -136,7 +136,8 @@ class _Helpers:
     def end(self) -> None:
         """Let the others go; where an answer is awaited, they see that this process is gone."""
         if not self.asking:
-            self.group.send({"do": "end"}, {})
+            with suppress(RuntimeError):  # one that is gone needs no word
+                self.group.send({"do": "end"}, {})
 
     def embed(
         self,
