@@ -32,7 +32,7 @@ class Place:
         found = os.environ if environment is None else environment
         if not all(found.get(name) for name in NEEDED):
             return cls()
-        rank, count = (_number(found, name) for name in NEEDED[:2])
+        rank, count, _ = (_number(found, name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
         if not 0 <= rank < count:
             raise UserError(f"RANK and WORLD_SIZE say that this is process {rank} of {count}; a launcher sets both")
         local_rank = _number(found, "LOCAL_RANK") if found.get("LOCAL_RANK") else rank

@@ -12,6 +12,7 @@ machines they need nothing else. Processes speak through torch.distributed (gloo
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retrieval_prompts.errors import UserError, first_line
+from retrieval_prompts.errors import UserError
 from retrieval_prompts.towers.text import TextTower
 from retrieval_prompts.training.processes.place import Place
 from retrieval_prompts.vectors.encode import embed_texts
@@ -166,7 +167,7 @@ class _Helpers:
     def asking_them(self) -> Iterator[None]:
         """An exchange: a question to all, and their answers."""
         self.asking = True
-        with _talking(UserError, "another process of this training has ended"):
+        with _talking(UserError, "another process of this training has ended, by an error of its own or from outside"):
             yield
         self.asking = False
 
@@ -276,7 +277,9 @@ def _group(place: Place) -> Iterator[_Group]:
     from torch import distributed
 
     mine = not distributed.is_initialized()
-    with _talking(UserError, f"the {place.count} processes of this training did not find each other"):
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    lost = f"the {place.count} processes of this training did not find each other at {where} (MASTER_ADDR, MASTER_PORT)"
+    with _talking(UserError, lost):
         if mine:
             distributed.init_process_group("gloo", rank=place.rank, world_size=place.count)
         group = distributed.new_group(backend="gloo", timeout=WAIT)
@@ -298,4 +301,4 @@ def _talking(error: type[UserError], happened: str) -> Iterator[None]:
         text = str(raised).lower()
         if not any(sign in text for sign in ("gloo", "connection", "socket", "timed out", "timeout", "address")):
             raise
-        raise error(f"{happened} ({first_line(raised)}); the same command goes on from where it was") from raised
+        raise error(f"{happened}; the same command goes on from where it was") from raised

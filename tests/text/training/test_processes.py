@@ -162,8 +162,9 @@ def test_a_place_is_what_a_launcher_says() -> None:
         assert (place.first, place.several) == (True, False)
     with pytest.raises(UserError, match="process 8 of 8"):
         Place.here(launched | {"RANK": "8"})
-    with pytest.raises(UserError, match="WORLD_SIZE is 'two' and should be a number"):
-        Place.here(launched | {"WORLD_SIZE": "two"})
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "LOCAL_RANK"):
+        with pytest.raises(UserError, match=f"{name} is 'two' and should be a number"):
+            Place.here(launched | {name: "two"})
 
 
 def test_texts_are_dealt_out_by_length() -> None:
