@@ -78,7 +78,7 @@ def timed(data: Path, count: int, out: Path, given: list[str]) -> dict[str, Any]
         while process.poll() is None:
             for rank, size in private(process.pid).items():
                 peak[rank] = max(peak[rank], size)
-            time.sleep(0.5)
+            time.sleep(2)
         taken = time.perf_counter() - start
         if process.returncode:
             said.seek(0)

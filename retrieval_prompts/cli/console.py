@@ -30,7 +30,7 @@ def run(app: Callable[[], Any]) -> None:
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, _terminate)
     _held.append(ExitStack())
-    command = COMMAND.set(typed([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    command = COMMAND.set(typed([*program(sys.argv[0]), *sys.argv[1:]]))
     try:
         _held[-1].enter_context(_alone())
         _quiet()
@@ -56,6 +56,18 @@ def run(app: Callable[[], Any]) -> None:
         COMMAND.reset(command)
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def program(called: str) -> list[str]:
+    """How a command line was started: by its name, or as a module, as launchers of several processes do.
+
+    >>> program("/usr/bin/retrieval-prompts"), program("/lib/retrieval_prompts/cli/app.py")
+    (['retrieval-prompts'], ['python', '-m', 'retrieval_prompts.cli.app'])
+    """
+    path = Path(called)
+    if path.name != "app.py":
+        return [path.name]
+    return ["python", "-m", ".".join(path.with_suffix("").parts[-3:])]
 
 
 @contextmanager

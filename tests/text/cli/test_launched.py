@@ -8,6 +8,8 @@ import processes
 import pytest
 from command_line import Command
 
+from retrieval_prompts.cli import console
+
 
 def test_the_first_process_alone_writes_and_prints(command: Command, model: Path, data: Path, tmp_path: Path) -> None:
     quick = ["--epochs", "2", "--batch-size", "8", "--length", "3", "--lr", "0.05", "--folds", "1", "--device", "cpu"]
@@ -37,3 +39,9 @@ def test_what_several_processes_cannot_do_is_refused_by_the_first(
         assert done.out == ""
         assert done.err.startswith(f"error: {said}") if rank == "0" else done.err == ""
         assert done.err.count("\n") == (1 if rank == "0" else 0)
+
+
+def test_a_command_that_was_started_as_a_module_is_recorded_so() -> None:
+    assert console.program("bin/retrieval-prompts") == ["retrieval-prompts"]
+    module = ["python", "-m", "multimodal.cli.app"]
+    assert console.program("/lib/multimodal/cli/app.py") == module
