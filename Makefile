@@ -6,12 +6,14 @@ BIN := .venv/bin
 # build of several GB; for the CPU build: make test TORCH="torch torchvision --index-url INDEX", with the index that torch names.
 TORCH ?= torch torchvision
 
-.PHONY: help demo demo-images docs test faults fuzz lowest release-check lint venv clean
+.PHONY: help demo demo-images docs test bench faults fuzz lowest release-check lint venv clean
 
 help:
 	@echo "make demo          tune a query prompt for MiniLM on SciFact and compare it with the frozen model and BM25"
 	@echo "make demo-images   tune prompts on 8 pictures a class for a small CLIP, and write a classifier and a page"
 	@echo "make test          the tests, a process a core; pass options to pytest with ARGS, as in ARGS='-k losses'"
+	@echo "make bench         speed beside sentence-transformers and onnxruntime, and CLIP's training step beside the published"
+	@echo "                   one: under ten minutes on two quiet cores; writes eval/results/speed-side-by-side.json and speed-clip-step.json"
 	@echo "make docs          the documentation as a site, in site/"
 	@echo "make faults        inject faults into every command and artifact, and count what comes of them (the tests try a few)"
 	@echo "make fuzz          odd files and options for an hour, or FUZZ_MINUTES (the tests try a few); writes eval/results/fuzz.json"
@@ -34,6 +36,10 @@ demo-images: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+bench: .venv/.installed
+	$(BIN)/python -m eval.speed.side_by_side eval/data/scifact --json eval/results/speed-side-by-side.json --overwrite $(ARGS)
+	$(BIN)/python -m eval.speed.text_tower --classes 100 --context 16 --steps 3 --json eval/results/speed-clip-step.json --overwrite
 
 docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

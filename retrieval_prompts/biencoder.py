@@ -244,7 +244,8 @@ class BiEncoder(nn.Module):
 
         `documents`: see `prompt`.
         """
-        vectors = embed_texts(self.tower, ids, side, self.kind, self.prompt(side, documents), saving=saving)
+        encode = self.tower.shared or embed_texts
+        vectors = encode(self.tower, ids, side, self.kind, self.prompt(side, documents), saving=saving)
         return self.tower.comparable(vectors)
 
     def tokenize(self, texts: list[str], side: str) -> list[list[int]]:

@@ -26,6 +26,7 @@ from retrieval_prompts.cli.commands.tuning.evaluate import evaluate
 from retrieval_prompts.cli.commands.tuning.generator import generator
 from retrieval_prompts.cli.commands.tuning.tune import tune
 from retrieval_prompts.cli.grouped import Grouped, version
+from retrieval_prompts.cli.launched import OnMany
 from retrieval_prompts.cli.options import Commands
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (corpus, tune, evaluate, beir, compare, index, adopt, search, serve):
-    app.command(cls=Grouped)(command)
+    app.command(cls=OnMany if command is tune else Grouped)(command)
 for command in (inspect, merge, diff):
     app.command(cls=Grouped)(command)
 app.command("list", cls=Grouped)(list_prompts)

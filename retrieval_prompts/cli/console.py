@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -30,17 +30,20 @@ def run(app: Callable[[], Any]) -> None:
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, _terminate)
     _held.append(ExitStack())
-    command = COMMAND.set(typed([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    command = COMMAND.set(typed([*program(sys.argv[0]), *sys.argv[1:]]))
     try:
+        _held[-1].enter_context(_alone())
         _quiet()
         app()
     except (UserError, OSError) as error:  # a full disk, a file that may not be read
-        _last(f"error: {_line(error)}")
+        _last(f"error: {one_line(error)}")
         sys.exit(2)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        _last(f"error: there is not enough memory ({_line(first_line(error))}); free some of it, or use --device cpu")
+        _last(
+            f"error: there is not enough memory ({one_line(first_line(error))}); free some of it, or use --device cpu"
+        )
         sys.exit(2)
     except (SystemExit, KeyboardInterrupt) as end:
         code = 130 if isinstance(end, KeyboardInterrupt) else end.code
@@ -53,6 +56,30 @@ def run(app: Callable[[], Any]) -> None:
         COMMAND.reset(command)
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def program(called: str) -> list[str]:
+    """How a command line was started: by its name, or as a module, as launchers of several processes do.
+
+    >>> program("/usr/bin/retrieval-prompts"), program("/lib/retrieval_prompts/cli/app.py")
+    (['retrieval-prompts'], ['python', '-m', 'retrieval_prompts.cli.app'])
+    """
+    path = Path(called)
+    if path.name != "app.py":
+        return [path.name]
+    return ["python", "-m", ".".join(path.with_suffix("").parts[-3:])]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Of several processes that were launched for a command, the first one alone prints."""
+    from retrieval_prompts.training.processes.place import Place
+
+    if Place.here().first:
+        yield
+        return
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        yield
 
 
 def _last(line: str) -> None:
@@ -68,6 +95,12 @@ def _terminate(*_: object) -> None:
     sys.exit(143)
 
 
+def end_at_once() -> None:
+    """Have signals end this process where it waits for another one, for it has nothing to clear away."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+
+
 def say(text: str) -> None:
     """Print for people on standard output; what could be taken for a terminal's commands is shown, not sent."""
     print(shown(text))
@@ -75,7 +108,7 @@ def say(text: str) -> None:
 
 def warn(message: object) -> None:
     """One line on standard error, above a progress bar where there is one."""
-    line = f"warning: {_line(message)}"
+    line = f"warning: {one_line(message)}"
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
     else:
@@ -193,7 +226,7 @@ def _quiet() -> None:
     said: set[str] = set()  # a file that is read twice is as odd the second time
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        line = _line(message)
+        line = one_line(message)
         if issubclass(category, UserWarning) and line not in said:
             said.add(line)
             warn(message)
@@ -201,7 +234,7 @@ def _quiet() -> None:
     warnings.showwarning = show
 
 
-def _line(message: object) -> str:
+def one_line(message: object) -> str:
     return shown(" ".join(without_passwords(str(message)).split()))
 
 

@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from retrieval_prompts.errors import UserError
+from retrieval_prompts.training.processes.place import Place
+
 ORDER = (
     *("Arguments", "Options", "What is read", "Who may ask, and how much", "The model", "The prompt", "Its training"),
     "A prompt for each picture",
@@ -15,7 +18,20 @@ ORDER = (
 
 
 class Grouped(TyperCommand):
-    """A command whose help shows its options in groups, by their `rich_help_panel`, in plain text."""
+    """A command whose help shows its options in groups, by their `rich_help_panel`, in plain text.
+
+    `many`: it may be launched in several processes, which train together.
+    """
+
+    many = False
+
+    def invoke(self, ctx: Any) -> Any:
+        if not self.many and (place := Place.here()).several:
+            raise UserError(
+                f"{ctx.info_name} runs in one process, and {place.count} were launched (WORLD_SIZE); start it without "
+                "torchrun or accelerate launch: retrieval-prompts tune alone trains on several"
+            )
+        return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, then the options without a group, then each group."""

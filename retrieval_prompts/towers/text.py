@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +67,8 @@ class TextTower:
         if self.similarity not in SIMILARITIES:
             raise UserError(f"model {name} compares by {self.similarity}; expected cosine or dot")
         self.pass_tokens: int | None = None  # the most that memory was seen to hold in one pass, once it did not
+        # Encodes with other processes, as `vectors.encode.embed_texts` does alone; see `training.processes.share`
+        self.shared: Callable[..., Tensor] | None = None
         self.normalizes_for_search = self.similarity == "cosine" and not self.unit_length
 
     @property

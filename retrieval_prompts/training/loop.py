@@ -1,7 +1,7 @@
 """The training loop: a module, batches and a loss in; one record a step out. Knows no text, image or retriever.
 
 The caller iterates over `fit`: it prints, plots or stops. A checkpoint holds all that a run depends on, so a killed
-run that is started again ends with the same prompt, bit for bit on the CPU.
+run that is started again ends with the same prompt, bit for bit on the CPU with as many threads and processes.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from retrieval_prompts.evaluation.metrics import HEADLINE, balanced, per_query
 from retrieval_prompts.evaluation.significance import ALPHA, compare
 from retrieval_prompts.prompts.encoders import PromptTable
 from retrieval_prompts.training import passages
-from retrieval_prompts.training.keep import frozen_vectors, keeping
+from retrieval_prompts.training.keeping.keep import frozen_vectors, keeping
 from retrieval_prompts.training.loop import LoopSettings, Step, Training, fit
 from retrieval_prompts.training.losses import distillation, info_nce, symmetric_info_nce
 from retrieval_prompts.training.plan import Batch, Plan, learnable, length
@@ -155,11 +155,15 @@ def checkpoints(path: Path) -> list[Path]:
 
 
 def run_identity(biencoder: BiEncoder, data: TrainingData, settings: TuneSettings) -> str:
-    """SHA-256 of all that a run's bits depend on: settings, model, data, and how this machine computes."""
+    """SHA-256 of what a run depends on: settings, model, data, and how this machine computes.
+
+    How many threads and processes share the work is not in it, so that a run may go on with others; sums are then
+    rounded in another order.
+    """
     texts = [data.queries[query] for query in (*data.train, *data.dev)]
     tower = biencoder.tower
     parts = [asdict(settings), tower.fingerprint, data.corpus.fingerprint, texts, data.train, data.dev, data.teacher]
-    machine = [torch.__version__, torch.get_num_threads(), tower.device.type, fast_bfloat16(tower.device)]
+    machine = [torch.__version__, tower.device.type, fast_bfloat16(tower.device)]
     return hashlib.sha256(json.dumps([*parts, machine]).encode()).hexdigest()
 
 

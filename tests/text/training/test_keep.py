@@ -14,8 +14,8 @@ import torch
 from retrieval_prompts.biencoder import BiEncoder
 from retrieval_prompts.data.beir_folder import Dataset, load
 from retrieval_prompts.training import retrieval as tuning
-from retrieval_prompts.training.general import general_texts
-from retrieval_prompts.training.keep import STREAM, distance, frozen_vectors
+from retrieval_prompts.training.keeping.general import general_texts
+from retrieval_prompts.training.keeping.keep import STREAM, distance, frozen_vectors
 from retrieval_prompts.training.plan import Batch
 from retrieval_prompts.training.retrieval import Task
 from retrieval_prompts.training.settings import TuneSettings

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval_prompts.cli import console
+from retrieval_prompts.cli.launched import helped
 from retrieval_prompts.cli.options import (
     AS_SAID,
     Also,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @with_settings(TuneSettings)
 @with_sources
 @with_conventions
+@helped
 def tune(
     out: Annotated[Path, typer.Option(help="the prompt folder to write")],
     given: dict[str, Any],
@@ -114,6 +116,7 @@ def tune(
     say(_described(dataset, learned, split) + (" (held out of train)" if test_held_out and split == "test" else ""))
     from retrieval_prompts.experiments import retrieval
     from retrieval_prompts.experiments.workbench import Workbench
+    from retrieval_prompts.training.processes.share import sharing
 
     if learned is not None and learned.few and settings.side == "query" and settings.folds > 1:
         idle = "; --patience plays no part in it" if settings.patience is not None else ""
@@ -121,7 +124,7 @@ def tune(
     biencoder = frozen()
     biencoder.tower.made(made_by)
     bench = Workbench(biencoder.tower, dataset, cache, given=stored)
-    with Progress("nDCG@10", "frozen") as on_step:
+    with sharing(biencoder.tower), Progress("nDCG@10", "frozen") as on_step:
         found = retrieval.tune(biencoder, bench, settings, label=label, split=split, out=output, on_step=on_step)
     if found.failed is not None:  # it was warned of
         raise typer.Exit(1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.training.general import general_texts
+from retrieval_prompts.training.keeping.general import general_texts
 from retrieval_prompts.training.plan import Batch
 from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.encode import encode_texts

@@ -1,0 +1,1 @@
+"""What holds prompts near the frozen model on general texts."""
