@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-ORDER = ("Arguments", "Options", "What is read", "Who may ask, and how much", "The model", "The prompt", "Its training")
+ORDER = (
+    "Arguments",
+    "Options",
+    "What is read",
+    "Many machines",
+    "Who may ask, and how much",
+    "The model",
+    "The prompt",
+    "Its training",
+)
 
 
 class Grouped(TyperCommand):
