@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,22 +118,26 @@ def _start(ray: Any, workers: int | None, address: str | None) -> None:
     if address is not None:
         _check_reached(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process alone
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options: dict[str, Any] = {"address": address}
     if address is None:
         options = {
             "address": "local",
-            "num_cpus": workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+            "num_cpus": workers
+            or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
             "include_dashboard": False,
             "object_store_memory": STORE,
             "_node_ip_address": "127.0.0.1",
             "_system_config": {"worker_niceness": 0},  # else any other program on the machine goes first
         }
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise UserError(f"{where} cannot be reached or started: {first_line(error)}") from None
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray has one of its own
 
 
 def _check_reached(address: str) -> None:

@@ -165,7 +165,7 @@ class Parts:
         at, seen = 0, set[str]()
         for name in self.names:
             rows = []
-            for row, id in enumerate(_read(folder / name)[1]):
+            for row, id in enumerate(_ids(folder / name)):
                 if at < len(ids) and id == ids[at]:
                     rows.append(row)
                     at += 1
@@ -208,6 +208,19 @@ def _sound(path: Path, encoder: Mapping[str, Any], count: int) -> np.ndarray:
     if noted.get("encoder") != encoder or len(ids) != count or noted.get("sha256") != _digest(ids, kept):
         raise UserError(f"{path} is not as it was written; encode again: only it will be made")
     return kept
+
+
+def _ids(path: Path) -> list[str]:
+    """The ids of a part. Raises UserError."""
+    import pyarrow.parquet as pq
+
+    try:
+        found: list[str] = pq.read_table(path, columns=["_id"]).column("_id").to_pylist()
+        return found
+    except FileNotFoundError:
+        raise UserError(f"{path} is gone; encode again: only it will be made") from None
+    except Exception as error:  # see `_read`
+        raise UserError(f"{path} is damaged; encode again: only it will be made ({type(error).__name__})") from None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str], np.ndarray]:
