@@ -70,11 +70,16 @@ class Machines:
         overwrite: bool,
     ) -> Encoder:
         """What encodes by these; its folder is held until the command ends. Raises UserError."""
+        from retrieval_prompts.interop.scale import pool
+
+        pool.check_installed()
         folder = self.vectors
         if folder is None and out is not None:
             folder = out.with_name(f"{out.name}.vectors")
         if folder is None:
             raise UserError("pass --out, the index folder to write, or --vectors, a folder for vectors alone")
+        if out is not None and folder.absolute() == out.absolute():
+            raise UserError(f"--vectors and --out are both {out}; give each a folder of its own")
         console.lock(folder)
         options = {"trust_remote_code": trust_remote_code, **asdict(conventions)}
         run = {"half": bool(self.half), "overwrite": overwrite}
@@ -115,8 +120,11 @@ class Encoder:
         numbers = "half precision" if self.run["half"] else "float32"
         console.say(f"{self.folder}: {done.documents:,} documents in {numbers}; {_said(done)}")
         if biencoder.identity()["document_prompt"] is None:
-            name = shlex.quote(str(self.folder))
-            console.say(f"next: retrieval-prompts adopt {name} --texts {shlex.quote(str(data))} --out INDEX")
+            name, texts = shlex.quote(str(self.folder)), shlex.quote(str(data))
+            if not any((data / f"corpus.jsonl{end}").is_file() for end in ("", ".gz")):
+                console.say(f"next: retrieval-prompts corpus {texts} --out DATA")
+                texts = "DATA"
+            console.say(f"next: retrieval-prompts adopt {name} --texts {texts} --out INDEX")
 
     def _encode(self, biencoder: BiEncoder, found: list[Shard]) -> Encoded:
         from retrieval_prompts.interop.scale.pool import Wanted

@@ -5,6 +5,7 @@ An item whose worker or machine dies goes to another worker; an answer comes onc
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import signal
@@ -85,18 +86,24 @@ def answers(items: Iterable[str], make: Callable[[], Work], pool: Pool) -> Gener
         yield str(row["answer"])
 
 
+def check_installed() -> None:
+    """Raises MissingPackage without Ray, which is not imported for that."""
+    if importlib.util.find_spec("ray") is None:
+        raise MissingPackage('--engine ray needs Ray: pip install "retrieval-prompts[ray]"')
+
+
 @contextmanager
 def started(wanted: Wanted) -> Iterator[Pool]:
     """A pool on a running cluster, or on this machine alone, where it ends with the block.
 
     Raises:
-        UserError: where Ray cannot be started, or the cluster has no processor for a worker.
+        MissingPackage: without Ray.
+        UserError: where it cannot be started, or the cluster has no processor for a worker.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise MissingPackage('--engine ray needs Ray: pip install "retrieval-prompts[ray]"') from None
+    check_installed()
+    import ray
+    import ray.data
+
     own = not ray.is_initialized()
     if own:
         _start(ray, wanted.workers, wanted.address)

@@ -62,6 +62,7 @@ def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(items: Any, make: Callable[[], pool.Work], pool: pool.Pool) -> Iterator[str]:
         yield from map(make(), items)
 
+    monkeypatch.setattr(pool, "check_installed", lambda: None)
     monkeypatch.setattr(pool, "started", started)
     monkeypatch.setattr(pool, "answers", answers)
 
@@ -289,6 +290,11 @@ def test_vectors_alone_are_adopted(one_worker: None, command: Command, model: Pa
     done = command("index", data, "--engine", "ray", "--vectors", tmp_path / "v", "--half", *options)
     assert "50 documents in half precision; 50 encoded now by 1 workers" in done.out
     assert f"next: retrieval-prompts adopt {tmp_path / 'v'} --texts {data} --out INDEX" in done.out
+    file = command("index", data / "corpus.jsonl", "--engine", "ray", "--vectors", tmp_path / "v", "--half", *options)
+    assert (
+        f"next: retrieval-prompts corpus {data / 'corpus.jsonl'} --out DATA\nnext: retrieval-prompts adopt" in file.out
+    )
+    assert "; 0 encoded now" in file.out
     done = command("adopt", tmp_path / "v", "--texts", data, "--out", tmp_path / "index", "--model", model)
     assert "50 documents, Flat" in done.out
 
@@ -301,12 +307,19 @@ def test_vectors_alone_are_adopted(one_worker: None, command: Command, model: Pa
         (["--half", "--out", "INDEX"], "--half belongs to --engine ray"),
         (["--engine", "ray"], "pass --out, the index folder to write, or --vectors"),
         (["--engine", "ray", "--to", "qdrant:db#docs"], "leave out --compare and --to"),
+        (["--engine", "ray", "--vectors", "V", "--out", "V"], "--vectors and --out are both V; give each a folder"),
         (["--engine", "ray", "--vectors", "V", "--factory", "HNSW32"], "vectors alone have no index"),
         (["--engine", "ray", "--vectors", "V", "--chunk", "64"], "pass a folder or file, and no option on reading it"),
     ],
 )
 def test_options_that_do_not_go_together(
-    command: Command, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], message: str
+    one_worker: None,
+    command: Command,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    options: list[str],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     refused(command("index", data, *options), message)
