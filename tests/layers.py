@@ -40,7 +40,7 @@ WRAPPED = {
     "bm25s": ("retrieval_prompts.evaluation.bm25",),
     "typer": ("retrieval_prompts.cli.", "multimodal.cli."),
     "ir_datasets": ("retrieval_prompts.data.sources.named_sets",),
-    "ray": ("retrieval_prompts.vectors.",),
+    "ray": ("retrieval_prompts.interop.scale.pool",),
     "starlette": ("retrieval_prompts.serving.",),
     "uvicorn": ("retrieval_prompts.serving.",),
     "prometheus_client": ("retrieval_prompts.serving.",),

@@ -199,6 +199,12 @@ def _classes(folder: Path) -> bool:
     return _all_listed(folder) and index
 
 
+def _shards(folder: Path) -> bool:
+    from retrieval_prompts.interop.scale.vector_files import check
+
+    return check(folder)
+
+
 FOLDERS: tuple[tuple[str, str, Check], ...] = (
     ("prompt.json", "prompts", _prompts),
     ("prompt.safetensors", "prompts", _prompts),
@@ -206,6 +212,7 @@ FOLDERS: tuple[tuple[str, str, Check], ...] = (
     ("classes.safetensors", "classifier", _classes),
     ("manifest.json", "index", _index),
     ("index.faiss", "index", _index),
+    ("_shards.json", "vectors in shards", _shards),
     ("modules.json", "checkpoint of sentence-transformers", _all_listed),
     ("config_sentence_transformers.json", "checkpoint of sentence-transformers", _all_listed),
     ("adapter_config.json", "PEFT adapter", _all_listed),

@@ -12,7 +12,14 @@ from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.processes.place import Place
 
 ORDER = (
-    *("Arguments", "Options", "What is read", "Who may ask, and how much", "The model", "The prompt", "Its training"),
+    "Arguments",
+    "Options",
+    "What is read",
+    "Many machines",
+    "Who may ask, and how much",
+    "The model",
+    "The prompt",
+    "Its training",
     "A prompt for each picture",
 )
 

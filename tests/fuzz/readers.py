@@ -71,6 +71,7 @@ def text_files() -> dict[str, Reader]:
     )
     return {
         "BEIR folders": of_files(beir, _read_beir),
+        "documents in shards": of_files(named("a.jsonl", json_lines(objects(row))), _read_shards),
         "judgements": of_files(named("a.tsv", qrels), lambda folder: read_qrels(_only(folder))),
         "TREC runs": of_files(
             named(
@@ -90,6 +91,14 @@ def text_files() -> dict[str, Reader]:
 
 def _only(folder: Path) -> Path:
     return next(folder.iterdir(), folder / "none")
+
+
+def _read_shards(folder: Path) -> None:
+    from retrieval_prompts.interop.scale.shards import of_files as shards_of
+
+    path = _only(folder)
+    whole = [document for shard in shards_of(path) for document in shard.documents()]
+    assert [document for shard in shards_of(path, 20) for document in shard.documents()] == whole
 
 
 def _read_beir(folder: Path) -> None:

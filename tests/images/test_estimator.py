@@ -83,7 +83,9 @@ def test_cross_validation_and_grid_search(tiny_model: Clip, colours: ImageData) 
 
 
 def test_an_option_that_the_method_does_not_read_is_refused(tiny_model: Clip) -> None:
-    with pytest.raises(UserError, match="--weight is used with --method kgcoop, prograd, tcp, mmrl or promptsrc, not with"):
+    with pytest.raises(
+        UserError, match="--weight is used with --method kgcoop, prograd, tcp, mmrl or promptsrc, not with"
+    ):
         PromptClassifier(tiny_model, method="coop", weight=3.0)
     PromptClassifier(tiny_model, method="coop", weight=None, class_specific=False)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval_prompts.cli import console
+from retrieval_prompts.cli.machines import IN_PROCESS, Encoder, Machines, with_machines
 from retrieval_prompts.cli.options import (
     AS_SAID,
     Cache,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
 
 
+@with_machines
 @with_sources
 @with_conventions
 def index(
@@ -41,6 +43,7 @@ def index(
     out: Annotated[Path | None, typer.Option(help="the index folder to write")] = None,
     documents: Documents = None,
     reading: Reading = AS_IT_IS,
+    machines: Machines = IN_PROCESS,
     to: Annotated[
         str | None, typer.Option(help="write vectors and texts into a store: qdrant:PATH#collection, lancedb: ...")
     ] = None,
@@ -74,16 +77,13 @@ def index(
 ) -> None:
     """Encode a corpus and build a FAISS index and, beside it, one of its words (BM25); or write it into a store (--to),
     where what was cut short goes on; or compare index types (--compare). With prompts for the query side alone the
-    index is that of the frozen model; --compare then searches it with frozen and with tuned queries."""
+    index is that of the frozen model; --compare then searches it with frozen and with tuned queries. With --engine ray
+    workers encode, and their vectors stay beside the index; --vectors without --out makes vectors alone."""
+    many = machines.wanted()
+    if many and (compare or to is not None):
+        raise UserError("--engine ray makes an index (--out) or vectors (--vectors); leave out --compare and --to")
     if compare:
-        if out is not None or to is not None:
-            raise UserError(
-                "--compare writes no index: leave out --out and --to, then index again with the --factory you choose"
-            )
-        if ef_construction is not None:
-            raise UserError("--ef-construction belongs to --out; --compare builds HNSW with FAISS's default")
-        if not bm25:
-            raise UserError("--no-bm25 belongs to --out; --compare is of vectors alone")
+        _check_compare(out, to, ef_construction, bm25)
         _compare(
             data,
             documents,
@@ -103,11 +103,12 @@ def index(
             overwrite,
         )
         return
-    if out is None and to is None:
+    if out is None and to is None and not many:
         raise UserError("pass --out, the index folder to write, --to, a store, or --compare, index types to compare")
     if json_file is not None or picture is not None:
         raise UserError("--json and --picture belong to --compare")
-    loaded = loader(model, prompts, device=device, trust_remote_code=trust_remote_code, **asdict(conventions))
+    own = "cpu" if many else device  # workers encode
+    loaded = loader(model, prompts, device=own, trust_remote_code=trust_remote_code, **asdict(conventions))
     by = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
     inside = by + repeated(None, AS_SAID, trust_remote_code)  # the folder knows the rest
     beside = by + repeated(None if prompts else model, AS_SAID if prompts else conventions, trust_remote_code)
@@ -115,13 +116,37 @@ def index(
     def source() -> Path:
         return data_folder(data, documents, reading, loaded, console.say, cache)
 
+    def encoder() -> Encoder:
+        return machines.encoder(prompts, out, device, trust_remote_code, conventions, overwrite)
+
     if to is not None:
         if (factory, train_size, ef_construction) != ("Flat", None, None):
             raise UserError("a store has an index of its own; leave out --factory and its options")
         _to_store(source, loaded, to, out, beside if out is None else inside, bm25, cache, overwrite)
     elif out is not None:
         options = {"factory": factory, "train_size": train_size, "ef_construction": ef_construction}
-        _build(source, loaded, out, inside, options | {"gpu": device != "cpu"}, bm25, cache, overwrite)
+        options |= {"gpu": device != "cpu"}
+        _build(source, loaded, out, inside, options, bm25, cache, overwrite, encoder() if many else None)
+    else:
+        if (factory, train_size, ef_construction, bm25) != ("Flat", None, None, True):
+            raise UserError("--factory, its options and --no-bm25 belong to --out; vectors alone have no index")
+        if data is None or reading != AS_IT_IS:
+            raise UserError(
+                "without --out DATA is read where it is: pass a folder or file, and no option on reading it"
+            )
+        encoder().alone(loaded(), data)
+
+
+def _check_compare(out: Path | None, to: str | None, ef_construction: int | None, bm25: bool) -> None:
+    """Raises UserError for options that --compare does not read."""
+    if out is not None or to is not None:
+        raise UserError(
+            "--compare writes no index: leave out --out and --to, then index again with the --factory you choose"
+        )
+    if ef_construction is not None:
+        raise UserError("--ef-construction belongs to --out; --compare builds HNSW with FAISS's default")
+    if not bm25:
+        raise UserError("--no-bm25 belongs to --out; --compare is of vectors alone")
 
 
 def _build(
@@ -133,6 +158,7 @@ def _build(
     bm25: bool,
     cache: Path | None,
     overwrite: bool,
+    workers: Encoder | None = None,
 ) -> None:
     from retrieval_prompts.files import INDEX
 
@@ -140,14 +166,21 @@ def _build(
     from retrieval_prompts.data.beir_folder import load_corpus
     from retrieval_prompts.data.groups import counted
     from retrieval_prompts.vectors import faiss_index
+    from retrieval_prompts.vectors.index import Index
 
     corpus = load_corpus(source())
     biencoder = loaded()
     faiss_index.check(options["factory"], biencoder.tower.dimension)
-    vectors = biencoder.encode_corpus(corpus, cache)
-    built, held = write_index(vectors, corpus, out, bm25, overwrite, biencoder.identity(), options)
+    if workers is not None:
+        rows, said = workers.of_corpus(biencoder, corpus)
+        built = Index.build(rows, corpus, corpus.ids, encoder=biencoder.identity(), **options)
+        held = save_index(built, corpus, out, bm25, overwrite)
+    else:
+        vectors = biencoder.encode_corpus(corpus, cache)
+        built, held = write_index(vectors, corpus, out, bm25, overwrite, biencoder.identity(), options)
+        said = f"{vectors.encoded:,} encoded now, the rest found in the cache"
     made = f"{out}: {counted(len(built), corpus.groups)}, {options['factory']}, {held}"
-    console.say(f"{made}; {vectors.encoded:,} encoded now, the rest found in the cache")
+    console.say(f"{made}; {said}")
     console.say(_next(out, asked))
 
 

@@ -1,0 +1,1 @@
+"""Encoding on many machines: documents in shards, an actor pool, vectors in Parquet."""

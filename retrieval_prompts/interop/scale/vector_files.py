@@ -1,0 +1,249 @@
+"""Vectors in a folder of Parquet files, a file a shard: written whole or not at all, read back in order.
+
+The folder holds
+    part-000000.parquet   the columns _id (text) and vector (a list of `dimension` numbers), in the order of the shard;
+                          in its metadata the encoder, a digest of the texts, and one of the ids and vectors
+    _shards.json          the encoder, the kind of numbers, how many parts there are, and, once all are there, how many
+                          documents each has
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval_prompts.data.corpus import Document, frame
+from retrieval_prompts.errors import UserError, few
+from retrieval_prompts.files import check_seal, read_json, sealed, sweep, write_bytes, write_json
+
+FORMAT = 1
+ABOUT = "_shards.json"
+KEY = b"retrieval-prompts"
+NUMBERS = ("float32", "float16")
+NAME = re.compile(r"part-\d{6,}\.parquet")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of the vectors of a shard before they are there.
+
+    Args:
+        encoder: see `BiEncoder.identity`.
+        texts: see `digest_of`.
+        numbers: "float32" or "float16".
+    """
+
+    encoder: Mapping[str, Any]
+    texts: str
+    numbers: str
+
+    def noted(self) -> dict[str, Any]:
+        return {"format": FORMAT, "encoder": dict(self.encoder), "texts": self.texts, "numbers": self.numbers}
+
+
+def name_of(number: int) -> str:
+    return f"part-{number:06d}.parquet"
+
+
+def digest_of(documents: Sequence[Document]) -> str:
+    """A sha256 over ids, titles and texts."""
+    found = hashlib.sha256()
+    for document in documents:
+        found.update(frame(document))
+    return found.hexdigest()
+
+
+def write(path: Path, part: Part, ids: Sequence[str], vectors: np.ndarray) -> None:
+    """Write the vectors (n, dimension) of a shard.
+
+    Raises:
+        UserError: for those that half precision cannot hold.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with np.errstate(over="ignore"):
+        kept = np.ascontiguousarray(vectors, dtype=part.numbers)
+    if not np.isfinite(kept).all():
+        raise UserError(f"{path}: half precision does not hold these vectors, of up to {np.abs(vectors).max():g}")
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(kept.ravel()), kept.shape[1])
+    table = pa.table({"_id": pa.array(list(ids), pa.string()), "vector": lists})
+    noted = part.noted() | {"sha256": _digest(ids, kept)}
+    table = table.replace_schema_metadata({KEY: json.dumps(noted).encode()})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="none", use_dictionary=False, write_statistics=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def there(path: Path, part: Part) -> int | None:
+    """How many vectors a part has that was written whole of these texts by this encoder; None: it must be made."""
+    try:
+        noted, ids, kept = _read(path)
+    except FileNotFoundError:
+        return None
+    except UserError:
+        return None
+    same = {name: noted.get(name) for name in part.noted()} == part.noted()
+    return len(ids) if same and noted.get("sha256") == _digest(ids, kept) else None
+
+
+def begin(folder: Path, encoder: Mapping[str, Any], numbers: str, shards: int, *, overwrite: bool) -> None:
+    """Make a folder for parts, or go on with one.
+
+    Raises:
+        UserError: for one that holds other things, and, unless `overwrite`, vectors of another encoder or kind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder, "part-")
+    about = {"format": FORMAT, "encoder": dict(encoder), "numbers": numbers, "shards": shards}
+    if (folder / ABOUT).is_file():
+        was = describe(folder)
+        same = all(was.get(name) == about[name] for name in ("encoder", "numbers"))
+        if not same and not overwrite:
+            made = f"{was['encoder'].get('model')} in {was['numbers']}"
+            raise UserError(
+                f"{folder} holds vectors of {made} (fingerprint {str(was['encoder'].get('fingerprint'))[:12]}), which "
+                "these would replace; choose another folder, or pass --overwrite"
+            )
+    elif others := [each.name for each in folder.iterdir() if not each.name.startswith(".")]:
+        raise UserError(f"{folder} holds other things ({few(sorted(others))}); choose another folder for the vectors")
+    write_json(folder / ABOUT, sealed(about))
+
+
+def finish(folder: Path, counts: Mapping[str, int]) -> None:
+    """Note that all parts are there, and how many documents each has; parts of an older division are removed."""
+    for path in folder.iterdir():
+        if NAME.fullmatch(path.name) and path.name not in counts:
+            path.unlink()
+    about = {**describe(folder), "parts": dict(counts), "documents": sum(counts.values())}
+    write_json(folder / ABOUT, sealed(about))
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What such a folder says of itself. Raises UserError."""
+    about = read_json(folder / ABOUT)
+    if not isinstance(about, dict) or about.get("format") != FORMAT or not isinstance(about.get("encoder"), dict):
+        raise UserError(f"{folder / ABOUT} is not of vectors in shards; choose another folder")
+    check_seal(folder / ABOUT, about)
+    return about
+
+
+def check(folder: Path) -> bool:
+    """Read every part of a folder. Raises UserError where one is not as it was written, or was never made."""
+    about = describe(folder)
+    if "parts" not in about:
+        raise UserError(f"{folder} is not finished; the same command goes on from where it was")
+    for name, count in about["parts"].items():
+        _sound(folder / name, about["encoder"], count)
+    return True
+
+
+class Parts:
+    """The vectors of a corpus from a finished folder, in the corpus's order: `faiss_index.Rows`.
+
+    A block is a part; memory holds one.
+
+    Args:
+        ids: those of the corpus. Repeated lines, of which a corpus keeps the first, are passed over.
+
+    Raises:
+        UserError: where the parts are not of these documents, or damaged.
+    """
+
+    def __init__(self, folder: Path, ids: Sequence[str]) -> None:
+        self.folder, self.about = folder, describe(folder)
+        self.names = list(self.about["parts"])
+        self.chosen: list[np.ndarray] = []  # of each part the rows that are the corpus's
+        at, seen = 0, set[str]()
+        for name in self.names:
+            rows = []
+            for row, id in enumerate(_ids(folder / name)):
+                if at < len(ids) and id == ids[at]:
+                    rows.append(row)
+                    at += 1
+                elif id not in (seen := seen or set(ids)):
+                    raise UserError(f"{folder / name} has the document {id!r}, which the corpus has not; encode again")
+            self.chosen.append(np.array(rows, dtype=np.int64))
+        if at < len(ids):
+            raise UserError(f"{folder} has {at:,} of {len(ids):,} documents, in order; encode again")
+        self.starts = np.cumsum([0, *map(len, self.chosen)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self._block(number) for number in range(len(self.names)))
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors (n, dimension) at these positions; each part that has some is read once."""
+        owners = np.searchsorted(self.starts, positions, side="right") - 1
+        result: np.ndarray | None = None
+        for owner in np.unique(owners):
+            block, mine = self._block(int(owner)), owners == owner
+            if result is None:
+                result = np.empty((len(positions), block.shape[1]), dtype=np.float32)
+            result[mine] = block[positions[mine] - self.starts[owner]]
+        return np.empty((0, 0), dtype=np.float32) if result is None else result
+
+    def _block(self, number: int) -> np.ndarray:
+        name = self.names[number]
+        kept = _sound(self.folder / name, self.about["encoder"], self.about["parts"][name])
+        return np.asarray(kept[self.chosen[number]], dtype=np.float32)
+
+
+def _sound(path: Path, encoder: Mapping[str, Any], count: int) -> np.ndarray:
+    """The vectors of a part that is as it was written. Raises UserError."""
+    try:
+        noted, ids, kept = _read(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is gone; encode again: only it will be made") from None
+    if noted.get("encoder") != encoder or len(ids) != count or noted.get("sha256") != _digest(ids, kept):
+        raise UserError(f"{path} is not as it was written; encode again: only it will be made")
+    return kept
+
+
+def _ids(path: Path) -> list[str]:
+    """The ids of a part. Raises UserError."""
+    import pyarrow.parquet as pq
+
+    try:
+        found: list[str] = pq.read_table(path, columns=["_id"]).column("_id").to_pylist()
+        return found
+    except FileNotFoundError:
+        raise UserError(f"{path} is gone; encode again: only it will be made") from None
+    except Exception as error:  # see `_read`
+        raise UserError(f"{path} is damaged; encode again: only it will be made ({type(error).__name__})") from None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str], np.ndarray]:
+    """What is noted of a part, its ids, and its vectors as they are kept.
+
+    Raises:
+        FileNotFoundError.
+        UserError: for what is no such file.
+    """
+    import pyarrow.parquet as pq
+
+    content = path.read_bytes()
+    try:
+        table = pq.read_table(io.BytesIO(content))
+        noted = json.loads(table.schema.metadata[KEY])
+        lists = table.column("vector").combine_chunks()
+        kept = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+        return dict(noted), table.column("_id").to_pylist(), kept
+    except Exception as error:  # what a damaged file makes of Arrow is anybody's guess
+        raise UserError(f"{path} is damaged; encode again: only it will be made ({type(error).__name__})") from None
+
+
+def _digest(ids: Sequence[str], kept: np.ndarray) -> str:
+    found = hashlib.sha256(json.dumps([list(ids), list(kept.shape), str(kept.dtype)]).encode())
+    found.update(np.ascontiguousarray(kept).data)
+    return found.hexdigest()
