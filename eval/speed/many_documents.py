@@ -86,12 +86,19 @@ def write(options: argparse.Namespace, result: dict[str, Any]) -> None:
     if options.json is None:
         print(json.dumps(result, indent=1))
         return
-    from retrieval_prompts.experiments.records.result_file import made_on
     from retrieval_prompts.files import write_json
 
-    about = made_on(("torch", "faiss-cpu", "bm25s", "numpy"))
-    about["machine"] |= {"cores": os.cpu_count(), "notes": options.notes}
-    write_json(options.json, result | about)
+    # In a process of its own: what this one has ever held would count as that of its next child (see getrusage)
+    told = subprocess.run([sys.executable, __file__, "--in-process", "about"], stdout=subprocess.PIPE, check=True)
+    made_on = json.loads(told.stdout)
+    made_on["machine"] |= {"cores": os.cpu_count(), "notes": options.notes}
+    write_json(options.json, result | made_on)
+
+
+def about() -> dict[str, Any]:
+    from retrieval_prompts.experiments.records.result_file import made_on
+
+    return made_on(("torch", "faiss-cpu", "bm25s", "numpy"))
 
 
 def one_size(options: argparse.Namespace, folder: Path, count: int) -> dict[str, Any]:
@@ -244,6 +251,7 @@ def tuned(data: str, model: str, cache: str, memory: str) -> dict[str, Any]:
 
 IN_PROCESS: dict[str, Any] = {
     "data": make_data,
+    "about": about,
     "model": make_model,
     "cache": fill_cache,
     "import": imported,
