@@ -181,8 +181,10 @@ PAGES: dict[str, Prepare] = {
     "docs/images.md": images,
     "docs/index.md": readme,
     "docs/prompts.md": prompts,
+    "docs/scale.md": nothing,
     "docs/serving.md": serving,
     "docs/tasks/classification.md": classification,
     "docs/tasks/generation.md": generation,
     "docs/tasks/pairs.md": pairs,
+    "docs/training-on-many.md": elsewhere,
 }

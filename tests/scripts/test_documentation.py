@@ -54,7 +54,7 @@ def test_what_is_typed_is_there(page: str, line: str) -> None:
         assert scripts or modules
         assert all((ROOT / path).is_file() for path in (scripts[:1] + modules))
     else:
-        assert words[0] in ("pip", "docker", "curl", "echo", "source", "accelerate")
+        assert words[0] in ("pip", "docker", "curl", "echo", "source", "accelerate", "torchrun")
 
 
 def test_the_first_page_is_short() -> None:
