@@ -56,6 +56,14 @@ def _copy(shared: Path, **names: str) -> None:
             shutil.copytree(shared / here, each)
 
 
+def _store(shared: Path, path: str) -> np.ndarray:
+    """A store of the corpus, and its vectors."""
+    corpus, index = corpus_of(shared), Index.open(shared / "index")
+    vectors = index.vectors_at(np.arange(len(index)))
+    fill("qdrant", path, corpus.ids, vectors, [document.content for document in corpus])
+    return vectors
+
+
 def _sources(shared: Path) -> None:
     """handbook/ of two files, products.parquet, clicks.csv, and triples in docs/."""
     import pyarrow
@@ -91,10 +99,7 @@ def command_line(shared: Path, root: Path) -> None:
     _sources(shared)
     _copy(shared, data="SOURCE DATASETS/scifact DATASETS/fiqa", A="A FOLDER/A", B="B FOLDER/B")
     corpus, data = corpus_of(shared), load(shared / "data")
-    index = Index.open(shared / "index")
-    vectors = index.vectors_at(np.arange(len(index)))
-    np.save("vectors.npy", vectors)
-    fill("qdrant", "db", corpus.ids, vectors, [document.content for document in corpus])
+    np.save("vectors.npy", _store(shared, "db"))
     for name, seed in (("A", 0), ("B", 1)):
         scores = np.random.default_rng(seed).random((len(data.queries), len(corpus)))
         rows = zip(data.queries, scores.tolist(), strict=True)
@@ -151,6 +156,11 @@ def serving(shared: Path, root: Path) -> None:
         fitted(Path("PROMPTS", name), clip, folder)
 
 
+def scale(shared: Path, root: Path) -> None:
+    _copy(shared, data="DATA")
+    _store(shared, "PATH")
+
+
 def classification(shared: Path, root: Path) -> None:
     _labelled("train.csv", "test.csv", "new.csv")
 
@@ -181,7 +191,7 @@ PAGES: dict[str, Prepare] = {
     "docs/images.md": images,
     "docs/index.md": readme,
     "docs/prompts.md": prompts,
-    "docs/scale.md": nothing,
+    "docs/scale.md": scale,
     "docs/serving.md": serving,
     "docs/tasks/classification.md": classification,
     "docs/tasks/generation.md": generation,

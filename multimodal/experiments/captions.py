@@ -48,7 +48,7 @@ def tune(
     clip: Clip,
     data: CaptionSplits,
     settings: Settings,
-    out: Path | PromptOutput | None = None,
+    out: Path | str | PromptOutput | None = None,
     *,
     cache: Path | None = None,
     on_step: OnStep | None = None,

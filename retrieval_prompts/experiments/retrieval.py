@@ -91,7 +91,7 @@ def tune(
     settings: TuneSettings | None = None,
     *,
     documents: Given | None = None,
-    out: Path | PromptOutput | None = None,
+    out: Path | str | PromptOutput | None = None,
     overwrite: bool = False,
     on_step: Callable[[Step, int], object] | None = None,
     **given: Any,

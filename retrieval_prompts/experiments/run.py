@@ -53,12 +53,12 @@ class PromptOutput:
     be written; what earlier runs left beside it is removed even then.
     """
 
-    def __init__(self, folder: Path | None, *, overwrite: bool = False, again: bool = False) -> None:
-        self.folder, self.overwrite = folder, overwrite
+    def __init__(self, folder: Path | str | None, *, overwrite: bool = False, again: bool = False) -> None:
+        self.folder, self.overwrite = None if folder is None else Path(folder), overwrite
         self._held = ExitStack()
         self.there = False
-        if folder is not None:
-            record = _record(folder)
+        if self.folder is not None:
+            record = _record(self.folder)
             self.there = not overwrite and IDENTITY in record and (again or record.get(FINISHED) is False)
 
     def __enter__(self) -> PromptOutput:
@@ -86,7 +86,7 @@ class PromptOutput:
         return self.there
 
     @classmethod
-    def of(cls, out: Path | PromptOutput | None) -> PromptOutput:
+    def of(cls, out: Path | str | PromptOutput | None) -> PromptOutput:
         """What is given, or a new one for a folder that must not be there yet; to be entered, once more is free."""
         return out if isinstance(out, PromptOutput) else cls(out)
 
