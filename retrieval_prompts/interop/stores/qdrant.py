@@ -105,7 +105,8 @@ def open_qdrant(address: Address, fields: Fields) -> Qdrant:
     """See `opening.open_store`."""
     check_place(address, make=fields.dimension is not None)
     remote = "://" in address.place
-    where: dict[str, Any] = {"url": address.place, "api_key": key_of("qdrant")}
+    # Of a server that is not there the client would warn from a thread; it is said below
+    where: dict[str, Any] = {"url": address.place, "api_key": key_of("qdrant"), "check_compatibility": False}
     client = QdrantClient(**where) if remote else QdrantClient(path=address.place)
     with kept_open(client.close):
         if fields.dimension is not None and not client.collection_exists(address.name):
