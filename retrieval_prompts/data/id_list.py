@@ -24,7 +24,7 @@ STRETCH = 8192  # ids that are read at once
 CHECKED = 1 << 20  # ids that are checked at once
 LARGE = 1 << 31  # bytes of a list of which the ends alone are checked when it is opened
 QUOTE = ord('"')
-NO_LIST = "ids.json is no list of ids"
+NO_LIST = "ids.json is not a list of ids"
 
 
 class IdList(Sequence[str]):

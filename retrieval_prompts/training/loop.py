@@ -330,7 +330,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _no_checkpoint(path: Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())
-    return UserError(f"{path} is no checkpoint of a training run ({reason}); delete it to start afresh")
+    return UserError(f"{path} is not a checkpoint of a training run ({reason}); delete it to start afresh")
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -37,9 +37,8 @@ def read(path: Path) -> Any:
     try:
         index = opened(path)
     except (RuntimeError, MemoryError) as error:
-        raise UserError(
-            f"{path} is no file of vectors that can be read (FAISS, .npy, .npz, Parquet): {faiss_index.reason(error)}"
-        ) from None
+        said = f"{path} is not a file of vectors that can be read (FAISS, .npy, .npz, Parquet)"
+        raise UserError(f"{said}: {faiss_index.reason(error)}") from None
     if not index.ntotal:
         raise UserError(f"{path} holds no vectors")
     return index

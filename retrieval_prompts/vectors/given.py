@@ -73,7 +73,6 @@ def _positions(index: Index, corpus: Corpus) -> NDArray[np.int64]:
         return np.arange(len(corpus))
     found = [index.ids.position(id) for id in corpus.ids]
     if lacking := [id for id, place in zip(corpus.ids, found, strict=True) if place is None]:
-        raise UserError(
-            f"the index lacks {len(lacking):,} of {len(corpus):,} documents ({few(lacking)}); index or adopt them first"
-        )
+        missing = f"{len(lacking):,} of {len(corpus):,} documents ({few(lacking)})"
+        raise UserError(f"the index is missing {missing}; index or adopt them first")
     return np.array(found, dtype=np.int64)

@@ -260,7 +260,7 @@ class Index:
         in `faiss_index.PARAMETERS`.
 
         Raises:
-            UserError: for queries of another dimension or not finite, k < 1, and a parameter the index lacks.
+            UserError: for queries of another dimension or not finite, k < 1, and a parameter the index is missing.
         """
         scores, positions = self.nearest(queries, k, nprobe=nprobe, ef_search=ef_search, k_factor=k_factor)
         return scores, [[self.ids[position] for position in row if position >= 0] for row in positions]

@@ -67,7 +67,7 @@ def test_ids_with_the_same_checksum_are_told_apart(monkeypatch: pytest.MonkeyPat
 def test_what_is_no_list_of_ids(content: str) -> None:
     ids = Ids.of(["a", "b", "c"])
     table = np.stack([ids.starts, *ids.lookup])
-    with pytest.raises(ValueError, match=r"ids\.json is no list of ids"):
+    with pytest.raises(ValueError, match=r"ids\.json is not a list of ids"):
         Ids.checked(np.frombuffer(content.encode(), np.uint8), table, "ids.json")
 
 

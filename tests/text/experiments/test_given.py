@@ -93,7 +93,7 @@ def test_vectors_of_other_documents(model: Path, dataset: Dataset, vectors: np.n
     with pytest.raises(UserError, match="expected a vector for each of 40 documents, in order, got 30"):
         given_vectors(tower, vectors[:30], dataset.corpus)
     some = Index.build(vectors[:30], None, dataset.corpus.ids[:30], encoder={"fingerprint": "x"})
-    with pytest.raises(UserError, match=r"the index lacks 10 of 40 documents \(d30, d31, d32 and 7 more\)"):
+    with pytest.raises(UserError, match=r"the index is missing 10 of 40 documents \(d30, d31, d32 and 7 more\)"):
         given_vectors(tower, some, dataset.corpus)
     whole = Index.build(vectors, None, dataset.corpus.ids, encoder={"fingerprint": "x"})
     with pytest.raises(UserError, match="this index was made by another document encoder"):

@@ -388,7 +388,7 @@ def test_files_that_are_none(tmp_path: Path, biencoder: BiEncoder, corpus: Corpu
     for name, message in {
         "open.npy": "cannot be read as vectors",
         "none.npy": "does not exist; expected a FAISS file, .npy, .npz or Parquet",
-        "a.faiss": r"is no file of vectors that can be read \(FAISS, .npy, .npz, Parquet\): ",
+        "a.faiss": r"is not a file of vectors that can be read \(FAISS, .npy, .npz, Parquet\): ",
         "flat.npy": r"expected vectors as numbers of shape \(documents, dimension\), got float64 of shape \(4,\)",
         "objects.npy": "cannot be read as vectors",
     }.items():

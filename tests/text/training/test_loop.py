@@ -597,7 +597,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     for change in changes:
         write(change)
         with pytest.raises(
-            UserError, match=r"is no checkpoint of a training run \(.*\); delete it to start afresh"
+            UserError, match=r"is not a checkpoint of a training run \(.*\); delete it to start afresh"
         ) as caught:
             list(run(Point(), checkpoint=path))
         assert str(path) in str(caught.value)
