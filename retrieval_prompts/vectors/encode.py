@@ -24,8 +24,7 @@ from retrieval_prompts.towers.several import embed_each, together
 from retrieval_prompts.towers.text import Floats, TextTower
 
 BLOCK = 2048  # texts
-
-
+PADDING = 32  # of a budget's tokens one in so many may be padding: with more of it, two passes are faster than one
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -74,7 +73,8 @@ def embed_batch(tower: TextTower, ids: Sequence[list[int]], side: str, kind: str
     def run(batch: list[int]) -> Tensor:
         return embed(tower, [ids[index] for index in batch], side, kind, _own(vectors, batch))
 
-    return torch.cat([part for _, part in _passes(tower, range(len(ids)), lengths, _whole(lengths), run)])
+    size = _whole(lengths)
+    return torch.cat([part for _, part in _passes(tower, range(len(ids)), lengths, size, run, padding=size)])
 
 
 def pool_batch(tower: TextTower, features: dict[str, Any]) -> Tensor:
@@ -205,14 +205,20 @@ def _passes(
     lengths: Sequence[int],
     budget: int,
     run: Callable[[list[int]], Tensor],
+    *,
+    padding: int | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Runs of an order, each with its vectors. Where memory does not hold one, it is run again in halves, and so is
     all that the tower encodes from then on; not where a backward pass will want all of them at once.
 
+    Args:
+        padding: the most of a run, in tokens; by default the share that `PADDING` says.
+
     Raises:
         UserError: where memory does not hold a single text.
     """
-    done, batches = 0, _batches(order, lengths, _held(tower, budget))
+    padding = budget // PADDING if padding is None else padding
+    done, batches = 0, _batches(order, lengths, _held(tower, budget), padding)
     while done < len(order):
         batch = next(batches)
         try:
@@ -227,7 +233,7 @@ def _passes(
             yield batch, part
         if failed is not None:  # behind the handler, which holds on to what the pass had made
             _halve(tower, [lengths[index] for index in batch], failed)
-            batches = _batches(order[done:], lengths, _held(tower, budget))
+            batches = _batches(order[done:], lengths, _held(tower, budget), padding)
 
 
 def _own(vectors: Tensor | None, places: list[int]) -> Tensor | None:
@@ -264,16 +270,18 @@ def _whole(lengths: Sequence[int]) -> int:
     return max(1, max(lengths, default=1) * len(lengths))
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Cut an order sorted by length into runs whose padded size stays within the budget, one text at least."""
+def _batches(order: Sequence[int], lengths: Sequence[int], budget: int, padding: int) -> Iterator[list[int]]:
+    """Cut an order sorted by length into runs whose padded size stays within the budget, and what of it is padding
+    within another; one text at least."""
     batch: list[int] = []
-    longest = 0
+    longest = tokens = 0
     for index in order:
-        longest_now = max(longest, lengths[index])
-        if batch and longest_now * (len(batch) + 1) > budget:
+        longest_now, tokens_now = max(longest, lengths[index]), tokens + lengths[index]
+        size = longest_now * (len(batch) + 1)
+        if batch and (size > budget or size - tokens_now > padding):
             yield batch
-            batch, longest_now = [], lengths[index]
+            batch, longest_now, tokens_now = [], lengths[index], lengths[index]
         batch.append(index)
-        longest = longest_now
+        longest, tokens = longest_now, tokens_now
     if batch:
         yield batch

@@ -69,6 +69,13 @@ def test_saving_memory_changes_no_gradient(tower: TextTower, kind: str, monkeypa
 
 def test_batches_keep_to_the_budget() -> None:
     lengths = [3, 3, 4, 9, 20, 100]
-    assert list(encode._batches([0, 1, 2, 3, 4, 5], lengths, 12)) == [[0, 1, 2], [3], [4], [5]]
-    assert list(encode._batches([5, 4, 3, 2, 1, 0], lengths, 40)) == [[5], [4, 3], [2, 1, 0]]
-    assert list(encode._batches([], [], 12)) == []
+    assert list(encode._batches([0, 1, 2, 3, 4, 5], lengths, 12, 99)) == [[0, 1, 2], [3], [4], [5]]
+    assert list(encode._batches([5, 4, 3, 2, 1, 0], lengths, 40, 99)) == [[5], [4, 3], [2, 1, 0]]
+    assert list(encode._batches([], [], 12, 99)) == []
+
+
+def test_batches_end_where_padding_would_cost_more_than_another() -> None:
+    lengths = [3, 3, 4, 9, 20, 100]
+    assert list(encode._batches([0, 1, 2, 3, 4, 5], lengths, 999, 2)) == [[0, 1, 2], [3], [4], [5]]
+    assert list(encode._batches([5, 4, 3, 2, 1, 0], lengths, 999, 11)) == [[5], [4, 3], [2, 1, 0]]
+    assert list(encode._batches([5, 4, 3, 2, 1, 0], lengths, 999, 999)) == [[5, 4, 3, 2, 1, 0]]
