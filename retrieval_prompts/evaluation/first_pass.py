@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,9 +44,13 @@ class FirstPass:
         documents: how many are found a query. Where there are fewer, they are repeated in their order.
         bm25_weight: of BM25, from 0 to 1. Without words in the index it is 0, with a warning.
 
+    `lock` is held while the index is read; by default it is none.
+
     Raises:
         UserError: when the type of the index does not give its vectors back.
     """
+
+    lock: AbstractContextManager[Any] = nullcontext()
 
     def __init__(self, searched: Index | HybridIndex, documents: int, bm25_weight: float) -> None:
         if isinstance(searched, Index) and bm25_weight > 0:
@@ -68,19 +74,21 @@ class FirstPass:
         """
         if not len(texts):
             return np.empty((0, self.documents), dtype=np.int64)
-        if self.hybrid is not None:
-            candidates = self.hybrid.candidates(texts, vectors, self.documents)
-            found = [each.best(self.bm25_weight, self.documents)[0] for each in candidates]
-        else:
-            _, nearest = self.index.nearest(vectors, self.documents)
-            found = [row[row >= 0] for row in nearest]
+        with self.lock:
+            if self.hybrid is not None:
+                candidates = self.hybrid.candidates(texts, vectors, self.documents)
+                found = [each.best(self.bm25_weight, self.documents)[0] for each in candidates]
+            else:
+                _, nearest = self.index.nearest(vectors, self.documents)
+                found = [row[row >= 0] for row in nearest]
         if not all(map(len, found)):
             raise UserError("the first search found nothing; raise nprobe or ef_search of the index")
         return np.stack([np.resize(row, self.documents) for row in found]).astype(np.int64)
 
     def vectors(self, positions: NDArray[np.int64]) -> Floats:
         """The vectors (queries, documents, dimension) at positions (queries, documents), as the index keeps them."""
-        return self.index.vectors_at(positions.reshape(-1)).reshape(*positions.shape, -1)
+        with self.lock:
+            return self.index.vectors_at(positions.reshape(-1)).reshape(*positions.shape, -1)
 
 
 def prompts_of(

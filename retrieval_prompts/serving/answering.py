@@ -41,7 +41,8 @@ class Answer:
 
 
 class Answering:
-    """Answers the queries of a batch; what it finds for one does not depend on the others."""
+    """Answers the queries of a batch; what it finds for one does not depend on the others. Several threads may call it:
+    they encode at once, and read the index one after another."""
 
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
@@ -52,9 +53,8 @@ class Answering:
         beside = [place for place, row in enumerate(rows) if row.beside]
         asked = [*rows, *(Query(rows[at].text, None, None, rows[at].k, rows[at].weight) for at in beside)]
         texts, prompts = [row.text for row in asked], [row.prompt for row in asked]
-        with self.searcher.lock:  # prompts that read documents search too
-            vectors = encode_queries(tower, texts, prompts, [row.strength for row in asked])
-            hits = self._ranked(asked, tower.comparable(vectors))
+        vectors = encode_queries(tower, texts, prompts, [row.strength for row in asked])
+        hits = self._ranked(asked, tower.comparable(vectors))
         frozen = {at: hits[len(rows) + number] for number, at in enumerate(beside)}
         return [
             Answer(hits[place], frozen.get(place)) if row.k else Answer(vector=vectors[place], tokens=self._tokens(row))

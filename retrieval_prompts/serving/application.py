@@ -58,7 +58,9 @@ class Application(ABC):
     ) -> None:
         self.shelf, self.limits, self.ending = shelf, limits, False
         self.counters = Counters(lambda: len(self.batcher), lambda: len(shelf.all()))
-        self.batcher = Batcher(work, most=limits.batch, waiting=limits.waiting, done=self.counters.worked)
+        self.batcher = Batcher(
+            work, most=limits.batch, at_once=limits.batches, waiting=limits.waiting, done=self.counters.worked
+        )
         self._held = 0  # bytes of bodies
         files = {
             each.name: each for each in (*(PAGE / name for name in SHARED), *page.iterdir()) if each.suffix in TYPES

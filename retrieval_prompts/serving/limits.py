@@ -14,7 +14,7 @@ class Limits:
         text: characters of a query.
         queries: of one request.
         k: hits of a query.
-        batch: queries that are encoded together.
+        batch: queries that are encoded together; batches: so many of these at a time.
         waiting: queries that may wait; a request that would make them more is refused.
         timeout: seconds until a request is given up, and for each of reading its body and sending its answer.
         connections: open at a time.
@@ -26,6 +26,7 @@ class Limits:
     queries: int = 256
     k: int = 100
     batch: int = 32
+    batches: int = 1
     waiting: int = 1024
     timeout: float = 30.0
     connections: int = 1024

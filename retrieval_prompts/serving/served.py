@@ -80,6 +80,8 @@ class TextShelf(Shelf[Loaded]):
         searcher.index.check_encoder(made.identity())
         with searcher.lock:
             made.bind(searcher.hybrid or searcher.index)
+        if made.first_pass is not None:
+            made.first_pass.lock = searcher.lock
         return Loaded(name, folder, made)
 
     def weight(self, prompt: Loaded | None) -> float:

@@ -15,6 +15,7 @@ from toy_server import NAMES, QUESTIONS, Running, running, web_of
 
 from retrieval_prompts import BiEncoder
 from retrieval_prompts.interop.frameworks.searcher import Hit, Searcher
+from retrieval_prompts.serving.limits import Limits
 from retrieval_prompts.serving.web import _hit
 
 
@@ -74,6 +75,14 @@ def test_a_mixed_batch_gives_each_what_it_gets_alone(server: Running, home: Path
     for (query, prompt, k), (answer,) in zip(asked, answers, strict=True):
         same(answer["hits"], found(home, query, prompt, k))
     assert server.web.counters.rows._sum.get() > server.web.counters.rows._buckets[0].get(), "no two were in one batch"
+
+
+def test_batches_at_a_time_give_each_what_it_gets_alone(home: Path) -> None:
+    asked = [(query, prompt) for query in QUESTIONS for prompt in (None, *NAMES)]
+    with running(web_of(home, *NAMES, limits=Limits(batch=3, batches=3))) as served:
+        answers = at_once([lambda each=each: served.search(query=each[0], prompt=each[1], k=3) for each in asked])
+    for (query, prompt), (answer,) in zip(asked, answers, strict=True):
+        same(answer["hits"], found(home, query, prompt, 3))
 
 
 def test_a_passage_says_what_it_is_of() -> None:

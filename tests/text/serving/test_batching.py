@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
+import torch
 
-from retrieval_prompts.serving.batching import Batcher, Full
+from retrieval_prompts.serving.batching import AT_ONCE, Batcher, Full, share_cores
 
 
 class Slow:
@@ -56,6 +57,62 @@ def test_what_comes_while_a_batch_is_worked_on_makes_the_next_one() -> None:
         assert slow.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
     tried(test)
+
+
+def test_several_batches_are_worked_on_at_a_time() -> None:
+    """Each waits for the other: one after the other, neither would end."""
+    both = Barrier(2, timeout=10)
+
+    def work(rows: Sequence[int]) -> list[int]:
+        both.wait()
+        return [10 * row for row in rows]
+
+    async def run() -> None:
+        batcher = Batcher(work, most=2, at_once=2, waiting=10)
+        futures = [batcher.submit(rows) for rows in ([1], [2, 3], [4])]
+        working = asyncio.create_task(batcher.run())
+        assert await asyncio.gather(*futures) == [[10], [20, 30], [40]]
+        assert batcher.busy == 0
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_busy_is_the_time_of_the_oldest_batch() -> None:
+    async def run() -> None:
+        slow = Slow()
+        batcher = Batcher(slow, most=1, at_once=2, waiting=10)
+        working = asyncio.create_task(batcher.run())
+        futures = [batcher.submit([1])]
+        await asyncio.to_thread(slow.begun.wait, 10)
+        since = batcher.busy
+        futures.append(batcher.submit([2]))
+        while len(slow.batches) < 2:
+            await asyncio.sleep(0.001)
+        assert batcher.busy > since > 0
+        slow.may.set()
+        assert await asyncio.gather(*futures) == [[10], [20]]
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("threads", "asked", "batches", "each"),
+    [(1, None, 1, 1), (2, None, 2, 1), (16, None, AT_ONCE, 4), (8, 3, 3, 2), (2, 8, 8, 1)],
+)
+def test_batches_share_the_threads(
+    monkeypatch: pytest.MonkeyPatch, threads: int, asked: int | None, batches: int, each: int
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    assert share_cores(asked, "cpu") == batches
+    assert found == [each]
+    assert share_cores(asked, "cuda") == (asked or 1)
+    assert len(found) == 1
 
 
 def test_without_room_a_request_is_refused_whole() -> None:
