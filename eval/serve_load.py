@@ -79,11 +79,11 @@ def ours(index: Path, prompts: Path, *options: str) -> Any:
     return serving("-m", "retrieval_prompts.cli.app", "serve", str(index), "--port=0", "--device=cpu", *named, *options)
 
 
-async def ask(port: int, body: Any, streams: Any = None) -> tuple[int, Any, Any]:
+async def ask(port: int, body: Any, streams: Any = None, path: str = "/search") -> tuple[int, Any, Any]:
     """Status, answer, and the connection for the next request; None where this was the last."""
     reader, writer = streams or await asyncio.open_connection("127.0.0.1", port)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
     writer.write(f"{head}\r\n\r\n".encode() + data)
     answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(answer.partition("content-length: ")[2].partition("\r\n")[0] or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -77,12 +78,14 @@ class Answer:
 class Answering:
     """Answers the rows of a batch: what comes of one, or why nothing does, does not depend on the others.
 
+    Several threads may call it: they decode one picture at a time.
+
     Args:
         pixels: of a picture, at most.
     """
 
     def __init__(self, shelf: PictureShelf, pixels: int) -> None:
-        self.shelf, self.pixels, self.kept = shelf, pixels, KeptClasses(shelf)
+        self.shelf, self.pixels, self.kept, self._decoding = shelf, pixels, KeptClasses(shelf), Lock()
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[Query]) -> list[Answer | Exception]:
@@ -101,7 +104,8 @@ class Answering:
         """(3, H, W), what the image tower sees of a picture; or why it sees nothing."""
         assert row.picture is not None
         try:
-            return self.shelf.clip.preprocess(decode(row.picture, row.place, self.pixels))
+            with self._decoding:
+                return self.shelf.clip.preprocess(decode(row.picture, row.place, self.pixels))
         except TooManyPixels as error:
             return Refused(413, str(error))
         except UserError as error:
@@ -182,12 +186,16 @@ class KeptClasses:
     """Lists of classes as a prompt reads them, those that were asked for last: at most KEPT classes in all."""
 
     def __init__(self, shelf: PictureShelf) -> None:
-        self._shelf = shelf
+        self._shelf, self._lock = shelf, Lock()
         self._lists: OrderedDict[tuple[Loaded | None, tuple[str, ...]], _Read] = OrderedDict()
 
     def of(self, prompt: Loaded | None, names: tuple[str, ...]) -> Classes:
         """Raises UserError for names that are none, or do not fit."""
-        key = prompt, names
+        with self._lock:
+            return self._of((prompt, names))
+
+    def _of(self, key: tuple[Loaded | None, tuple[str, ...]]) -> Classes:
+        prompt, names = key
         if key not in self._lists:
             settings = PromptSettings() if prompt is None else prompt.classifier.settings
             self._lists[key] = _Read(self._shelf.clip, names, settings)

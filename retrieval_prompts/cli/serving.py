@@ -49,17 +49,24 @@ class Serving:
     max_queries: Annotated[int, _access("queries of a request", min=1)] = 256
     max_k: Annotated[int, _access("hits of a query", min=1)] = 100
     batch: Annotated[int, _access("queries encoded together", min=1)] = 32
+    batches: Annotated[
+        int | None,
+        _access("batches at a time, each on its share of the cores  [default: one a core, up to 4; GPU: 1]", min=1),
+    ] = None
     queue: Annotated[int, _access("queries that may wait; then 429", min=1)] = 1024
     timeout: Annotated[float, _access("seconds; then 503", min=0.1, max=86_400)] = 30.0
 
-    def limits(self) -> dict[str, Any]:
-        """The fields of `Limits`."""
+    def limits(self, device: str) -> dict[str, Any]:
+        """The fields of `Limits`, of a model on a device; see `serving.batching.share_cores`."""
+        from retrieval_prompts.serving.batching import share_cores
+
         return {
             "body": self.max_body,
             "text": self.max_text,
             "queries": min(self.max_queries, self.queue),  # of more no request would ever find room
             "k": self.max_k,
             "batch": self.batch,
+            "batches": share_cores(self.batches, device),
             "waiting": self.queue,
             "timeout": self.timeout,
         }

@@ -51,7 +51,7 @@ def serve(
         found, clip = open_with_model(index, model, pretrained, device=device, quick_gelu=quick_gelu)
         shelf = PictureShelf(found, clip, named, serving.prompts_root)
         held = max(HELD, 2 * serving.max_body)
-        limits = PictureLimits(**serving.limits(), held=held, pixels=max_pixels, classes=max_classes)
+        limits = PictureLimits(**serving.limits(clip.device.type), held=held, pixels=max_pixels, classes=max_classes)
         web = PictureWeb(shelf, limits, images)
         try:
             web.thumbnails(0)

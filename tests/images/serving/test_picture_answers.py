@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from toy_server import Running, running
 from multimodal.data.metadata import ORIENTATION
 from multimodal.data.pictures import Picture
 from multimodal.serving import answering
+from multimodal.serving.asked import PictureLimits
 from multimodal.vectors.image_index import ImageIndex, picture_vector, search
 from multimodal.vectors.texts import text_vectors
 from retrieval_prompts.data.id_list import Ids
@@ -118,8 +120,9 @@ def test_the_frozen_model_classifies(classify: Callable[..., Any], home: Home) -
     assert (result["prompt"], result["strength"]) == ("frozen", None)
 
 
-def test_a_mixed_batch_gives_each_what_it_gets_alone(server: Running, home: Home) -> None:
-    calls: list[tuple[str, Any]] = [
+def mixed(home: Home) -> list[tuple[str, Any]]:
+    """Requests of each kind; the last is refused."""
+    return [
         *(
             ("/search", {"query": words, "prompt": prompt, "k": k, "frozen": True})
             for words in WORDS
@@ -133,11 +136,11 @@ def test_a_mixed_batch_gives_each_what_it_gets_alone(server: Running, home: Home
         ("/classify", {"image": sent(b"no picture"), "prompt": "coop"}),
     ]
 
-    def call(path: str, body: Any) -> Any:
-        return lambda: server.call("POST", path, body)
 
+def answered_alike(server: Running, calls: list[tuple[str, Any]]) -> None:
+    """One after another, and all at once."""
     alone = [server.call("POST", *each) for each in calls]
-    together = at_once([call(*each) for each in calls])
+    together = at_once([partial(server.call, "POST", *each) for each in calls])
     for one, (other,) in zip(alone, together, strict=True):
         assert one.status == other.status
         for side in ("hits", "frozen", "classes"):
@@ -146,8 +149,18 @@ def test_a_mixed_batch_gives_each_what_it_gets_alone(server: Running, home: Home
                 key = "score" if "score" in mine else "probability"
                 assert mine[key] == pytest.approx(its[key], abs=1e-5)
     assert [one.status for one in alone] == [200] * (len(calls) - 1) + [422]
+
+
+def test_a_mixed_batch_gives_each_what_it_gets_alone(server: Running, home: Home) -> None:
+    answered_alike(server, mixed(home))
     rows = server.web.counters.rows
     assert rows._sum.get() > sum(bucket.get() for bucket in rows._buckets), "no two were in one batch"
+
+
+def test_batches_at_a_time_give_each_what_it_gets_alone(home: Home) -> None:
+    limits = PictureLimits(body=1 << 20, batch=3, batches=3)
+    with running(home.web("coop", "half", "vpt", "cocoop", "head", limits=limits)) as served:
+        answered_alike(served, mixed(home))
 
 
 def test_class_vectors_are_kept_within_bounds(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

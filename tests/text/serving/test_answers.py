@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def test_a_mixed_batch_gives_each_what_it_gets_alone(server: Running, home: Path
 def test_batches_at_a_time_give_each_what_it_gets_alone(home: Path) -> None:
     asked = [(query, prompt) for query in QUESTIONS for prompt in (None, *NAMES)]
     with running(web_of(home, *NAMES, limits=Limits(batch=3, batches=3))) as served:
-        answers = at_once([lambda each=each: served.search(query=each[0], prompt=each[1], k=3) for each in asked])
+        answers = at_once([partial(served.search, query=query, prompt=prompt, k=3) for query, prompt in asked])
     for (query, prompt), (answer,) in zip(asked, answers, strict=True):
         same(answer["hits"], found(home, query, prompt, 3))
 

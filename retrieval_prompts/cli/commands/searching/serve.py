@@ -22,13 +22,6 @@ def serve(
     serving: Serving,
     model: Annotated[str | None, typer.Option(help="the model, when it has moved  [default: the index's own]")] = None,
     conventions: Conventions = AS_SAID,
-    batches: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="batches encoded at a time, each on its share of the cores  [default: one a core, up to 4; GPU: 1]",
-        ),
-    ] = None,
     device: Device = None,
     trust_remote_code: Trust = False,
 ) -> None:
@@ -38,15 +31,13 @@ def serve(
     """
 
     def opened(named: dict[str, Path]) -> tuple[Application, str]:
-        from retrieval_prompts.serving.batching import share_cores
         from retrieval_prompts.serving.limits import Limits
         from retrieval_prompts.serving.served import open_shelf
         from retrieval_prompts.serving.web import Web
 
         asked = {"model": model, "conventions": conventions, "device": device, "trust_remote_code": trust_remote_code}
         shelf = open_shelf(index, named, serving.prompts_root, **asked)
-        at_once = share_cores(batches, shelf.searcher.biencoder.tower.device.type)
-        limits = Limits(**serving.limits(), batches=at_once)
+        limits = Limits(**serving.limits(shelf.searcher.biencoder.tower.device.type))
         return Web(shelf, limits), f"{len(shelf.searcher.index):,} documents"
 
     serving.start(opened)
