@@ -1,4 +1,4 @@
-"""Ours beside sentence-transformers and onnxruntime: encoding, a tuning step, a first vector, a search (`make bench`).
+"""Ours beside sentence-transformers, onnxruntime and OpenVINO: encoding, a step, a first vector, a search (`make bench`).
 
     python -m eval.speed.side_by_side eval/data/scifact --json eval/results/speed-side-by-side.json
 
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from retrieval_prompts.training.settings import TuneSettings
 from retrieval_prompts.vectors.encode import encode_texts
 
 Way = Callable[[], Any]
+Run = Callable[[dict[str, np.ndarray]], np.ndarray]  # the inputs of a batch -> its vectors
 SIZES = (4, 8, 16, 32, 64)  # batches that peers are tried with
 LOOK = 48  # documents of that first look
 ROWS = 1024  # of the matrix product: the tokens of a pass on a CPU
@@ -123,7 +125,7 @@ def measured(options: argparse.Namespace, dataset: Dataset, ours: BiEncoder, fol
         "ways": table,
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg(),
-        **made_on(("torch", "sentence-transformers", "transformers", "onnxruntime", "faiss-cpu")),
+        **made_on(("torch", "sentence-transformers", "transformers", "onnxruntime", "openvino", "faiss-cpu")),
     }
 
 
@@ -133,9 +135,9 @@ def encoders(
     """The ways to encode the texts, and the batch sizes that peers are best at. Their vectors are ours, to 1e-4."""
     theirs.save(str(folder / "checkpoint"), create_model_card=False)
     export_onnx(folder / "checkpoint", folder / "model.onnx")
-    session = onnx_session(folder / "model.onnx")
+    exported = {"onnxruntime": onnx_session(folder / "model.onnx"), "OpenVINO": openvino(folder / "model.onnx")}
 
-    def onnx(some: list[str], size: int) -> np.ndarray:
+    def export(run: Run, some: list[str], size: int) -> np.ndarray:
         """As sentence-transformers does it: long texts first, batches of like length, padded to the longest."""
         ids = ours.tower.tokenize(some, "document")
         order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))
@@ -146,14 +148,15 @@ def encoders(
             mask = np.zeros_like(rows)
             for row, kept, place in zip(rows, mask, places, strict=True):
                 row[: len(ids[place])], kept[: len(ids[place])] = ids[place], 1
-            found[places] = session.run(None, {"input_ids": rows, "attention_mask": mask})[0]
+            found[places] = run({"input_ids": rows, "attention_mask": mask})
         return found
 
     def plain(some: list[str], size: int) -> np.ndarray:
         return np.asarray(theirs.encode_document(some, batch_size=size, show_progress_bar=False))
 
     expected = encode_texts(ours.tower, texts[:LOOK], "document")
-    peers: dict[str, Callable[[list[str], int], np.ndarray]] = {"sentence-transformers": plain, "onnxruntime": onnx}
+    peers: dict[str, Callable[[list[str], int], np.ndarray]] = {"sentence-transformers": plain}
+    peers |= {name: partial(export, run) for name, run in exported.items() if run is not None}
     best = {}
     for name, encode in peers.items():
         taken = {}
@@ -167,18 +170,29 @@ def encoders(
     ways: dict[str, Way] = {
         "ours": lambda: encode_texts(ours.tower, texts, "document"),
         "sentence-transformers, default": lambda: theirs.encode_document(texts, show_progress_bar=False),
-        "sentence-transformers, best": lambda: plain(texts, best["sentence-transformers"]),
-        "onnxruntime, best": lambda: onnx(texts, best["onnxruntime"]),
     }
+    ways |= {f"{name}, best": partial(encode, texts, best[name]) for name, encode in peers.items()}
     return ways, best
 
 
-def onnx_session(file: Path) -> Any:
-    """On as many threads as torch has."""
+def openvino(file: Path) -> Run | None:
+    """The exported model in OpenVINO, in float32 on as many threads as torch has; None where it is not installed."""
+    try:
+        library = import_module("openvino")
+    except ImportError:
+        return None
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = library.Core().compile_model(str(file), "CPU", settings)
+    return lambda given: compiled(given)[0]
+
+
+def onnx_session(file: Path) -> Run:
+    """The same in onnxruntime."""
     onnxruntime = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return lambda given: session.run(None, given)[0]
 
 
 def small(dataset: Dataset, documents: np.ndarray) -> Dataset:

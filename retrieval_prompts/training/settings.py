@@ -20,7 +20,8 @@ class TuneSettings(PromptSettings):
     Dev is scored ten times in a training, half as often where steps encode documents. "corpus" compares with all
     documents, "mined" with the batch's own and the model's best wrong answers, "in-batch" with the former alone;
     where documents are encoded anew, "corpus" means "mined". Prompts, losses and every vector that is compared or
-    kept are float32, whatever the precision; "auto" is bfloat16 where the hardware has it (CUDA, AMX).
+    kept are float32, whatever the precision; "auto" is bfloat16 on CUDA, and on CPUs with AMX that are
+    faster with it.
     """
 
     epochs: int = setting(10, help="passes over the training queries, at most", low=1)

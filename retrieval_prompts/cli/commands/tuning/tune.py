@@ -37,6 +37,8 @@ from retrieval_prompts.towers.conventions import Conventions
 from retrieval_prompts.training.settings import TuneSettings, check_given
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.beir_folder import Dataset
     from retrieval_prompts.experiments.retrieval import RetrievalResult
@@ -122,6 +124,7 @@ def tune(
         idle = "; --patience plays no part in it" if settings.patience is not None else ""
         say(f"too few dev queries to choose by: cross-validation judges, {settings.folds} more training runs{idle}")
     biencoder = frozen()
+    _say_precision(say, settings.precision, biencoder)
     biencoder.tower.made(made_by)
     bench = Workbench(biencoder.tower, dataset, cache, given=stored)
     with sharing(biencoder.tower), Progress("nDCG@10", "frozen") as on_step:
@@ -162,6 +165,13 @@ def _encoded(found: RetrievalResult, count: int) -> str:
     if found.documents_encoded:
         return f"documents encoded once: {found.documents_encoded:,} of {count:,}, and none for the prompts"
     return f"documents encoded: none, the vectors of all {count:,} were there"
+
+
+def _say_precision(say: Callable[[Any], None], precision: str, biencoder: BiEncoder) -> None:
+    from retrieval_prompts.training.task import in_bfloat16
+
+    if precision == "auto" and in_bfloat16("auto", biencoder.tower.device):
+        say("a step multiplies in bfloat16, which is faster here; --precision float32 does not")
 
 
 def _described(dataset: Dataset, learned: TrainingData | None, split: str | None) -> str:
