@@ -1,4 +1,4 @@
-"""Ours beside sentence-transformers, onnxruntime and OpenVINO: encoding, a step, a first vector, a search (`make bench`).
+"""Ours beside sentence-transformers, onnxruntime, OpenVINO: encoding, a step, a first vector, a search (`make bench`).
 
     python -m eval.speed.side_by_side eval/data/scifact --json eval/results/speed-side-by-side.json
 
