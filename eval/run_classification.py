@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from multimodal.classifier import PromptClassifier
+from multimodal.cli.options import baselines_of
 from multimodal.data.images import ImageData, few_shot, load_images
 from multimodal.data.published import LAYOUTS, draw, load_published
 from multimodal.data.templates import template_for
@@ -63,6 +64,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--recipe", default="default", choices=RECIPES, help="paper: what each method's authors trained"
     )
+    parser.add_argument(
+        "--baselines", help="clip-lora or clip-lora:STEPS: a row of a copy that is adapted to the shots"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings, such as epochs=5")
     parser.add_argument("--cache", type=Path, help="the folder of image features")
     parser.add_argument("--out", type=Path, required=True, help="the result file")
@@ -80,6 +84,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Do all runs that the result file lacks; returns its content. Raises UserError."""
     methods, seeds = options.method.split(","), [_whole("--seeds", seed) for seed in options.seeds.split(",")]
     shots = None if options.shots == "all" else _whole("--shots", options.shots)
+    baselines_of(options.baselines)  # raises for what is wrong, before anything is read
     given = {
         "shots": shots,
         **({} if options.recipe == "default" else {"recipe": options.recipe}),
@@ -96,7 +101,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "model": clip.title,
             "pretrained": clip.pretrained,
             "fingerprint": clip.fingerprint,
-            "settings": given,
+            "settings": given | ({} if options.baselines is None else {"baselines": options.baselines}),
         },
         {
             "summary": {},
@@ -118,7 +123,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 own = {"head": "none", **given, "method": method, "seed": seed}
                 settings = on_data(own, data.name, base=options.protocol == "base-to-new")
                 shot = with_shots(data, published, shots, seed)
-                rankings = one_run(clip, shot, settings, options.protocol, done, options.cache)
+                rankings = one_run(clip, shot, settings, options, done)
                 if options.runs is not None:
                     runs.write(options.runs, data.name, rankings)
                 result["summary"] = summary(result["datasets"])
@@ -135,22 +140,25 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def one_run(
-    clip: Clip, data: ImageData, settings: Settings, protocol: str, done: dict[str, Any], cache: Path | None
+    clip: Clip, data: ImageData, settings: Settings, options: argparse.Namespace, done: dict[str, Any]
 ) -> Sequence[Rankings]:
     """Tune and score one (data set, method, seed), and the baselines that no run before it scored, into `done`.
 
     Returns what they ranked.
     """
-    scores, seed = done["scores"], str(settings.seed)
+    scores, seed, protocol, cache = done["scores"], str(settings.seed), options.protocol, options.cache
+    lora = baselines_of(options.baselines)
     watch = Stopwatch()
     with watch("tune"):
         classifier = tune(clip, data, settings, base_only=protocol == "base-to-new", cache=cache)
     systems = ["tuned", *(name for name in SEEDLESS if name not in scores)]
     if seed not in scores.get("linear-probe", {}):
         systems.append("linear-probe")
+    if lora and seed not in scores.get("clip-lora", {}):
+        systems.append("clip-lora")
     # Zero-shot's is the data set's, whatever a method's authors compare with
     template = settings.template if settings.recipe == "default" else template_for(data.name)
-    how = EvaluationProtocol(protocol, systems=systems, template=template)
+    how = EvaluationProtocol(protocol, systems=systems, template=template, lora_steps=lora.get("lora_steps"))
     found = evaluate(how, data, [classifier], cache=cache, keep_rankings=True)
     for each in found.rankings:
         each.systems = {
