@@ -9,12 +9,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from multimodal.prompts.settings import METHODS
+
 RESULTS = Path(__file__).parent / "results"
+SHOTS = (1, 4, 16)
 TITLES = {"zero-shot": "zero-shot", "zero-shot-ensemble": "zero-shot, 80 templates", "linear-probe": "linear probe"}
 
 
 def base_to_new(folder: Path = RESULTS) -> str:
-    """A row a system: accuracies, harmonic mean and calibration error x 100, mean and deviation over seeds."""
+    """A row a system with 16 shots: accuracies, harmonic mean and calibration error x 100, mean and deviation over
+    seeds."""
     rows = [
         "| data, model | system | base | new | harmonic mean | ECE base | ECE new |",
         "|---|---|---|---|---|---|---|",
@@ -22,14 +26,58 @@ def base_to_new(folder: Path = RESULTS) -> str:
     seen = set()  # a second file on the same data repeats the baselines
     for path in sorted(folder.glob("images-base-to-new-*.json"), key=lambda path: path.stem):
         result = json.loads(path.read_text())
+        if result["settings"]["shots"] != 16:
+            continue
         for dataset, systems in result["summary"].items():
-            for name, scores in systems.items():
+            for name, scores in _titled(result, systems).items():
                 if (dataset, result["model"], name) in seen:
                     continue
                 seen.add((dataset, result["model"], name))
                 cells = (_cell(scores, metric) for metric in ("base", "new", "harmonic_mean", "ece_base", "ece_new"))
                 rows.append(f"| {dataset}, {result['model']} | {TITLES.get(name, name)} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def by_shots(folder: Path = RESULTS) -> str:
+    """A table for each data set, a row a system: prompts, heads, and what is adapted, by the shots of a base class."""
+    found: dict[str, dict[str, dict[tuple[str, int], str]]] = {}
+    for path in sorted(folder.glob("images-base-to-new-*.json"), key=lambda path: path.stem):
+        result = json.loads(path.read_text())
+        for dataset, systems in result["summary"].items():
+            table, shots = found.setdefault(f"{dataset}, {result['model']}", {}), result["settings"]["shots"]
+            for name, scores in _titled(result, systems).items():
+                for part in ("base", "new"):
+                    cells = table.setdefault(TITLES.get(name, name), {})
+                    cells.setdefault((part, shots), _cell(scores, part))
+    for path in sorted(folder.glob("image-heads-*.json")):
+        for dataset, own in json.loads(path.read_text())["datasets"].items():
+            table = found.setdefault(f"{dataset}, {own['model']}", {})
+            for shots, systems in own["summary"].items():
+                for name, scores in systems.items():
+                    for part in set(scores) & {"base", "new"}:
+                        mean, spread = scores[part]
+                        cell = f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if spread else "")
+                        table.setdefault(TITLES.get(name, name), {}).setdefault((part, int(shots)), cell)
+    return "\n\n".join(_of_shots(name, table) for name, table in found.items())
+
+
+def _of_shots(name: str, table: dict[str, dict[tuple[str, int], str]]) -> str:
+    columns = [(part, shots) for part in ("base", "new") for shots in SHOTS]
+    rows = [
+        f"| {name} | base, 1 shot | 4 | 16 | new, 1 shot | 4 | 16 |",
+        "|" + "---|" * (len(columns) + 1),
+        *(f"| {system} | {' | '.join(cells.get(each, '–') for each in columns)} |" for system, cells in table.items()),
+    ]
+    return "\n".join(rows)
+
+
+def _titled(result: dict[str, Any], systems: dict[str, Any]) -> dict[str, Any]:
+    """The same by names that say which epochs and steps are not the defaults."""
+    settings = result["settings"]
+    said = {name: f"{name}, {settings['epochs']} epochs" for name in METHODS} if "epochs" in settings else {}
+    if ":" in settings.get("baselines", ""):
+        said["clip-lora"] = f"clip-lora, {settings['baselines'].partition(':')[2]} steps"
+    return {said.get(name, name): scores for name, scores in systems.items()}
 
 
 def retrieval(folder: Path = RESULTS) -> str:
@@ -74,7 +122,7 @@ def _cell(scores: dict[str, Any], metric: str) -> str:
 
 
 def main() -> None:
-    print("\n\n".join((speed(), base_to_new(), retrieval())))
+    print("\n\n".join((speed(), base_to_new(), retrieval(), by_shots())))
 
 
 if __name__ == "__main__":
