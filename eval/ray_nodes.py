@@ -30,7 +30,8 @@ from retrieval_prompts import BiEncoder, load_corpus
 from retrieval_prompts.experiments.records.result_file import made_on
 from retrieval_prompts.files import check_output, write_json
 from retrieval_prompts.interop.scale import pool
-from retrieval_prompts.interop.scale.sharded import Encoded, encode_shards
+from retrieval_prompts.interop.scale.parts_run import Encoded
+from retrieval_prompts.interop.scale.sharded import encode_shards
 from retrieval_prompts.interop.scale.shards import of_corpus
 from retrieval_prompts.interop.scale.vector_files import Parts, name_of
 from retrieval_prompts.vectors.encode import encode_texts

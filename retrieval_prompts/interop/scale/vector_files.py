@@ -162,10 +162,12 @@ class Parts:
         self.folder, self.about = folder, describe(folder)
         self.names = list(self.about["parts"])
         self.chosen: list[np.ndarray] = []  # of each part the rows that are the corpus's
+        self.digests: list[str] = []  # of each part's ids and vectors
         at, seen = 0, set[str]()
         for name in self.names:
-            rows = []
-            for row, id in enumerate(_ids(folder / name)):
+            rows, (digest, names) = [], _ids(folder / name)
+            self.digests.append(digest)
+            for row, id in enumerate(names):
                 if at < len(ids) and id == ids[at]:
                     rows.append(row)
                     at += 1
@@ -180,43 +182,93 @@ class Parts:
         return int(self.starts[-1])
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (self._block(number) for number in range(len(self.names)))
+        return (self.block(number) for number in range(len(self.names)))
+
+    @property
+    def dimension(self) -> int:
+        import pyarrow.parquet as pq
+
+        return int(pq.read_schema(self.folder / self.names[0]).field("vector").type.list_size)
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """The vectors (n, dimension) at these positions; each part that has some is read once."""
         owners = np.searchsorted(self.starts, positions, side="right") - 1
         result: np.ndarray | None = None
         for owner in np.unique(owners):
-            block, mine = self._block(int(owner)), owners == owner
+            block, mine = self.block(int(owner)), owners == owner
             if result is None:
                 result = np.empty((len(positions), block.shape[1]), dtype=np.float32)
             result[mine] = block[positions[mine] - self.starts[owner]]
         return np.empty((0, 0), dtype=np.float32) if result is None else result
 
-    def _block(self, number: int) -> np.ndarray:
+    def block(self, number: int) -> np.ndarray:
+        """The vectors (n, dimension) of a part that are the corpus's."""
+        return np.asarray(self._kept(number)[self.chosen[number]], dtype=np.float32)
+
+    def _kept(self, number: int) -> np.ndarray:
         name = self.names[number]
-        kept = _sound(self.folder / name, self.about["encoder"], self.about["parts"][name])
-        return np.asarray(kept[self.chosen[number]], dtype=np.float32)
+        return _sound(self.folder / name, self.about["encoder"], self.about["parts"][name])
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The rows of a part that are a corpus's, as they go to a worker.
+
+    Args:
+        digest: of the part's ids and vectors.
+        count: of its rows, without those in `left`.
+        start: the position of the first in the corpus.
+        left: rows that the corpus has not.
+    """
+
+    name: str
+    digest: str
+    count: int
+    start: int
+    left: list[int]
+
+    @classmethod
+    def of(cls, parts: Parts, number: int) -> Stretch:
+        rows, total = parts.chosen[number], parts.about["parts"][parts.names[number]]
+        left = np.setdiff1d(np.arange(total), rows).tolist()
+        return cls(parts.names[number], parts.digests[number], len(rows), int(parts.starts[number]), left)
+
+    def read(self, folder: Path, encoder: Mapping[str, Any]) -> tuple[list[str], np.ndarray]:
+        """The ids, and the vectors (count, dimension). Raises UserError where the part is another."""
+        path = folder / self.name
+        noted, ids, kept = _whole(path)
+        if noted.get("encoder") != encoder or noted["sha256"] != self.digest:
+            raise UserError(f"{path} is not as it was written; encode again: only it will be made")
+        rows = np.delete(np.arange(len(ids)), self.left)
+        return [ids[row] for row in rows], np.asarray(kept[rows], dtype=np.float32)
 
 
 def _sound(path: Path, encoder: Mapping[str, Any], count: int) -> np.ndarray:
     """The vectors of a part that is as it was written. Raises UserError."""
-    try:
-        noted, ids, kept = _read(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is gone; encode again: only it will be made") from None
-    if noted.get("encoder") != encoder or len(ids) != count or noted.get("sha256") != _digest(ids, kept):
+    noted, ids, kept = _whole(path)
+    if noted.get("encoder") != encoder or len(ids) != count:
         raise UserError(f"{path} is not as it was written; encode again: only it will be made")
     return kept
 
 
-def _ids(path: Path) -> list[str]:
-    """The ids of a part. Raises UserError."""
+def _whole(path: Path) -> tuple[dict[str, Any], list[str], np.ndarray]:
+    """As `_read`. Raises UserError for a part that is gone, or has other ids or vectors than its digest says."""
+    try:
+        noted, ids, kept = _read(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is gone; encode again: only it will be made") from None
+    if noted.get("sha256") != _digest(ids, kept):
+        raise UserError(f"{path} is not as it was written; encode again: only it will be made")
+    return noted, ids, kept
+
+
+def _ids(path: Path) -> tuple[str, list[str]]:
+    """The digest that a part says it has, and its ids. Raises UserError."""
     import pyarrow.parquet as pq
 
     try:
-        found: list[str] = pq.read_table(path, columns=["_id"]).column("_id").to_pylist()
-        return found
+        table = pq.read_table(path, columns=["_id"])
+        return str(json.loads(table.schema.metadata[KEY])["sha256"]), table.column("_id").to_pylist()
     except FileNotFoundError:
         raise UserError(f"{path} is gone; encode again: only it will be made") from None
     except Exception as error:  # see `_read`

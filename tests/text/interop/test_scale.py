@@ -7,8 +7,7 @@ import json
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,14 @@ import numpy as np
 import pytest
 import tiny
 from command_line import Command
+from one_worker import in_this_process
 from text_commands import refused
 
 from retrieval_prompts import BiEncoder, UserError, load_corpus
 from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.interop.scale import pool, vector_files
-from retrieval_prompts.interop.scale.sharded import Encoded, encode_shards, portable
+from retrieval_prompts.interop.scale.parts_run import Encoded
+from retrieval_prompts.interop.scale.sharded import encode_shards, portable
 from retrieval_prompts.interop.scale.shards import Shard, of_corpus, of_files
 from retrieval_prompts.interop.scale.vector_files import Parts
 
@@ -53,18 +54,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool of this process alone, as Ray would have it."""
-
-    @contextmanager
-    def started(wanted: pool.Wanted) -> Iterator[pool.Pool]:
-        yield pool.Pool(1, 0)
-
-    def answers(items: Any, make: Callable[[], pool.Work], pool: pool.Pool) -> Iterator[str]:
-        yield from map(make(), items)
-
-    monkeypatch.setattr(pool, "check_installed", lambda: None)
-    monkeypatch.setattr(pool, "started", started)
-    monkeypatch.setattr(pool, "answers", answers)
+    in_this_process(monkeypatch)
 
 
 @pytest.fixture

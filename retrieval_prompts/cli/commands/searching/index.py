@@ -30,6 +30,7 @@ from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
+    from retrieval_prompts.vectors.index import Index
 
 
 @with_machines
@@ -117,7 +118,8 @@ def index(
         return data_folder(data, documents, reading, loaded, console.say, cache)
 
     def encoder() -> Encoder:
-        return machines.encoder(prompts, out, device, trust_remote_code, conventions, overwrite)
+        options = {"trust_remote_code": trust_remote_code, **asdict(conventions)}
+        return Encoder(machines.place(out, device, overwrite), prompts, options)
 
     if to is not None:
         if (factory, train_size, ef_construction) != ("Flat", None, None):
@@ -166,15 +168,17 @@ def _build(
     from retrieval_prompts.data.beir_folder import load_corpus
     from retrieval_prompts.data.groups import counted
     from retrieval_prompts.vectors import faiss_index
-    from retrieval_prompts.vectors.index import Index
 
     corpus = load_corpus(source())
     biencoder = loaded()
     faiss_index.check(options["factory"], biencoder.tower.dimension)
     if workers is not None:
-        rows, said = workers.of_corpus(biencoder, corpus)
-        built = Index.build(rows, corpus, corpus.ids, encoder=biencoder.identity(), **options)
-        held = save_index(built, corpus, out, bm25, overwrite)
+        with workers.place.started():
+            rows, said = workers.of_corpus(biencoder, corpus)
+            with workers.place.building(rows) as write:
+                given = options | {"write": write}
+                built, held = write_index(rows, corpus, out, bm25, overwrite, biencoder.identity(), given)
+        said += _merged(built)
     else:
         vectors = biencoder.encode_corpus(corpus, cache)
         built, held = write_index(vectors, corpus, out, bm25, overwrite, biencoder.identity(), options)
@@ -182,6 +186,12 @@ def _build(
     made = f"{out}: {counted(len(built), corpus.groups)}, {options['factory']}, {held}"
     console.say(f"{made}; {said}")
     console.say(_next(out, asked))
+
+
+def _merged(built: Index) -> str:
+    """What is to be said of an index that workers made."""
+    build = built.manifest["build"]
+    return f"; {build['shards']:,} shards merged on disk, {build['made']:,} made now" if "shards" in build else ""
 
 
 def _next(out: Path, asked: str) -> str:
