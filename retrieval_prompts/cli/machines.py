@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.interop.scale.parts_run import Encoded
     from retrieval_prompts.interop.scale.shards import Shard
     from retrieval_prompts.interop.scale.vector_files import Parts
+    from retrieval_prompts.vectors.index import Index
 
 PANEL = "Many machines"
 
@@ -103,6 +104,11 @@ class Place:
         from retrieval_prompts.interop.scale import merged
 
         return merged.building(parts, self.run["wanted"])
+
+    def merged(self, built: Index) -> str:
+        """What is to be said of an index that was built so."""
+        build = built.manifest["build"]
+        return f"; {build['shards']:,} shards merged on disk, {build['made']:,} made now" if "shards" in build else ""
 
     def said(self, done: Encoded) -> str:
         """What was encoded."""

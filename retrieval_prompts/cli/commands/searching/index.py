@@ -30,7 +30,6 @@ from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
-    from retrieval_prompts.vectors.index import Index
 
 
 @with_machines
@@ -178,7 +177,7 @@ def _build(
             with workers.place.building(rows) as write:
                 given = options | {"write": write}
                 built, held = write_index(rows, corpus, out, bm25, overwrite, biencoder.identity(), given)
-        said += _merged(built)
+        said += workers.place.merged(built)
     else:
         vectors = biencoder.encode_corpus(corpus, cache)
         built, held = write_index(vectors, corpus, out, bm25, overwrite, biencoder.identity(), options)
@@ -186,12 +185,6 @@ def _build(
     made = f"{out}: {counted(len(built), corpus.groups)}, {options['factory']}, {held}"
     console.say(f"{made}; {said}")
     console.say(_next(out, asked))
-
-
-def _merged(built: Index) -> str:
-    """What is to be said of an index that workers made."""
-    build = built.manifest["build"]
-    return f"; {build['shards']:,} shards merged on disk, {build['made']:,} made now" if "shards" in build else ""
 
 
 def _next(out: Path, asked: str) -> str:
