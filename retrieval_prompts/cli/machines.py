@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retrieval_prompts.interop.scale.parts_run import Encoded
     from retrieval_prompts.interop.scale.shards import Shard
     from retrieval_prompts.interop.scale.vector_files import Parts
+    from retrieval_prompts.interop.stores.filling import Written
     from retrieval_prompts.vectors.index import Index
 
 PANEL = "Many machines"
@@ -70,7 +71,7 @@ class Machines:
         if folder is None and out is not None:
             folder = out.with_name(f"{out.name}.vectors")
         if folder is None:
-            raise UserError("pass --out, the index folder to write, or --vectors, a folder for vectors alone")
+            raise UserError("pass --out, the index folder to write, or --vectors, a folder for the vectors of workers")
         if out is not None and folder.absolute() == out.absolute():
             raise UserError(f"--vectors and --out are both {out}; give each a folder of its own")
         console.lock(folder)
@@ -136,6 +137,14 @@ class Encoder:
 
         done = self._encode(biencoder, shards.of_corpus(corpus.path))
         return Parts(self.place.folder, corpus.ids), f"{self.place.said(done)}, in {self.place.folder}"
+
+    def to_store(self, biencoder: BiEncoder, corpus: Corpus, to: str) -> tuple[Written, str]:
+        """What became of a corpus on its way into a store, and what was encoded for it."""
+        from retrieval_prompts.interop.scale import shards, stored
+
+        parts, said = self.of_corpus(biencoder, corpus)
+        run = {name: self.place.run[name] for name in ("overwrite", "wanted")}
+        return stored.write(parts, shards.of_corpus(corpus.path), corpus, to, **run), said
 
     def alone(self, biencoder: BiEncoder, data: Path) -> None:
         """Encode a folder's or a file's documents where they are, and say what was done."""

@@ -80,8 +80,8 @@ def index(
     index is that of the frozen model; --compare then searches it with frozen and with tuned queries. With --engine ray
     workers encode, and their vectors stay beside the index; --vectors without --out makes vectors alone."""
     many = machines.wanted()
-    if many and (compare or to is not None):
-        raise UserError("--engine ray makes an index (--out) or vectors (--vectors); leave out --compare and --to")
+    if many and compare:
+        raise UserError("--engine ray makes an index (--out, --to) or vectors (--vectors); leave out --compare")
     if compare:
         _check_compare(out, to, ef_construction, bm25)
         _compare(
@@ -123,7 +123,8 @@ def index(
     if to is not None:
         if (factory, train_size, ef_construction) != ("Flat", None, None):
             raise UserError("a store has an index of its own; leave out --factory and its options")
-        _to_store(source, loaded, to, out, beside if out is None else inside, bm25, cache, overwrite)
+        asked = beside if out is None else inside
+        _to_store(source, loaded, to, out, asked, bm25, cache, overwrite, encoder() if many else None)
     elif out is not None:
         options = {"factory": factory, "train_size": train_size, "ef_construction": ef_construction}
         options |= {"gpu": device != "cpu"}
@@ -201,6 +202,7 @@ def _to_store(
     bm25: bool,
     cache: Path | None,
     overwrite: bool,
+    workers: Encoder | None = None,
 ) -> None:
     from retrieval_prompts.files import STORED
     from retrieval_prompts.interop.stores.address import parse
@@ -213,10 +215,15 @@ def _to_store(
     from retrieval_prompts.interop.stores.filling import write
 
     corpus = load_corpus(source())
-    written = write(loaded(), corpus, to, cache=cache, overwrite=overwrite)
+    if workers is None:
+        written = write(loaded(), corpus, to, cache=cache, overwrite=overwrite)
+        said = f"{written.encoded:,} encoded now"
+    else:
+        with workers.place.started():
+            written, said = workers.to_store(loaded(), corpus, to)
     console.say(
         f"{shown}: {counted(len(corpus), corpus.groups)}, {written.added:,} written now, "
-        f"{written.there:,} there already; {written.encoded:,} encoded now"
+        f"{written.there:,} there already; {said}"
     )
     if out is None:
         console.say(f'next: retrieval-prompts search "a question" --in {shlex.quote(shown)}{asked}')
