@@ -27,7 +27,7 @@ from retrieval_prompts.vectors import faiss_index
 from retrieval_prompts.vectors.index_parts import on_disk
 
 FOLDER, TRAINED = "lists", "trained"
-VECTORS, A_LIST = 65_536, 4  # vectors that a worker adds at once: at least so many, and so many for each list
+VECTORS, A_LIST = 65_536, 4  # vectors that a worker adds to a copy: up to so many, or so many for each list
 
 
 @contextmanager
@@ -50,7 +50,9 @@ def _write(path: Path, vectors: Parts, factory: str = "Flat", *, wanted: pool.Wa
     record, lists = _trained(folder, vectors, stretches, factory, options)
     shards = _shards(stretches, lists)
     with pool.started(replace(wanted, device="cpu")) as machines:
-        make = partial(_adding, str(vectors.folder), vectors.about["encoder"], digest(_file(folder, TRAINED)))
+        make = partial(
+            _adding, str(vectors.folder.absolute()), vectors.about["encoder"], digest(_file(folder, TRAINED))
+        )
         made = dict(jobs.done(shards, make, machines, "add to the index"))
     files = [_file(folder, _name(number)) for number in range(len(shards))]
     if lacking := [file.name for file in files if not file.is_file()]:

@@ -57,7 +57,7 @@ def write(
         ]
         keys = {name: value for name in KEYS.get(address.kind, ()) if (value := os.environ.get(name))}
         with pool.started(replace(wanted, device="cpu")) as machines:
-            make = partial(_writing, to, fields, str(parts.folder), parts.about["encoder"], keys, overwrite)
+            make = partial(_writing, to, fields, str(parts.folder.absolute()), parts.about["encoder"], keys, overwrite)
             done = dict(jobs.done(given, make, machines, "write documents"))
         added = sum(each["added"] for each in done.values())
         store = open_store(address, fields)

@@ -87,6 +87,13 @@ def test_shards_of_a_corpus_are_its_documents_in_order(tmp_path: Path, name: str
     assert [document for shard in found for document in shard.documents()] == list(corpus)
 
 
+def test_workers_find_the_corpus_from_wherever_they_are(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data)
+    shards = of_corpus(Path("corpus.jsonl"))
+    monkeypatch.chdir("/")
+    assert len(ids(shards)) == 50
+
+
 def test_one_shard_is_what_one_process_encodes_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_text("".join(f'{{"_id": "{number}", "text": "a"}}\n' for number in range(2050)))
