@@ -3,12 +3,12 @@
     python eval/ray_nodes.py eval/data/scifact --json eval/results/ray-nodes.json
     python eval/ray_nodes.py caltech101 --pictures --json eval/results/ray-pictures.json
 
-The documents are the first ten words of sentences in the abstracts of the data, or the pictures of a folder. The head
-runs no worker; each of three nodes runs one, of one thread. When one is in the middle of a shard, its node is killed:
-its raylet, and so its worker. Everything that a worker encodes is counted, so what is beyond the corpus was encoded
-twice. Then the same call runs again (nothing is left to do), and once more with one shard deleted and one cut in half,
-and the workers that are left make an IVF index, whose shards are merged on disk. The single process encodes the same
-first, on one thread, or with --threads 1 2 on several.
+The documents are the first ten words of sentences in the abstracts of the data, or the first pictures of a folder, in
+three shards. The head runs no worker; each of three nodes runs one, of one thread. When one is in the middle of a
+shard, its node is killed: its raylet, and so its worker. Everything that a worker encodes is counted, so what is beyond
+the corpus was encoded twice. Then the same call runs again (nothing is left to do), and once more with one shard
+deleted and one cut in half, and the workers that are left make an IVF index, whose shards are merged on disk. The
+single process encodes the same first, on one thread, or with --threads 1 2 on several.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from retrieval_prompts.interop.scale.vector_files import Parts, name_of
 from retrieval_prompts.vectors.encode import encode_texts
 from retrieval_prompts.vectors.index import Index
 
-NODES, SHARD, PICTURES, WORDS = 3, 2048, 1024, 10
-FACTORY, ADDED = "IVF64,SQ8", 2048  # the merged index, and the vectors of its shards
+NODES, SHARD, PICTURES, WORDS = 3, 2048, 512, 10
+FACTORY, ADDED = "IVF16,SQ8", 512  # the merged index, and the most vectors of its shards, unless one part has more
 PACKAGES = ("torch", "sentence-transformers", "transformers", "open_clip_torch", "faiss-cpu", "ray", "pyarrow")
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--pictures", action="store_true", help="DATA is a folder of pictures")
-    parser.add_argument("--documents", type=int, help="at most  [default: 6,144; all pictures]")
+    parser.add_argument("--documents", type=int, help="at most  [default: 6,144; 1,536 pictures]")
     parser.add_argument("--model", help="[default: all-MiniLM-L6-v2; the small CLIP that comes along]")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--overwrite", action="store_true")
@@ -107,7 +107,7 @@ def pictures(data: Path, place: Path, documents: int | None, model: str | None) 
     from multimodal.vectors.features import image_features
     from multimodal.vectors.image_index import encoder
 
-    found, own = load_pictures(data)[:documents], load_clip(model, device="cpu")
+    found, own = load_pictures(data)[: documents or 3 * PICTURES], load_clip(model, device="cpu")
 
     def load(device: str) -> Clip:
         """On a worker: the model, and a note of each pass."""
@@ -134,14 +134,14 @@ def pictures(data: Path, place: Path, documents: int | None, model: str | None) 
 
 
 def measure(task: Task, place: Path, of_threads: list[int]) -> dict[str, Any]:
-    one, seconds = {}, {}
-    for threads in of_threads:
-        torch.set_num_threads(threads)
-        began = time.perf_counter()
-        ids, one[threads] = task.alone(place / f"cache-{threads}")
-        seconds[str(threads)] = round(time.perf_counter() - began, 1)
-    alone, folder = one[of_threads[0]], place / "vectors"
+    one, seconds, folder = {}, {}, place / "vectors"
     with cluster() as (address, nodes, remove):
+        for threads in of_threads:
+            torch.set_num_threads(threads)
+            began = time.perf_counter()
+            ids, one[threads] = task.alone(place / f"cache-{threads}")
+            seconds[str(threads)] = round(time.perf_counter() - began, 1)
+        alone = one[of_threads[0]]
         killed: dict[str, Any] = {}
         killer = threading.Thread(target=kill_one, args=(task.shard, folder, place / "tried", nodes, remove, killed))
         killer.start()
@@ -213,7 +213,8 @@ def write_sentences(data: Path, folder: Path, count: int) -> None:
 @contextmanager
 def cluster() -> Iterator[tuple[str, list[Any], Callable[..., None]]]:
     """A head without processors and `NODES` nodes of one, on this machine: its address, nodes, what kills one."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")
     from ray.cluster_utils import Cluster
 
     options = {"object_store_memory": pool.STORE, "include_dashboard": False}

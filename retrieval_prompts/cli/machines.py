@@ -133,18 +133,23 @@ class Encoder:
     def of_corpus(self, biencoder: BiEncoder, corpus: Corpus) -> tuple[Parts, str]:
         """The vectors of a corpus, and what was done for them."""
         from retrieval_prompts.interop.scale import shards
-        from retrieval_prompts.interop.scale.vector_files import Parts
 
-        done = self._encode(biencoder, shards.of_corpus(corpus.path))
-        return Parts(self.place.folder, corpus.ids), f"{self.place.said(done)}, in {self.place.folder}"
+        return self._of_shards(biencoder, corpus, shards.of_corpus(corpus.path))
 
     def to_store(self, biencoder: BiEncoder, corpus: Corpus, to: str) -> tuple[Written, str]:
         """What became of a corpus on its way into a store, and what was encoded for it."""
         from retrieval_prompts.interop.scale import shards, stored
 
-        parts, said = self.of_corpus(biencoder, corpus)
+        found = shards.of_corpus(corpus.path)
+        parts, said = self._of_shards(biencoder, corpus, found)
         run = {name: self.place.run[name] for name in ("overwrite", "wanted")}
-        return stored.write(parts, shards.of_corpus(corpus.path), corpus, to, **run), said
+        return stored.write(parts, found, corpus, to, **run), said
+
+    def _of_shards(self, biencoder: BiEncoder, corpus: Corpus, found: list[Shard]) -> tuple[Parts, str]:
+        from retrieval_prompts.interop.scale.vector_files import Parts
+
+        done = self._encode(biencoder, found)
+        return Parts(self.place.folder, corpus.ids), f"{self.place.said(done)}, in {self.place.folder}"
 
     def alone(self, biencoder: BiEncoder, data: Path) -> None:
         """Encode a folder's or a file's documents where they are, and say what was done."""

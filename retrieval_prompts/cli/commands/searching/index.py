@@ -78,7 +78,8 @@ def index(
     """Encode a corpus and build a FAISS index and, beside it, one of its words (BM25); or write it into a store (--to),
     where what was cut short goes on; or compare index types (--compare). With prompts for the query side alone the
     index is that of the frozen model; --compare then searches it with frozen and with tuned queries. With --engine ray
-    workers encode, and their vectors stay beside the index; --vectors without --out makes vectors alone."""
+    workers encode, write into the store, and make lists (IVF), which are merged on disk; their vectors stay beside the
+    index, and --vectors without --out makes vectors alone."""
     many = machines.wanted()
     if many and compare:
         raise UserError("--engine ray makes an index (--out, --to) or vectors (--vectors); leave out --compare")
