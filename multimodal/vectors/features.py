@@ -129,6 +129,15 @@ def image_features(
         UserError: if none can be read, if the encoder gives numbers that are not finite, and if the cache cannot be
             written.
     """
+    found = readable_features(clip, pictures, views=views, cache=cache, progress=progress)
+    report([reason for _, reason in found.skipped], len(pictures))
+    return found
+
+
+def readable_features(
+    clip: ImageEncoder, pictures: Sequence[Picture], *, views: int, cache: Path | None, progress: bool
+) -> Features:
+    """As `image_features`, without a word of those that are skipped, which may be all."""
     if not 1 <= views <= VIEWS:
         raise UserError(f"expected from 1 to {VIEWS} views, got {views}")
     folder = (cache or default_cache() / "images") / clip.image_fingerprint[:16]
@@ -165,8 +174,6 @@ def image_features(
     finally:
         queue.write()  # also what was encoded before an error or an interrupt
     kept = np.array([position for position in range(len(pictures)) if position not in skipped], dtype=np.int64)
-    if skipped:
-        _report(pictures, skipped)
     where = np.empty((len(kept), views), dtype=np.int64)
     for row, position in enumerate(kept):
         for view in range(views):
@@ -323,9 +330,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _report(pictures: Sequence[Picture], skipped: dict[int, str]) -> None:
-    reasons = list(skipped.values())
-    if len(reasons) == len(pictures):
+def report(reasons: Sequence[str], of: int) -> None:
+    """Say why some of so many pictures are skipped, in a DataWarning. Raises UserError where all are."""
+    if not reasons:
+        return
+    if len(reasons) == of:
         raise UserError(f"no picture can be read: {few(reasons, '; ')}")
-    message = f"{len(reasons)} of {len(pictures)} pictures are skipped: {few(reasons, '; ')}"
+    message = f"{len(reasons)} of {of} pictures are skipped: {few(reasons, '; ')}"
     warnings.warn(message, DataWarning, stacklevel=3)

@@ -43,6 +43,12 @@ def picture_vector(clip: Clip, picture: Picture) -> Tensor:
     return clip.encode_images(clip.preprocess(picture.load())[None]).cpu()
 
 
+def write_digests(digests: NDArray[np.uint8], folder: Path) -> None:
+    """What an index keeps of its pictures, (n, 32), in a folder of its own."""
+    folder.mkdir()
+    np.save(folder / "digests.npy", digests, allow_pickle=False)
+
+
 def encoder(clip: Clip) -> dict[str, Any]:
     """What an index says of the model that made it. Both towers count: texts are compared with its pictures."""
     return {"fingerprint": clip.fingerprint, "model": clip.name, "pretrained": clip.pretrained}
@@ -66,7 +72,7 @@ class ImageIndex(Index):
         beside: Mapping[str, Callable[[Path], object]] | None = None,
     ) -> None:
         """See `Index.save`; the digests are in the folder too."""
-        own = {} if self.digests is None else {BESIDE: self._write}
+        own = {} if self.digests is None else {BESIDE: partial(write_digests, self.digests)}
         super().save(folder, overwrite, beside={**(beside or {}), **own})
 
     @classmethod
@@ -82,10 +88,6 @@ class ImageIndex(Index):
                 raise UserError(f"the index in {folder} is damaged, index again: it has {found.shape} digests")
             opened.digests = found
         return opened
-
-    def _write(self, folder: Path) -> None:
-        folder.mkdir()
-        np.save(folder / "digests.npy", self.digests, allow_pickle=False)  # type: ignore[arg-type]
 
     def picture(self, id: str, images: Path | str | None = None) -> Picture:
         """The picture of this id, in the folder that the index names, or in `images`.
@@ -175,13 +177,21 @@ def build_index(
         cache: see `image_features`.
     """
     features = image_features(clip, pictures, cache=cache)
-    kept = [pictures[position] for position in features.kept]
-    documents = [Document(each.name, Path(each.name).name, (texts or {}).get(each.name, "")) for each in kept]
-    ids = [each.name for each in kept]
-    described = {**encoder(clip), "images": str(Path(root).absolute())}
-    built = ImageIndex.build(features.blocks(), documents, ids, encoder=described, factory=factory)
+    ids = [pictures[position].name for position in features.kept]
+    shown = documents_of(ids, texts)
+    built = ImageIndex.build(features.blocks(), shown, ids, encoder=shown_from(clip, root), factory=factory)
     built.digests = features.digests
     return built
+
+
+def documents_of(names: Sequence[str], texts: Mapping[str, str] | None) -> list[Document]:
+    """What is shown with a hit. `texts`: see `build_index`."""
+    return [Document(name, Path(name).name, (texts or {}).get(name, "")) for name in names]
+
+
+def shown_from(clip: Clip, root: Path | str) -> dict[str, Any]:
+    """What an index says of the model that made it, and of where its pictures are."""
+    return {**encoder(clip), "images": str(Path(root).absolute())}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +15,15 @@ import typer
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import parameter_of, replaced
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.towers.conventions import Conventions
 
 if TYPE_CHECKING:
     from retrieval_prompts.biencoder import BiEncoder
     from retrieval_prompts.data.corpus import Corpus
-    from retrieval_prompts.interop.scale.sharded import Encoded
+    from retrieval_prompts.interop.scale.parts_run import Encoded
     from retrieval_prompts.interop.scale.shards import Shard
     from retrieval_prompts.interop.scale.vector_files import Parts
+    from retrieval_prompts.interop.stores.filling import Written
+    from retrieval_prompts.vectors.index import Index
 
 PANEL = "Many machines"
 
@@ -60,16 +62,8 @@ class Machines:
             raise UserError(f"--{given[0]} belongs to --engine ray; pass both")
         return self.engine == "ray"
 
-    def encoder(
-        self,
-        prompts: Path | None,
-        out: Path | None,
-        device: str | None,
-        trust_remote_code: bool,
-        conventions: Conventions,
-        overwrite: bool,
-    ) -> Encoder:
-        """What encodes by these; its folder is held until the command ends. Raises UserError."""
+    def place(self, out: Path | None, device: str | None, overwrite: bool) -> Place:
+        """Where workers put vectors by these; the folder is held until the command ends. Raises UserError."""
         from retrieval_prompts.interop.scale import pool
 
         pool.check_installed()
@@ -77,38 +71,85 @@ class Machines:
         if folder is None and out is not None:
             folder = out.with_name(f"{out.name}.vectors")
         if folder is None:
-            raise UserError("pass --out, the index folder to write, or --vectors, a folder for vectors alone")
+            raise UserError("pass --out, the index folder to write, or --vectors, a folder for the vectors of workers")
         if out is not None and folder.absolute() == out.absolute():
             raise UserError(f"--vectors and --out are both {out}; give each a folder of its own")
         console.lock(folder)
-        options = {"trust_remote_code": trust_remote_code, **asdict(conventions)}
-        run = {"half": bool(self.half), "overwrite": overwrite}
-        return Encoder(folder, prompts, options, run, (self.workers, self.address, device))
+        wanted = pool.Wanted(self.workers, self.address, device)
+        return Place(folder, {"half": bool(self.half), "overwrite": overwrite, "wanted": wanted})
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of vectors, and workers that fill it.
+
+    Args:
+        run: of `parts_run.encode`.
+    """
+
+    folder: Path
+    run: dict[str, Any]
+
+    @property
+    def numbers(self) -> str:
+        return "half precision" if self.run["half"] else "float32"
+
+    def started(self) -> AbstractContextManager[Any]:
+        """The workers; what encodes or adds to an index in the block uses them."""
+        from retrieval_prompts.interop.scale import pool
+
+        return pool.started(self.run["wanted"])
+
+    def building(self, parts: Parts) -> AbstractContextManager[Callable[..., dict[str, Any]]]:
+        """What writes an index of the parts: see `merged.building`."""
+        from retrieval_prompts.interop.scale import merged
+
+        return merged.building(parts, self.run["wanted"])
+
+    def merged(self, built: Index) -> str:
+        """What is to be said of an index that was built so."""
+        build = built.manifest["build"]
+        return f"; {build['shards']:,} shards merged on disk, {build['made']:,} made now" if "shards" in build else ""
+
+    def said(self, done: Encoded) -> str:
+        """What was encoded."""
+        by = f"{done.workers:,} {'GPUs' if done.gpus else 'workers'}"
+        kept = f"{done.shards - done.made:,} of {done.shards:,} shards were there"
+        return f"{done.encoded:,} encoded now by {by}, {kept}"
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Workers that encode.
+    """Workers that encode documents.
 
     Args:
         options: of `BiEncoder.load`.
-        run: of `encode_shards`.
-        wanted: of `pool.Wanted`.
     """
 
-    folder: Path
+    place: Place
     prompts: Path | None
     options: dict[str, Any]
-    run: dict[str, Any]
-    wanted: tuple[int | None, str | None, str | None]
 
     def of_corpus(self, biencoder: BiEncoder, corpus: Corpus) -> tuple[Parts, str]:
         """The vectors of a corpus, and what was done for them."""
         from retrieval_prompts.interop.scale import shards
+
+        return self._of_shards(biencoder, corpus, shards.of_corpus(corpus.path))
+
+    def to_store(self, biencoder: BiEncoder, corpus: Corpus, to: str) -> tuple[Written, str]:
+        """What became of a corpus on its way into a store, and what was encoded for it."""
+        from retrieval_prompts.interop.scale import shards, stored
+
+        found = shards.of_corpus(corpus.path)
+        parts, said = self._of_shards(biencoder, corpus, found)
+        run = {name: self.place.run[name] for name in ("overwrite", "wanted")}
+        return stored.write(parts, found, corpus, to, **run), said
+
+    def _of_shards(self, biencoder: BiEncoder, corpus: Corpus, found: list[Shard]) -> tuple[Parts, str]:
         from retrieval_prompts.interop.scale.vector_files import Parts
 
-        done = self._encode(biencoder, shards.of_corpus(corpus.path))
-        return Parts(self.folder, corpus.ids), f"{_said(done)}, in {self.folder}"
+        done = self._encode(biencoder, found)
+        return Parts(self.place.folder, corpus.ids), f"{self.place.said(done)}, in {self.place.folder}"
 
     def alone(self, biencoder: BiEncoder, data: Path) -> None:
         """Encode a folder's or a file's documents where they are, and say what was done."""
@@ -117,27 +158,20 @@ class Encoder:
         done = self._encode(biencoder, shards.of_files(data))
         if done.empty:
             console.warn(f"{data}: {done.empty:,} of {done.documents:,} documents have neither title nor text")
-        numbers = "half precision" if self.run["half"] else "float32"
-        console.say(f"{self.folder}: {done.documents:,} documents in {numbers}; {_said(done)}")
+        folder = self.place.folder
+        console.say(f"{folder}: {done.documents:,} documents in {self.place.numbers}; {self.place.said(done)}")
         if biencoder.identity()["document_prompt"] is None:
-            name, texts = shlex.quote(str(self.folder)), shlex.quote(str(data))
+            name, texts = shlex.quote(str(folder)), shlex.quote(str(data))
             if not any((data / f"corpus.jsonl{end}").is_file() for end in ("", ".gz")):
                 console.say(f"next: retrieval-prompts corpus {texts} --out DATA")
                 texts = "DATA"
             console.say(f"next: retrieval-prompts adopt {name} --texts {texts} --out INDEX")
 
     def _encode(self, biencoder: BiEncoder, found: list[Shard]) -> Encoded:
-        from retrieval_prompts.interop.scale.pool import Wanted
         from retrieval_prompts.interop.scale.sharded import encode_shards, portable
 
         load = portable(biencoder.tower.name, self.prompts, **self.options)
-        return encode_shards(biencoder, load, found, self.folder, wanted=Wanted(*self.wanted), **self.run)
-
-
-def _said(done: Encoded) -> str:
-    by = f"{done.workers:,} {'GPUs' if done.gpus else 'workers'}"
-    kept = f"{done.shards - done.made:,} of {done.shards:,} shards were there"
-    return f"{done.encoded:,} encoded now by {by}, {kept}"
+        return encode_shards(biencoder, load, found, self.place.folder, **self.place.run)
 
 
 IN_PROCESS = Machines()  # the default of a command's parameter: nothing was given

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from retrieval_prompts.data.corpus import Corpus, Document
     from retrieval_prompts.data.id_list import IdList
-    from retrieval_prompts.vectors.blocks import VectorBlocks
+    from retrieval_prompts.vectors.faiss_index import Vectors
     from retrieval_prompts.vectors.index import Index
 
 
@@ -24,7 +24,7 @@ def save_index(built: Index, corpus: Iterable[Document], out: Path, bm25: bool, 
 
 
 def write_index(
-    vectors: VectorBlocks,
+    vectors: Vectors,
     corpus: Corpus,
     out: Path,
     bm25: bool,
@@ -32,7 +32,7 @@ def write_index(
     encoder: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> tuple[Index, str]:
-    """Build an index in its folder, as `save_index` does; `options`: of `Index.build`."""
+    """Build an index in its folder, as `save_index` does; `options`: of `Index.write`."""
     from retrieval_prompts.vectors.index import Index
 
     beside = _words(corpus, corpus.ids) if bm25 else None

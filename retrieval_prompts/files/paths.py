@@ -48,6 +48,7 @@ class Kind:
 
 PROMPTS = Kind(("prompt.json", "prompt.safetensors"), ("README.md", "prompt_encoder.safetensors"))
 _INDEX = (
+    "lists.ivf",
     "ids.json",
     "ids.npy",
     "documents.jsonl",

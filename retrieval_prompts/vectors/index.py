@@ -2,6 +2,7 @@
 
 The folder holds
     index.faiss      the vectors, by inner product
+    lists.ivf        the lists of an index whose shards were merged on disk (see `index_parts.on_disk`)
     ids.json         document ids, in the order of the vectors
     ids.npy          uint64, where each is in ids.json, and what finds one among millions (see `data.id_list`)
     documents.jsonl  title and text of each document, in BEIR's format (absent if the index was built without them)
@@ -42,7 +43,7 @@ from retrieval_prompts.vectors.faiss_index import Vectors
 from retrieval_prompts.vectors.index_files import described as files_described
 from retrieval_prompts.vectors.index_files import is_written
 from retrieval_prompts.vectors.index_manifest import damage, described, read_manifest
-from retrieval_prompts.vectors.index_parts import index_texts, same_encoder
+from retrieval_prompts.vectors.index_parts import index_texts, on_disk, same_encoder
 
 
 class Index:
@@ -158,23 +159,25 @@ class Index:
         cls,
         folder: Path | str,
         vectors: Vectors,
-        documents: Corpus,
+        documents: Corpus | Sequence[Document],
         *,
         encoder: Mapping[str, Any],
         overwrite: bool = False,
         beside: Mapping[str, Callable[[Path], object]] | None = None,
+        write: Callable[..., dict[str, Any]] = faiss_index.write,
         **options: Any,
     ) -> Self:
         """As `build` and `save`, block by block: vectors and texts are never all in memory, but for those types of
         index that FAISS makes there (HNSW, IVF). Returns the index, memory-mapped.
 
+        write: writes the vectors, or their head and, beside it, lists (see `on_disk`); as `faiss_index.write`.
         options: "factory" and others of `build`.
         Raises UserError as both do.
         """
-        ids, factory = index_texts.unique(documents.ids), options.setdefault("factory", "Flat")
+        ids, factory = index_texts.unique(index_texts.ids_of(documents)), options.setdefault("factory", "Flat")
         with new_folder(Path(folder), holds=cls.HOLDS, overwrite=overwrite) as new:
-            record = faiss_index.write(new / "index.faiss", vectors, **options)
-            index = faiss_foreign.opened(new / "index.faiss")
+            record = write(new / "index.faiss", vectors, **options)
+            index = _opened(new, (new / on_disk.LISTS).is_file())
             _check_count(index.ntotal, ids)
             written = cls(index, ids, documents, described(index, factory, encoder, record))
             manifest = written._write_others(new, beside or {})
@@ -204,7 +207,7 @@ class Index:
             )
         with damage(folder):
             ids, documents = index_texts.read(folder, manifest, mmap)
-            vectors = faiss_foreign.opened(folder / "index.faiss", mmap)
+            vectors = _opened(folder, on_disk.LISTS in manifest["files"], mmap)
             came_shape, expected = (vectors.ntotal, vectors.d), (manifest["count"], manifest["dimension"])
             if came_shape != expected or len(ids) != vectors.ntotal:
                 raise ValueError(f"{came_shape} vectors and {len(ids)} ids where the manifest says {expected}")
@@ -373,9 +376,13 @@ class Index:
         return manifest
 
     def _write_vectors(self, folder: Path) -> None:
-        import faiss
+        on_disk.write(faiss_index.to_cpu(self.vectors, self.gpu), folder / "index.faiss")
 
-        faiss.write_index(faiss_index.to_cpu(self.vectors, self.gpu), str(folder / "index.faiss"))
+
+def _opened(folder: Path, lists: bool, mmap: bool = True) -> Any:
+    """The vectors of a folder; `lists`: whether they are in a file of their own."""
+    path = folder / "index.faiss"
+    return on_disk.opened(path) if lists else faiss_foreign.opened(path, mmap)
 
 
 def _check_count(vectors: int, ids: Ids) -> None:

@@ -1,9 +1,9 @@
 """The files of an index folder: their sizes and checksums, noted in its manifest and compared. Knows no vectors.
 
 What is compared when an index is opened: the sizes of all files; the content of the manifest, the ids, the offsets,
-index.faiss and, where they are asked for, files in folders. Of a file of over `BOUND` bytes only the first and the last
-block are read then, and the whole of it by `verify`. The texts have a checksum a line (lines.npy), which is compared
-whenever one is read.
+index.faiss, lists.ivf and, where they are asked for, files in folders. Of a file of over `BOUND` bytes only the first
+and the last block are read then, and the whole of it by `verify`. The texts have a checksum a line (lines.npy), which
+is compared whenever one is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from retrieval_prompts.files import check_seal, digest, inside, of_blocks, read_
 from retrieval_prompts.files.digests import BLOCK
 
 BOUND = 1 << 31  # bytes that are read at opening: about a second's worth
-READ_AT_OPENING = ("index.faiss", "ids.json", "ids.npy", "offsets.npy", "lines.npy", "chunks.npy", "chunks.json")
+READ_AT_OPENING = (
+    *("index.faiss", "lists.ivf", "ids.json", "ids.npy", "offsets.npy", "lines.npy", "chunks.npy", "chunks.json"),
+)
 
 
 def described(folder: Path) -> dict[str, Any]:

@@ -35,6 +35,7 @@ NOT_RUN = {
     "accelerate launch ": "the same",
     "retrieval-prompts index DATA --engine ray ": "tests/text/interop/test_scale.py does the same",
     "retrieval-prompts index shards/ --engine ray ": "the same",
+    "multimodal-prompts index IMAGES --engine ray ": "tests/images/interop/test_picture_shards.py does the same",
     "echo ": "tests/images/serving asks the same of a server",
     "retrieval-prompts tune DATA --pairs generated ": "a random model writes nothing that finds its document",
     "retrieval-prompts push ": "goes to the hub; tests/text/interop/test_hub.py pushes to one of its own",

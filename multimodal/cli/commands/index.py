@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from multimodal.cli.options import Model, Pretrained, QuickGelu
 from retrieval_prompts.cli import console
+from retrieval_prompts.cli.machines import IN_PROCESS, Machines, Place, with_machines
 from retrieval_prompts.cli.options import Cache, Device, Overwrite
+from retrieval_prompts.errors import UserError
+
+if TYPE_CHECKING:
+    from multimodal.data.pictures import Picture
+    from multimodal.towers.clip import Clip
+    from multimodal.vectors.image_index import ImageIndex
 
 
+@with_machines
 def index(
     images: Annotated[Path, typer.Argument(help="a folder of images")],
     out: Annotated[Path, typer.Option(help="the index folder to write")],
+    machines: Machines = IN_PROCESS,
     model: Model = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
@@ -25,13 +34,18 @@ def index(
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Encode images and build a FAISS index. Prompts for the text side change nothing here."""
+    """Encode images and build a FAISS index. Prompts for the text side change nothing here. With --engine ray workers
+    encode, and their vectors stay beside the index."""
+    many = machines.wanted()
+    if many and cache is not None:
+        raise UserError("--cache is of images that this process encodes; workers keep their vectors in --vectors")
     from retrieval_prompts.files import INDEX
 
     console.claim(out, overwrite=overwrite, holds=INDEX)
     from multimodal.data.pictures import load_pictures
     from multimodal.towers.clip import load_clip
     from multimodal.vectors.image_index import build_index
+    from retrieval_prompts.vectors import faiss_index
 
     pictures = load_pictures(images)
     texts: dict[str, str] = {}
@@ -43,14 +57,36 @@ def index(
             picture.name: " / ".join(own) for picture, own in zip(described.pictures, described.captions, strict=True)
         }
     root = images if images.is_dir() else images.parent
-    built = build_index(
-        load_clip(model, pretrained, device=device, quick_gelu=quick_gelu),
-        pictures,
-        root=root,
-        texts=texts,
-        factory=factory,
-        cache=cache,
-    )
-    built.save(out, overwrite=overwrite)
-    console.say(f"{out}: {len(built):,} images, {factory}")
+    workers = machines.place(out, device, overwrite) if many else None
+    clip = load_clip(model, pretrained, device="cpu" if workers else device, quick_gelu=quick_gelu)
+    faiss_index.check(factory, clip.dimension)
+    said = ""
+    if workers is None:
+        built = build_index(clip, pictures, root=root, texts=texts, factory=factory, cache=cache)
+        built.save(out, overwrite=overwrite)
+    else:
+        built, said = _by_workers(workers, clip, pictures, out, root, texts, factory, overwrite)
+    console.say(f"{out}: {len(built):,} images, {factory}{said}")
     console.say(f'next: multimodal-prompts search {shlex.quote(str(out))} "a red boat" --html boats.html')
+
+
+def _by_workers(
+    workers: Place,
+    clip: Clip,
+    pictures: list[Picture],
+    out: Path,
+    root: Path,
+    texts: dict[str, str],
+    factory: str,
+    overwrite: bool,
+) -> tuple[ImageIndex, str]:
+    """The index, and what is to be said of it."""
+    from multimodal.interop.picture_shards import encode_pictures, of_parts, write_index
+
+    with workers.started():
+        done = encode_pictures(clip, pictures, workers.folder, **workers.run)
+        shown = of_parts(workers.folder, root, texts)
+        with workers.building(shown.parts) as write:
+            options = {"factory": factory, "overwrite": overwrite, "write": write}
+            built = write_index(clip, shown, out, **options)
+    return built, f"; {workers.said(done)}, in {workers.folder}{workers.merged(built)}"

@@ -70,7 +70,7 @@ def of_corpus(path: Path, rows: int | None = None) -> list[Shard]:
         rows: None: 2,048, which is what one process encodes at a time, so that each text has the batch mates that it
             has there; eight times as many of a corpus of over two million.
     """
-    step = rows or BLOCK
+    path, step = path.absolute(), rows or BLOCK
     starts = [(number, offset) for place, (number, offset, _) in enumerate(read_at(path)) if place % step == 0]
     if rows is None and len(starts) * BLOCK > MANY:
         starts, step = starts[::8], 8 * BLOCK

@@ -1,8 +1,9 @@
 """Vectors in a folder of Parquet files, a file a shard: written whole or not at all, read back in order.
 
 The folder holds
-    part-000000.parquet   the columns _id (text) and vector (a list of `dimension` numbers), in the order of the shard;
-                          in its metadata the encoder, a digest of the texts, and one of the ids and vectors
+    part-000000.parquet   the columns _id (text) and vector (a list of `dimension` numbers), in the order of the shard,
+                          and others of text where there are some; in its metadata the encoder, a digest of the content
+                          that was encoded, and one of the columns
     _shards.json          the encoder, the kind of numbers, how many parts there are, and, once all are there, how many
                           documents each has
 """
@@ -14,8 +15,10 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ ABOUT = "_shards.json"
 KEY = b"retrieval-prompts"
 NUMBERS = ("float32", "float16")
 NAME = re.compile(r"part-\d{6,}\.parquet")
+NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,20 @@ def digest_of(documents: Sequence[Document]) -> str:
     return found.hexdigest()
 
 
-def write(path: Path, part: Part, ids: Sequence[str], vectors: np.ndarray) -> None:
+def write(
+    path: Path,
+    part: Part,
+    ids: Sequence[str],
+    vectors: np.ndarray,
+    *,
+    beside: Mapping[str, Sequence[str]] = NOTHING,
+    notes: Any = None,
+) -> None:
     """Write the vectors (n, dimension) of a shard.
+
+    Args:
+        beside: further columns, of text.
+        notes: what else is to be known of the shard, as JSON has it.
 
     Raises:
         UserError: for those that half precision cannot hold.
@@ -75,8 +91,9 @@ def write(path: Path, part: Part, ids: Sequence[str], vectors: np.ndarray) -> No
     if not np.isfinite(kept).all():
         raise UserError(f"{path}: half precision does not hold these vectors, of up to {np.abs(vectors).max():g}")
     lists = pa.FixedSizeListArray.from_arrays(pa.array(kept.ravel()), kept.shape[1])
-    table = pa.table({"_id": pa.array(list(ids), pa.string()), "vector": lists})
-    noted = part.noted() | {"sha256": _digest(ids, kept)}
+    more = {name: pa.array(list(column), pa.string()) for name, column in beside.items()}
+    table = pa.table({"_id": pa.array(list(ids), pa.string()), "vector": lists, **more})
+    noted = part.noted() | {"sha256": _Content({}, list(ids), kept, beside).digest(), "notes": notes}
     table = table.replace_schema_metadata({KEY: json.dumps(noted).encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="none", use_dictionary=False, write_statistics=False)
@@ -86,13 +103,11 @@ def write(path: Path, part: Part, ids: Sequence[str], vectors: np.ndarray) -> No
 def there(path: Path, part: Part) -> int | None:
     """How many vectors a part has that was written whole of these texts by this encoder; None: it must be made."""
     try:
-        noted, ids, kept = _read(path)
-    except FileNotFoundError:
+        found = _read(path)
+    except (FileNotFoundError, UserError):
         return None
-    except UserError:
-        return None
-    same = {name: noted.get(name) for name in part.noted()} == part.noted()
-    return len(ids) if same and noted.get("sha256") == _digest(ids, kept) else None
+    same = {name: found.noted.get(name) for name in part.noted()} == part.noted()
+    return len(found.ids) if same and found.whole() else None
 
 
 def begin(folder: Path, encoder: Mapping[str, Any], numbers: str, shards: int, *, overwrite: bool) -> None:
@@ -146,6 +161,12 @@ def check(folder: Path) -> bool:
     return True
 
 
+def contents(folder: Path) -> Iterator[tuple[dict[str, list[str]], Any]]:
+    """The columns of text of each part of a finished folder, ids under "_id", and its notes. Raises UserError."""
+    for name in describe(folder)["parts"]:
+        yield _texts(folder / name)
+
+
 class Parts:
     """The vectors of a corpus from a finished folder, in the corpus's order: `faiss_index.Rows`.
 
@@ -162,10 +183,12 @@ class Parts:
         self.folder, self.about = folder, describe(folder)
         self.names = list(self.about["parts"])
         self.chosen: list[np.ndarray] = []  # of each part the rows that are the corpus's
+        self.digests: list[str] = []  # of each part's ids and vectors
         at, seen = 0, set[str]()
         for name in self.names:
-            rows = []
-            for row, id in enumerate(_ids(folder / name)):
+            rows, (digest, names) = [], _ids(folder / name)
+            self.digests.append(digest)
+            for row, id in enumerate(names):
                 if at < len(ids) and id == ids[at]:
                     rows.append(row)
                     at += 1
@@ -180,70 +203,156 @@ class Parts:
         return int(self.starts[-1])
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (self._block(number) for number in range(len(self.names)))
+        return (self.block(number) for number in range(len(self.names)))
+
+    @property
+    def dimension(self) -> int:
+        import pyarrow.parquet as pq
+
+        return int(pq.read_schema(self.folder / self.names[0]).field("vector").type.list_size)
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """The vectors (n, dimension) at these positions; each part that has some is read once."""
         owners = np.searchsorted(self.starts, positions, side="right") - 1
         result: np.ndarray | None = None
         for owner in np.unique(owners):
-            block, mine = self._block(int(owner)), owners == owner
+            block, mine = self.block(int(owner)), owners == owner
             if result is None:
                 result = np.empty((len(positions), block.shape[1]), dtype=np.float32)
             result[mine] = block[positions[mine] - self.starts[owner]]
         return np.empty((0, 0), dtype=np.float32) if result is None else result
 
-    def _block(self, number: int) -> np.ndarray:
+    def block(self, number: int) -> np.ndarray:
+        """The vectors (n, dimension) of a part that are the corpus's."""
+        return np.asarray(self._kept(number)[self.chosen[number]], dtype=np.float32)
+
+    def _kept(self, number: int) -> np.ndarray:
         name = self.names[number]
-        kept = _sound(self.folder / name, self.about["encoder"], self.about["parts"][name])
-        return np.asarray(kept[self.chosen[number]], dtype=np.float32)
+        return _sound(self.folder / name, self.about["encoder"], self.about["parts"][name])
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The rows of a part that are a corpus's, as they go to a worker.
+
+    Args:
+        digest: of the part's ids and vectors.
+        count: of its rows, without those in `left`.
+        start: the position of the first in the corpus.
+        left: rows that the corpus has not.
+    """
+
+    name: str
+    digest: str
+    count: int
+    start: int
+    left: list[int]
+
+    @classmethod
+    def of(cls, parts: Parts, number: int) -> Stretch:
+        rows, total = parts.chosen[number], parts.about["parts"][parts.names[number]]
+        left = np.setdiff1d(np.arange(total), rows).tolist()
+        return cls(parts.names[number], parts.digests[number], len(rows), int(parts.starts[number]), left)
+
+    def read(self, folder: Path, encoder: Mapping[str, Any]) -> tuple[list[str], np.ndarray]:
+        """The ids, and the vectors (count, dimension). Raises UserError where the part is another."""
+        path = folder / self.name
+        found = _whole(path)
+        if found.noted.get("encoder") != encoder or found.noted["sha256"] != self.digest:
+            raise UserError(f"{path} is not as it was written; encode again: only it will be made")
+        rows = np.delete(np.arange(len(found.ids)), self.left)
+        return [found.ids[row] for row in rows], np.asarray(found.kept[rows], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a part holds: what is noted, ids, vectors as they are kept, further columns."""
+
+    noted: Mapping[str, Any]
+    ids: list[str]
+    kept: np.ndarray
+    beside: Mapping[str, Sequence[str]]
+
+    def digest(self) -> str:
+        about: list[Any] = [self.ids, list(self.kept.shape), str(self.kept.dtype)]
+        about += [{name: list(column) for name, column in self.beside.items()}] if self.beside else []
+        found = hashlib.sha256(json.dumps(about).encode())
+        found.update(np.ascontiguousarray(self.kept).data)
+        return found.hexdigest()
+
+    def whole(self) -> bool:
+        """Whether it is what was written."""
+        return self.noted.get("sha256") == self.digest()
 
 
 def _sound(path: Path, encoder: Mapping[str, Any], count: int) -> np.ndarray:
     """The vectors of a part that is as it was written. Raises UserError."""
+    found = _whole(path)
+    if found.noted.get("encoder") != encoder or len(found.ids) != count:
+        raise UserError(f"{path} is not as it was written; encode again: only it will be made")
+    return found.kept
+
+
+def _whole(path: Path) -> _Content:
+    """As `_read`. Raises UserError for a part that is gone, or is not as its digest says."""
     try:
-        noted, ids, kept = _read(path)
+        found = _read(path)
     except FileNotFoundError:
         raise UserError(f"{path} is gone; encode again: only it will be made") from None
-    if noted.get("encoder") != encoder or len(ids) != count or noted.get("sha256") != _digest(ids, kept):
+    if not found.whole():
         raise UserError(f"{path} is not as it was written; encode again: only it will be made")
-    return kept
+    return found
 
 
-def _ids(path: Path) -> list[str]:
-    """The ids of a part. Raises UserError."""
+def _ids(path: Path) -> tuple[str, list[str]]:
+    """The digest that a part says it has, and its ids. Raises UserError."""
+    with _readable(path):
+        table = _table(path, ["_id"])
+        return str(_noted(table)["sha256"]), table.column("_id").to_pylist()
+
+
+def _texts(path: Path) -> tuple[dict[str, list[str]], Any]:
+    """The columns of a part but the vectors, and its notes. Raises UserError."""
     import pyarrow.parquet as pq
 
-    try:
-        found: list[str] = pq.read_table(path, columns=["_id"]).column("_id").to_pylist()
-        return found
-    except FileNotFoundError:
-        raise UserError(f"{path} is gone; encode again: only it will be made") from None
-    except Exception as error:  # see `_read`
-        raise UserError(f"{path} is damaged; encode again: only it will be made ({type(error).__name__})") from None
+    with _readable(path):
+        table = _table(path, [name for name in pq.read_schema(path).names if name != "vector"])
+        return {name: table.column(name).to_pylist() for name in table.column_names}, _noted(table).get("notes")
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[str], np.ndarray]:
-    """What is noted of a part, its ids, and its vectors as they are kept.
+def _read(path: Path) -> _Content:
+    """What a part holds.
 
     Raises:
         FileNotFoundError.
         UserError: for what is no such file.
     """
+    content = path.read_bytes()
+    with _readable(path):
+        table = _table(io.BytesIO(content))
+        lists = table.column("vector").combine_chunks()
+        kept = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), lists.type.list_size)
+        more = [name for name in table.column_names if name not in ("_id", "vector")]
+        beside = {name: table.column(name).to_pylist() for name in more}
+        return _Content(_noted(table), table.column("_id").to_pylist(), kept, beside)
+
+
+def _table(source: Any, columns: list[str] | None = None) -> Any:
     import pyarrow.parquet as pq
 
-    content = path.read_bytes()
+    return pq.read_table(source, columns=columns)
+
+
+def _noted(table: Any) -> dict[str, Any]:
+    return dict(json.loads(table.schema.metadata[KEY]))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What is wrong with a part as a UserError."""
     try:
-        table = pq.read_table(io.BytesIO(content))
-        noted = json.loads(table.schema.metadata[KEY])
-        lists = table.column("vector").combine_chunks()
-        kept = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
-        return dict(noted), table.column("_id").to_pylist(), kept
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is gone; encode again: only it will be made") from None
     except Exception as error:  # what a damaged file makes of Arrow is anybody's guess
         raise UserError(f"{path} is damaged; encode again: only it will be made ({type(error).__name__})") from None
-
-
-def _digest(ids: Sequence[str], kept: np.ndarray) -> str:
-    found = hashlib.sha256(json.dumps([list(ids), list(kept.shape), str(kept.dtype)]).encode())
-    found.update(np.ascontiguousarray(kept).data)
-    return found.hexdigest()

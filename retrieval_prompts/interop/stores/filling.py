@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from retrieval_prompts.biencoder import BiEncoder
-from retrieval_prompts.data.corpus import Corpus
+from retrieval_prompts.data.corpus import Corpus, Document
 from retrieval_prompts.errors import UserError, few
 from retrieval_prompts.interop.stores.address import Fields, parse
 from retrieval_prompts.interop.stores.opening import open_store
@@ -51,8 +52,21 @@ def write(
     vectors, added = biencoder.encode_corpus(corpus, cache), 0
     starts = range(0, len(corpus), BATCH)
     for start in tqdm(starts, desc="write documents", unit="batch", delay=1, mininterval=0.5):
-        batch = vectors.rows(np.arange(start, min(start + BATCH, len(corpus))))
-        ids = corpus.ids[start : start + BATCH]
+        stop = min(start + BATCH, len(corpus))
+        documents = [corpus[position] for position in range(start, stop)]
+        added += fill(store, documents, vectors.rows(np.arange(start, stop)), overwrite=overwrite)
+    named = {"address": address.shown} if address is not None else {}
+    index = StoreIndex.over(store, corpus, encoder=biencoder.identity(), dimension=dimension, named=named)
+    return Written(index, added, len(corpus) - added, vectors.encoded)
+
+
+def fill(store: Writable, documents: Sequence[Document], vectors: np.ndarray, *, overwrite: bool = False) -> int:
+    """Put documents and their vectors (n, dimension) into a store, as far as it has them not, a batch at a time;
+    returns how many that were. Raises UserError as `write`."""
+    added = 0
+    for start in range(0, len(documents), BATCH):
+        batch, own = vectors[start : start + BATCH], documents[start : start + BATCH]
+        ids = [document.id for document in own]
         known = store.known(ids) if len(store) else set()
         same = _same(store, [id for id in ids if id in known], dict(zip(ids, batch, strict=True)))
         if (others := sorted(known - same)) and not overwrite:
@@ -62,13 +76,10 @@ def write(
             )
         wanted = [number for number, id in enumerate(ids) if id not in same]
         if wanted:
-            documents = [corpus[start + number] for number in wanted]
-            with store_errors(f"does not take these vectors of {dimension} dimensions"):
-                store.add(batch[wanted], documents)
+            with store_errors(f"does not take these vectors of {vectors.shape[1]} dimensions"):
+                store.add(batch[wanted], [own[number] for number in wanted])
         added += len(wanted)
-    named = {"address": address.shown} if address is not None else {}
-    index = StoreIndex.over(store, corpus, encoder=biencoder.identity(), dimension=dimension, named=named)
-    return Written(index, added, len(corpus) - added, vectors.encoded)
+    return added
 
 
 def _same(store: Writable, ids: list[str], wanted: dict[str, np.ndarray]) -> set[str]:

@@ -27,6 +27,7 @@ from retrieval_prompts.interop.stores.common import (
 from retrieval_prompts.interop.stores.trust import key_of
 
 OWN = uuid.UUID("6f1b7c1e-0d43-5a55-9d4c-3e0a4f5b2a10")  # points that are written here are named by it and their id
+OWN_FIELD = "_id"
 
 SOME = 32  # points that are looked at for the fields of their payload
 
@@ -67,7 +68,7 @@ class Qdrant:
         return {id for point in self._read(ids) if (id := self._id(point)) is not None}
 
     def add(self, vectors: np.ndarray, documents: Sequence[Document]) -> None:
-        field = self.field or "_id"
+        field = self.field or OWN_FIELD
         points = [
             models.PointStruct(
                 id=_point(each.id),
@@ -123,7 +124,10 @@ def open_qdrant(address: Address, fields: Fields) -> Qdrant:
             raise UserError(f"{address.shown} compares by {measure}; expected Dot, or Cosine")
         some = client.scroll(address.name, limit=SOME, with_payload=True)[0]
         names = list(dict.fromkeys(name for point in some for name in point.payload or {}))
-        return Qdrant(client, address.name, id_field(fields.id, names, address), vector, measure, some)
+        field = id_field(fields.id, names, address)
+        if field is None and not some and fields.dimension is not None:
+            field = OWN_FIELD  # others, who write there at the same time, name it so
+        return Qdrant(client, address.name, field, vector, measure, some)
 
 
 def _point(id: str) -> str:

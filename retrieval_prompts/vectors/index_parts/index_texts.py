@@ -36,8 +36,12 @@ def unique(ids: Iterable[str]) -> Ids:
     return found
 
 
+def ids_of(documents: Corpus | Sequence[Document]) -> Sequence[str]:
+    return documents.ids if isinstance(documents, Corpus) else [document.id for document in documents]
+
+
 def check_order(ids: Ids, documents: Corpus | Sequence[Document]) -> None:
-    came = documents.ids if isinstance(documents, Corpus) else [document.id for document in documents]
+    came = ids_of(documents)
     if came is ids:
         return
     if len(came) != len(ids):

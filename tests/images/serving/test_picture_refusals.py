@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 import zlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import Command, command_line
+from container import command_of
 from PIL import Image
 from toy_picture_server import Home, sent
 from toy_pictures import encoded, noise
@@ -194,6 +196,13 @@ def test_the_command_starts(
     assert (web.limits.body, web.limits.pixels, web.limits.held) == (16 << 20, 9, 256 << 20)
     moved = command("serve", home.folder / "index", "--images", tmp_path, "--port", 0, "--device", "cpu")
     assert moved.code == 0 and moved.err.startswith("warning: pictures of hits may not be shown: ")
+    (tmp_path / "token").write_text("secret\n")
+    places = {f"/{name}": home.folder / name for name in ("index", "prompts")} | {"/images": home.folder / "pictures"}
+    program, *words = command_of("pictures.yaml", places | {"/run/secrets/token": tmp_path / "token"})
+    contained = command(*words, "--port", 0, "--device", "cpu")
+    assert (program, contained.code, contained.err) == ("multimodal-prompts", 0, "")
+    assert re.fullmatch(r"http://0\.0\.0\.0:\d+  \(24 pictures, 0 prompts\)\n", contained.out)
+    assert seen[-1][1:] == (None, "secret")
     for given, said in (
         ([home.folder], "manifest.json"),
         ([home.folder / "index", "--images", tmp_path / "nowhere"], "is not a folder"),

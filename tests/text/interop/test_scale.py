@@ -7,8 +7,7 @@ import json
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,14 @@ import numpy as np
 import pytest
 import tiny
 from command_line import Command
+from one_worker import in_this_process
 from text_commands import refused
 
 from retrieval_prompts import BiEncoder, UserError, load_corpus
 from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.interop.scale import pool, vector_files
-from retrieval_prompts.interop.scale.sharded import Encoded, encode_shards, portable
+from retrieval_prompts.interop.scale.parts_run import Encoded
+from retrieval_prompts.interop.scale.sharded import encode_shards, portable
 from retrieval_prompts.interop.scale.shards import Shard, of_corpus, of_files
 from retrieval_prompts.interop.scale.vector_files import Parts
 
@@ -53,18 +54,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool of this process alone, as Ray would have it."""
-
-    @contextmanager
-    def started(wanted: pool.Wanted) -> Iterator[pool.Pool]:
-        yield pool.Pool(1, 0)
-
-    def answers(items: Any, make: Callable[[], pool.Work], pool: pool.Pool) -> Iterator[str]:
-        yield from map(make(), items)
-
-    monkeypatch.setattr(pool, "check_installed", lambda: None)
-    monkeypatch.setattr(pool, "started", started)
-    monkeypatch.setattr(pool, "answers", answers)
+    in_this_process(monkeypatch)
 
 
 @pytest.fixture
@@ -95,6 +85,13 @@ def test_shards_of_a_corpus_are_its_documents_in_order(tmp_path: Path, name: str
     found = of_corpus(corpus.path, rows=20)
     assert [len(shard.documents()) for shard in found] == [20, 20, 10]
     assert [document for shard in found for document in shard.documents()] == list(corpus)
+
+
+def test_workers_find_the_corpus_from_wherever_they_are(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data)
+    shards = of_corpus(Path("corpus.jsonl"))
+    monkeypatch.chdir("/")
+    assert len(ids(shards)) == 50
 
 
 def test_one_shard_is_what_one_process_encodes_at_a_time(tmp_path: Path) -> None:
@@ -306,7 +303,8 @@ def test_vectors_alone_are_adopted(one_worker: None, command: Command, model: Pa
         (["--workers", "2", "--out", "INDEX"], "--workers belongs to --engine ray"),
         (["--half", "--out", "INDEX"], "--half belongs to --engine ray"),
         (["--engine", "ray"], "pass --out, the index folder to write, or --vectors"),
-        (["--engine", "ray", "--to", "qdrant:db#docs"], "leave out --compare and --to"),
+        (["--engine", "ray", "--to", "qdrant:db#docs"], "pass --out, the index folder to write, or --vectors"),
+        (["--engine", "ray", "--compare", "Flat", "--vectors", "V"], "leave out --compare"),
         (["--engine", "ray", "--vectors", "V", "--out", "V"], "--vectors and --out are both V; give each a folder"),
         (["--engine", "ray", "--vectors", "V", "--factory", "HNSW32"], "vectors alone have no index"),
         (["--engine", "ray", "--vectors", "V", "--chunk", "64"], "pass a folder or file, and no option on reading it"),

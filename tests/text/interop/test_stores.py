@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 import tiny
 from command_line import Command
+from one_worker import in_this_process
 from toy_stores import STORES, Shelf, fill, need, server
 
 from retrieval_prompts import BiEncoder, DataWarning, HybridIndex, UserError, adopt, load_corpus
 from retrieval_prompts.data.corpus import Corpus
 from retrieval_prompts.interop.frameworks.searcher import Searcher
+from retrieval_prompts.interop.scale import pool, stored
+from retrieval_prompts.interop.scale.sharded import encode_shards, portable
+from retrieval_prompts.interop.scale.shards import of_corpus
+from retrieval_prompts.interop.scale.vector_files import Parts
 from retrieval_prompts.interop.stores import opening
 from retrieval_prompts.interop.stores.address import Address, Fields, parse
 from retrieval_prompts.interop.stores.filling import write
@@ -147,6 +152,63 @@ def test_writing_goes_on_where_it_stopped(empty: Place, world: World, tmp_path: 
     assert len(store) == 40
     assert world.ranking(again.index) == world.ranking(world.own)
     close(again.index)
+
+
+def test_workers_write_what_one_process_writes(
+    empty: Place, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    with monkeypatch.context() as patch:
+        answers = pool.answers
+        # As where workers die when they have written half a shard and nobody knows: others do it all again
+        patch.setattr(pool, "answers", lambda items, make, of: answers([*items, *items], make, of))
+        shards = of_corpus(world.data / "corpus.jsonl", rows=15)
+        encode_shards(world.biencoder, portable(world.model), shards, tmp_path / "vectors")
+        parts = Parts(tmp_path / "vectors", world.corpus.ids)
+        first = stored.write(parts, shards, world.corpus, empty.address("sharded"))
+    assert first.added == (0 if stored.by_many(parse(empty.address())) else 40)  # where all was done already
+    assert world.ranking(first.index) == world.ranking(world.own)
+    assert len(first.index.vectors) == 40
+    store: Any = first.index.vectors
+    assert store.documents(["d3", "d38"]) == [world.corpus[3], world.corpus[38]]
+    close(first.index)
+    again = stored.write(parts, shards, world.corpus, empty.address("sharded"))
+    assert (again.added, again.there) == (0, 40)
+    close(again.index)
+
+
+def test_who_may_write_a_store() -> None:
+    many = ["qdrant:http://host:6333#a", "milvus:https://host#a", "lancedb:PATH#a", "pgvector:host=h#a"]
+    assert [stored.by_many(parse(each)) for each in many] == [True] * 4
+    assert [stored.by_many(parse(each)) for each in ("qdrant:PATH#a", "milvus:FILE.db#a")] == [False] * 2
+
+
+def test_a_corpus_that_changed_meanwhile(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need("lancedb")
+    in_this_process(monkeypatch)
+    shards = of_corpus(world.data / "corpus.jsonl")
+    encode_shards(world.biencoder, portable(world.model), shards, tmp_path / "vectors")
+    (tmp_path / "changed.jsonl").write_text('{"_id": "new", "text": "copper"}\n')
+    parts, changed = Parts(tmp_path / "vectors", world.corpus.ids), of_corpus(tmp_path / "changed.jsonl")
+    with pytest.raises(UserError, match=r"changed.jsonl has changed since it was encoded; run the same command again"):
+        stored.write(parts, changed, world.corpus, f"lancedb:{tmp_path / 'db'}#docs")
+
+
+def test_the_command_by_workers(
+    command: Command, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("qdrant")
+    in_this_process(monkeypatch)
+    written, base = f"qdrant:{tmp_path / 'own'}#docs", ("--model", world.model, "--device", "cpu")
+    for encoded in (40, 0):
+        options = ("--engine", "ray", "--vectors", tmp_path / "vectors", *base)
+        done = command("index", world.data, "--to", written, *options)
+        assert done.code == 0, done.err
+        assert (
+            f"40 documents, {encoded} written now, {40 - encoded} there already; {encoded} encoded now by" in done.out
+        )
+    found = command("search", QUESTIONS[0], "--in", written, "--json", "-", *base).json
+    assert [hit["id"] for hit in found] == world.ranking(world.own)[0]
 
 
 def test_a_store_of_another_model(empty: Place, world: World) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from command_line import Command
+from container import command_of
 from toy_server import running, web_of
 
 from retrieval_prompts.errors import UserError
@@ -52,24 +53,21 @@ def test_requests_under_way_are_answered(home: Path) -> None:
         served.call("GET", "/health")
 
 
-def test_the_command_serves_until_sigterm(home: Path, tmp_path: Path) -> None:
+def test_the_command_of_the_container_serves_until_sigterm(home: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret\n")
-    command = [sys.executable, "-m", "retrieval_prompts.cli.app", "serve", str(home / "index"), "--port", "0"]
-    options = [
-        "--prompts",
-        f"a={home / 'prompts' / 'short'}",
-        "--token-file",
-        str(tmp_path / "token"),
-        "--device",
-        "cpu",
-    ]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    places = {"/index": home / "index", "/prompts": home / "prompts", "/run/secrets/token": tmp_path / "token"}
+    program, *words = command_of("compose.yaml", places)
+    assert program == "retrieval-prompts"
+    command = [sys.executable, "-m", "retrieval_prompts.cli.app", *words, "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
-    port = re.fullmatch(r"http://127\.0\.0\.1:(\d+)  \(40 documents, 1 prompt\)\n", line)
+    port = re.fullmatch(r"http://0\.0\.0\.0:(\d+)  \(40 documents, 0 prompts\)\n", line)
     assert port, line + process.communicate()[1]
     connection = HTTPConnection("127.0.0.1", int(port[1]), timeout=30)
     headers = {"Content-Type": "application/json", "Authorization": "Bearer secret"}
+    connection.request("POST", "/prompts", json.dumps({"name": "a", "folder": "short"}), headers)
+    assert connection.getresponse().read()
     connection.request("POST", "/search", json.dumps({"query": "copper", "prompt": "a", "k": 2}), headers)
     assert len(json.loads(connection.getresponse().read())["hits"]) == 2
     connection.close()

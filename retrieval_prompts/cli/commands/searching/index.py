@@ -78,10 +78,11 @@ def index(
     """Encode a corpus and build a FAISS index and, beside it, one of its words (BM25); or write it into a store (--to),
     where what was cut short goes on; or compare index types (--compare). With prompts for the query side alone the
     index is that of the frozen model; --compare then searches it with frozen and with tuned queries. With --engine ray
-    workers encode, and their vectors stay beside the index; --vectors without --out makes vectors alone."""
+    workers encode, write into the store, and make lists (IVF), which are merged on disk; their vectors stay beside the
+    index, and --vectors without --out makes vectors alone."""
     many = machines.wanted()
-    if many and (compare or to is not None):
-        raise UserError("--engine ray makes an index (--out) or vectors (--vectors); leave out --compare and --to")
+    if many and compare:
+        raise UserError("--engine ray makes an index (--out, --to) or vectors (--vectors); leave out --compare")
     if compare:
         _check_compare(out, to, ef_construction, bm25)
         _compare(
@@ -117,12 +118,14 @@ def index(
         return data_folder(data, documents, reading, loaded, console.say, cache)
 
     def encoder() -> Encoder:
-        return machines.encoder(prompts, out, device, trust_remote_code, conventions, overwrite)
+        options = {"trust_remote_code": trust_remote_code, **asdict(conventions)}
+        return Encoder(machines.place(out, device, overwrite), prompts, options)
 
     if to is not None:
         if (factory, train_size, ef_construction) != ("Flat", None, None):
             raise UserError("a store has an index of its own; leave out --factory and its options")
-        _to_store(source, loaded, to, out, beside if out is None else inside, bm25, cache, overwrite)
+        asked = beside if out is None else inside
+        _to_store(source, loaded, to, out, asked, bm25, cache, overwrite, encoder() if many else None)
     elif out is not None:
         options = {"factory": factory, "train_size": train_size, "ef_construction": ef_construction}
         options |= {"gpu": device != "cpu"}
@@ -166,15 +169,17 @@ def _build(
     from retrieval_prompts.data.beir_folder import load_corpus
     from retrieval_prompts.data.groups import counted
     from retrieval_prompts.vectors import faiss_index
-    from retrieval_prompts.vectors.index import Index
 
     corpus = load_corpus(source())
     biencoder = loaded()
     faiss_index.check(options["factory"], biencoder.tower.dimension)
     if workers is not None:
-        rows, said = workers.of_corpus(biencoder, corpus)
-        built = Index.build(rows, corpus, corpus.ids, encoder=biencoder.identity(), **options)
-        held = save_index(built, corpus, out, bm25, overwrite)
+        with workers.place.started():
+            rows, said = workers.of_corpus(biencoder, corpus)
+            with workers.place.building(rows) as write:
+                given = options | {"write": write}
+                built, held = write_index(rows, corpus, out, bm25, overwrite, biencoder.identity(), given)
+        said += workers.place.merged(built)
     else:
         vectors = biencoder.encode_corpus(corpus, cache)
         built, held = write_index(vectors, corpus, out, bm25, overwrite, biencoder.identity(), options)
@@ -198,6 +203,7 @@ def _to_store(
     bm25: bool,
     cache: Path | None,
     overwrite: bool,
+    workers: Encoder | None = None,
 ) -> None:
     from retrieval_prompts.files import STORED
     from retrieval_prompts.interop.stores.address import parse
@@ -210,10 +216,15 @@ def _to_store(
     from retrieval_prompts.interop.stores.filling import write
 
     corpus = load_corpus(source())
-    written = write(loaded(), corpus, to, cache=cache, overwrite=overwrite)
+    if workers is None:
+        written = write(loaded(), corpus, to, cache=cache, overwrite=overwrite)
+        said = f"{written.encoded:,} encoded now"
+    else:
+        with workers.place.started():
+            written, said = workers.to_store(loaded(), corpus, to)
     console.say(
         f"{shown}: {counted(len(corpus), corpus.groups)}, {written.added:,} written now, "
-        f"{written.there:,} there already; {written.encoded:,} encoded now"
+        f"{written.there:,} there already; {said}"
     )
     if out is None:
         console.say(f'next: retrieval-prompts search "a question" --in {shlex.quote(shown)}{asked}')
