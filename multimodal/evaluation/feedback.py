@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,11 +13,14 @@ from torch import Tensor, nn
 from multimodal.data.captions import WAYS
 from multimodal.evaluation.captions import Pairs, Ranks
 from multimodal.prompts.feedback import Feedback
-from multimodal.vectors.texts import Texts, encode_texts, finite
+from multimodal.vectors.texts import Texts, encode_texts, finite, text_vectors
 from retrieval_prompts.evaluation.first_pass import FirstPass
 from retrieval_prompts.prompts.encoders import CHANGING
 from retrieval_prompts.prompts.strength import between
 from retrieval_prompts.vectors.index import Index
+
+if TYPE_CHECKING:
+    from multimodal.towers.clip import Clip
 
 AGAIN = 1024  # queries whose prompts are made at once
 
@@ -57,6 +63,20 @@ def ask(texts: Texts, prompter: nn.Module | None, strength: float, index: Index)
     if not isinstance(prompter, Feedback):
         return encode_texts(texts, prompter, strength)
     return ask_again(prompter, "t2i", encode_texts(texts), index, strength)
+
+
+def query_vectors(
+    clip: Clip, words: Sequence[str], prompter: nn.Module | None, index: Index, *, strength: float = 1.0
+) -> Tensor:
+    """As `ask`, of words as they are typed; those that are too long are cut and counted in a DataWarning.
+
+    Args:
+        prompter, strength: see `PromptClassifier.search_prompts`.
+        index: of pictures, by the same model.
+    """
+    if not isinstance(prompter, Feedback):
+        return text_vectors(clip, words, prompter, strength=strength)
+    return ask_again(prompter, "t2i", text_vectors(clip, words), index, strength)
 
 
 def ranks(pairs: Pairs, texts: Texts, prompter: nn.Module, strength: float = 1.0, keep: int = 0) -> Ranks:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from multimodal.classifier import PromptClassifier
 from multimodal.data.captions import WAYS, Captioned, load_captions
 from multimodal.evaluation.captions import Pairs
-from multimodal.evaluation.feedback import ask, ask_again, ranks, read_first
+from multimodal.evaluation.feedback import ask, ask_again, query_vectors, ranks, read_first
 from multimodal.experiments.captions import evaluate
 from multimodal.prompts.feedback import Feedback
 from multimodal.towers.clip import Clip
@@ -155,6 +155,8 @@ def test_an_index_is_searched_twice(tiny_model: Clip, train: Captioned, tmp_path
     assert torch.allclose(ask(texts, prompter, 1.0, index)[0], expected, atol=1e-5)
     assert torch.equal(ask(texts, prompter, 0.0, index), encode_texts(texts))
     assert torch.equal(ask(texts, None, 1.0, index), encode_texts(texts))
+    again = query_vectors(tiny_model, texts.names, prompter, index, strength=0.5)
+    assert torch.equal(again, ask(texts, prompter, 0.5, index))
 
 
 ALONE = (

@@ -18,10 +18,9 @@ from toy_server import Running, running
 
 from multimodal.data.metadata import ORIENTATION
 from multimodal.data.pictures import Picture
-from multimodal.evaluation.feedback import ask
+from multimodal.evaluation.feedback import query_vectors
 from multimodal.serving import answering
 from multimodal.vectors.image_index import ImageIndex, picture_vector, search
-from multimodal.vectors.texts import Texts
 from retrieval_prompts.data.id_list import Ids
 
 WORDS = ("a blue picture", "something orange, all over")
@@ -39,7 +38,7 @@ def found(home: Home, words: str, prompt: str | None, k: int, strength: float | 
     """What `multimodal-prompts search` finds."""
     used: Any = (None, 1.0) if prompt is None else home.prompts(prompt, strength).search_prompts()
     index = ImageIndex.open(home.folder / "index")
-    return search(index, ask(Texts(home.clip, [words]), used[0], used[1], index), k)
+    return search(index, query_vectors(home.clip, [words], used[0], index, strength=used[1]), k)
 
 
 def likely(home: Home, prompt: str, contents: Any, classes: Any = None, strength: float | None = None) -> Any:
