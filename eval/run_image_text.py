@@ -27,9 +27,10 @@ from typing import Any
 from torch import nn
 
 from multimodal.classifier import PromptClassifier
-from multimodal.data.captions import Captioned, load_captions
+from multimodal.data.captions import WAYS, Captioned, load_captions
 from multimodal.evaluation import rankings as runs
-from multimodal.evaluation.captions import WAYS, Pairs, Ranks, paired_tests
+from multimodal.evaluation.captions import Pairs, Ranks, paired_tests
+from multimodal.evaluation.feedback import ranks
 from multimodal.experiments.results import CaptionResult
 from multimodal.report import sections as report
 from multimodal.towers.clip import Clip, load_clip
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", help="as `multimodal-prompts tune` takes it")
     parser.add_argument("--pretrained")
     parser.add_argument("--prompts", type=Path, nargs="+", default=[], help="prompt folders to evaluate")
-    parser.add_argument("--tune", metavar="METHOD", help="train prompts on the train split: coop or deep")
+    parser.add_argument("--tune", metavar="METHOD", help="train prompts on the train split: coop, deep or feedback")
     parser.add_argument("--seeds", default="1,2,3", help="of --tune")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of --tune: epochs=5 ...")
     parser.add_argument("--keep", type=Path, help="write the prompts of --tune into this folder, one folder a seed")
@@ -113,7 +114,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         length = context_length(prompter, texts)
         warn_of_cut(texts, length)
         with watch("evaluate"):
-            tuned = pairs.ranks(encode_texts(texts, prompter, strength), keep)
+            tuned = ranks(pairs, texts, prompter, strength, keep)
         write_runs(options.runs, data, pairs, name, tuned)
         result["runs"][name] = {
             **tuned.recalls(),

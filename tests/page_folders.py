@@ -136,11 +136,12 @@ def evaluation(shared: Path, root: Path) -> None:
 
 
 def images(shared: Path, root: Path) -> None:
-    """IMAGES with labels, PICTURES without, and the CLIP that teaches."""
+    """IMAGES with labels, PICTURES without, captions.csv, and the CLIP that teaches."""
     Path("eval").symlink_to(root / "eval")
     _pictures()
     shutil.copytree("IMAGES/test", "PICTURES")
     tiny_clip.write_clip(Path("CLIP"))
+    tiny_clip.write_captions(Path())
 
 
 def elsewhere(shared: Path, root: Path) -> None:

@@ -29,6 +29,7 @@ NAMESAKES = {
     "asked": "bodies of requests to a server: the rows that they ask for",
     "captions": "pictures with captions: how they are read, trained on, compared, run",
     "classes": "labelled pictures: how they are trained on, how they are run",
+    "feedback": "prompts that are made for each query from what a first search finds",
     "folder": "the folder of prompts",
     "live": "a SentenceTransformer of frozen model and prompts",
     "metrics": "figures of a ranking, or of predictions",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_clip
+import torch
 
 from multimodal.classifier import PromptClassifier
 from multimodal.data.pictures import load_pictures
@@ -20,7 +21,7 @@ from multimodal.towers.clip import Clip
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_index import ImageIndex, build_index
 
-NAMES = ("coop", "half", "captions", "cocoop", "vpt", "specific", "head")
+NAMES = ("coop", "half", "captions", "feedback", "cocoop", "vpt", "specific", "head")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ def save_prompts(clip: Clip, folder: Path, classes: tuple[str, ...] = tiny_clip.
     settings = Settings.of(**{"init": "gaussian", "head": "none", **given})
     made = PromptClassifier(clip, settings)
     made.use(method(settings.method).build(clip, settings, len(classes) or None), Classes(clip, ("a",), settings))
+    if settings.method == "feedback":  # which starts at the frozen model
+        for number, parameter in enumerate(made.method.prompter.parameters()):
+            drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+            parameter.data.add_(drawn.to(parameter.device))
     made.classes, made.strength, made.temperature = classes, strength, 1.5
     made.save(folder)
 
@@ -69,6 +74,7 @@ def write_home(folder: Path, clip: Clip) -> Home:
     save_prompts(clip, prompts / "coop")
     save_prompts(clip, prompts / "half", method="deep", depth=2, strength=0.5)
     save_prompts(clip, prompts / "captions", ())
+    save_prompts(clip, prompts / "feedback", (), method="feedback", feedback=2)
     save_prompts(clip, prompts / "cocoop", method="cocoop")
     save_prompts(clip, prompts / "vpt", method="vpt", depth=2, visual=2, init="a photo of a")
     save_prompts(clip, prompts / "specific", class_specific=True)

@@ -13,6 +13,8 @@ from multimodal.data.splits import split_name
 from retrieval_prompts.data.lines import characters
 from retrieval_prompts.errors import DataWarning, UserError, few
 
+WAYS = ("i2t", "t2i")  # of a search: a picture asks for captions, words ask for pictures
+
 
 @dataclass(frozen=True)
 class Captioned:

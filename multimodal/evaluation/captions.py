@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from multimodal.data.captions import WAYS
 from multimodal.data.pictures import Picture
 from multimodal.evaluation.metrics import RECALL_AT, best_ranks
 from multimodal.evaluation.rankings import Best, Entry, Rankings
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 SCORES = 4_000_000  # compared at once: bounds the memory of an evaluation
 TESTED = 10  # the k of the paired tests' recall
-WAYS = ("i2t", "t2i")
 
 
 class Pairs:
@@ -82,11 +82,16 @@ class Pairs:
         """The pictures that have captions."""
         return [at for at, own in enumerate(self.captions_of) if own]
 
-    def ranks(self, texts: Tensor, keep: int = 0) -> Ranks:
-        """Of caption vectors (T, D), by exact comparison with all pictures. `keep`: also the best so many answers."""
-        asked = self.asked
-        i2t, captions = _ranks(self.images[asked], texts, [self.captions_of[at] for at in asked], keep)
-        t2i, pictures = _ranks(texts, self.images, self.pictures_of, keep)
+    def ranks(self, texts: Tensor, keep: int = 0, queries: Mapping[str, Tensor] | None = None) -> Ranks:
+        """Of caption vectors (T, D), by exact comparison with all pictures.
+
+        Args:
+            keep: also the best so many answers.
+            queries: {"i2t", "t2i"} -> (I, D) and (T, D), which ask in the place of pictures and captions.
+        """
+        asked, asking = self.asked, queries or {"i2t": self.images, "t2i": texts}
+        i2t, captions = _ranks(asking["i2t"][asked], texts, [self.captions_of[at] for at in asked], keep)
+        t2i, pictures = _ranks(asking["t2i"], self.images, self.pictures_of, keep)
         best = {way: found for way, found in zip(WAYS, (captions, pictures), strict=True) if found is not None}
         return Ranks(i2t, t2i, self.owner, best)
 

@@ -10,6 +10,7 @@ from multimodal.classifier import PromptClassifier
 from multimodal.data import captions
 from multimodal.data.captions import Captioned, load_captions
 from multimodal.evaluation.captions import Pairs, paired_tests
+from multimodal.evaluation.feedback import ranks
 from multimodal.evaluation.rankings import TOP
 from multimodal.experiments.results import CaptionResult
 from multimodal.towers.clip import Clip
@@ -135,7 +136,7 @@ def evaluate(
         found = {"zero-shot": pairs.ranks(encode_texts(texts), keep)}
     if prompts is not None:
         with watch("tuned"):
-            found["tuned"] = pairs.ranks(encode_texts(texts, *prompts), keep)
+            found["tuned"] = ranks(pairs, texts, *prompts, keep)
         result.tests = paired_tests(found["zero-shot"], [found["tuned"]])
     result.systems = {system: ranks.recalls() for system, ranks in found.items()}
     result.images, result.captions, result.captions_cut = len(pairs.images), len(texts), len(texts.cut(length))

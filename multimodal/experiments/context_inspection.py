@@ -37,6 +37,7 @@ from retrieval_prompts.experiments.inspection.trial import turned
 METRIC = "accuracy"
 NO_CONTEXT = {
     "cocoop": "CoCoOp makes another context for every picture, so there is no one context to look at.",
+    "feedback": "Feedback makes another vector for every query, from what it finds, so there is no one context.",
     "mmrl": "MMRL trains no context: its tokens are in the higher layers of both towers.",
     "promptkd": "PromptKD trains no context: its prompts are in the image tower, its texts are its teacher's.",
 }

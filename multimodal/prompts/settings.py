@@ -31,6 +31,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "promptkd": {"depth": 9, "epochs": 20, "learning_rate": 5e-4, "batch_size": 8},
     "promptsrc": {"depth": 9, "epochs": 20, "learning_rate": 2.5e-3, "batch_size": 4},
 }
+# Of queries, in a search; there are no classes
+SEARCH: dict[str, dict[str, Any]] = {"feedback": {"epochs": 10, "learning_rate": 1e-2}}
 LABELLED = {"data": ("labelled pictures",)}  # captions have no classes
 CLASSES = {"data": ("labelled pictures", "unlabelled pictures")}
 OWN_TEXT = {"method": tuple(name for name in METHODS if name != "promptkd")}  # its class texts are its teacher's
@@ -47,9 +49,11 @@ class PromptSettings(Values):
     """
 
     KIND: ClassVar[str] = "method"
-    DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {**COMMON, **own} for name, own in METHODS.items()}
+    DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {**COMMON, **own} for name, own in (METHODS | SEARCH).items()
+    }
 
-    method: str = setting("coop", help="of prompt learning", choices=tuple(METHODS))
+    method: str = setting("coop", help="of prompt learning", choices=(*METHODS, *SEARCH))
     recipe: str = setting(
         "default", help="what is not given is as usual here, or as published", choices=RECIPES, read_by=LABELLED
     )
@@ -66,7 +70,16 @@ class PromptSettings(Values):
     class_specific: bool = setting(
         False, help="each class its own context", read_by={"method": ("coop", "kgcoop", "prograd"), **LABELLED}
     )
-    encoder: str = setting("table", help="what makes the vectors", choices=("table", "mlp", "lstm"))
+    encoder: str = setting(
+        "table", help="what makes the vectors", choices=("table", "mlp", "lstm"), read_by={"method": tuple(METHODS)}
+    )
+    feedback: int = setting(
+        10,
+        help="how many that a first search finds a query reads, beside itself",
+        low=0,
+        high=100,
+        read_by={"method": tuple(SEARCH)},
+    )
     template: str = setting(
         DEFAULT, help="of the frozen class texts, and of zero-shot", shown="the data set's", read_by=CLASSES
     )

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from multimodal.classifier import Floats
 from multimodal.data.pictures import TooManyPixels, decode
+from multimodal.evaluation.feedback import ask
 from multimodal.prompts.contexts import Classes, Prompts, logits
 from multimodal.prompts.settings import PromptSettings
 from multimodal.serving.served import Loaded, PictureShelf
 from multimodal.vectors.image_data import GivenFeatures
-from multimodal.vectors.texts import Texts, encode_texts
+from multimodal.vectors.texts import Texts
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.serving.fields import Refused
 
@@ -147,7 +148,7 @@ class Answering:
         for (prompt, share), keys in groups.items():
             prompter = None if prompt is None else prompt.classifier.method.prompter
             own = texts.take([words.index(rows[place].words) for place, _ in keys])
-            vectors |= dict(zip(keys, encode_texts(own, prompter, share), strict=True))
+            vectors |= dict(zip(keys, ask(own, prompter, share, self.shelf.index), strict=True))
         return vectors
 
     def _hit(self, position: int, score: float) -> Hit:

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from multimodal.classifier import PromptClassifier
+from multimodal.evaluation.feedback import ask
 from multimodal.towers.clip import Clip
 from multimodal.vectors.image_index import ImageIndex
-from multimodal.vectors.texts import Texts, text_prompts
+from multimodal.vectors.texts import Texts
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.serving.by_name import Shelf
 
@@ -51,13 +52,14 @@ class PictureShelf(Shelf[Loaded]):
     def made(self, name: str, folder: str, place: Path) -> Loaded:
         """See `Shelf.made`."""
         found = PromptClassifier.load(place, self.clip)
-        return Loaded(name, folder, found, _no_search(found))
+        return Loaded(name, folder, found, _no_search(found, self.index))
 
 
 @torch.no_grad()
-def _no_search(classifier: PromptClassifier) -> str:
+def _no_search(classifier: PromptClassifier, index: ImageIndex) -> str:
     try:
-        text_prompts(classifier.search_prompts()[0], Texts(classifier.clip, ["a"]))
+        prompter, _ = classifier.search_prompts()
+        ask(Texts(classifier.clip, ["a"]), prompter, 1.0, index)
     except UserError as error:
         return str(error)
     return ""

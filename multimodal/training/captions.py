@@ -1,7 +1,8 @@
 """Train a context on captions: every caption against all pictures, the pictures of a batch against its captions.
 
 Pictures are a constant: their features are computed once, so that all of them are negatives for the price of one
-matrix product. Knows no labels and no files but the cache.
+matrix product. With feedback captions are one as well, and pictures are compared with all of them. Knows no labels and
+no files but the cache.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from multimodal.data.captions import WAYS
 from multimodal.evaluation.captions import SCORES, Pairs
+from multimodal.evaluation.feedback import ranks, read_first
+from multimodal.prompts.feedback import Feedback
 from multimodal.prompts.folder import Saved
 from multimodal.prompts.folder import save as save_prompts
 from multimodal.prompts.methods import Method, build_method
 from multimodal.prompts.objectives import cross_entropy
 from multimodal.vectors.features import image_features
-from multimodal.vectors.texts import Texts, encode_texts, text_prompts, warn_of_cut
+from multimodal.vectors.texts import Texts, context_length, encode_texts, text_prompts, warn_of_cut
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.training.loop import Step, fit
 from retrieval_prompts.training.losses import info_nce
@@ -110,6 +114,33 @@ class Task(TrainingTask):
         return (to_images + to_captions) / 2
 
 
+class FeedbackTask(Task):
+    """Queries of both ways, each against all that it may find; they read what the frozen model finds for them."""
+
+    prompter: Feedback
+
+    def __init__(
+        self, clip: Clip, prompter: Feedback, images: Callable[[int], Tensor], pairs: Pairs, settings: Settings
+    ) -> None:
+        super().__init__(clip, prompter, images, pairs, settings)
+        frozen = encode_texts(self.texts)
+        asking = zip(WAYS, (pairs.images, frozen), (frozen, pairs.images), strict=True)
+        self.read = {way: read_first(queries, searched, prompter.found) for way, queries, searched in asking}
+        self.captions = frozen.to(clip.device)  # (T, D)
+
+    def loss(self, batch: tuple[int, Positions]) -> Tensor:
+        """The mean of both directions."""
+        view, chosen = batch
+        images, pairs, temperature = self.images(view), self.pairs, 1 / self.clip.scale
+        own = np.concatenate([self.own[picture] for picture in chosen])  # (n,) captions
+        with self.autocast():
+            words = self.prompter.asked("t2i", self.captions[own], images[self.read["t2i"][own]])
+            pictures = self.prompter.asked("i2t", images[chosen], self.captions[self.read["i2t"][chosen]])
+        to_images = against_all(words, images, [pairs.pictures_of[caption] for caption in own], temperature)
+        right = [pairs.captions_of[picture] for picture in chosen]
+        return (to_images + against_all(pictures, self.captions, right, temperature)) / 2
+
+
 def against_all(texts: Tensor, images: Tensor, right: list[list[int]], temperature: float) -> Tensor:
     """InfoNCE of texts (n, D) against all images (I, D); `right`: the positions in I of each text's positives.
 
@@ -144,8 +175,8 @@ def tune_captions(
 
     Args:
         data: the training split.
-        settings: a method that trains nothing but the text side's context: coop or deep. Its shots are not read:
-            all pictures are trained on.
+        settings: a method that trains nothing but the text side's context, coop or deep, or feedback. Its shots are
+            not read: all pictures are trained on.
         cache: see `image_features`.
         checkpoint: see `training.loop.fit`.
         on_step: called with each record and the number of all steps.
@@ -162,13 +193,19 @@ def tune_captions(
         Pairs(features.take(part, 0), [data.captions[at] for at in kept[part]]) for part in (train_part, dev_part)
     )
     encoded_at = time.perf_counter()
-    task = Task(clip, built.prompter, _views(features, train_part, clip), train, settings)
-    dev_texts = Texts(clip, dev.captions)
-    dev_texts.rows(settings.context)  # tokenised once, not at each score
-    warn_of_cut(task.texts, settings.context)
+    dev_texts, prompter = Texts(clip, dev.captions), built.prompter
+    views = _views(features, train_part, clip)
+    if isinstance(prompter, Feedback):
+        task: Task = FeedbackTask(clip, prompter, views, train, settings)
+    else:
+        task = Task(clip, prompter, views, train, settings)
+    length = context_length(prompter, task.texts)
+    dev_texts.frozen = encode_texts(dev_texts).to(clip.device)  # once, not at each score
+    dev_texts.rows(length)
+    warn_of_cut(task.texts, length)
 
     def score(strength: float = 1.0) -> float:
-        return dev.ranks(encode_texts(dev_texts, built.prompter, strength)).mean_reciprocal_rank()
+        return ranks(dev, dev_texts, prompter, strength).mean_reciprocal_rank()
 
     loop = settings.loop()
     identity = [asdict(settings), clip.fingerprint, train.captions, [data.pictures[at].name for at in kept]]
@@ -184,7 +221,7 @@ def tune_captions(
         "split": data.split,
         "images": len(train.images),
         "captions": len(train.captions),
-        "captions_cut": len(task.texts.cut(settings.context)),
+        "captions_cut": len(task.texts.cut(length)),
         "images_encoded": features.encoded,
         "dev": {
             "images": len(dev.images),
@@ -226,7 +263,7 @@ def _method(clip: Clip, settings: Settings) -> tuple[Method, Settings]:
     if built.objective is not cross_entropy or built.prompts_images:
         raise UserError(
             f"captions are trained on with a loss of their own, which the method {settings.method} does not go with; "
-            "use coop or deep"
+            "use coop, deep or feedback"
         )
     if settings.position != "end":
         raise UserError(f"a context stands before a caption; leave out --position {settings.position}")

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from multimodal.prompts.contexts import Prompts, still
+from multimodal.prompts.feedback import Feedback
 from multimodal.towers.tokens import Rows
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.prompts.strength import between
@@ -154,7 +155,9 @@ def text_vectors(
 
 def context_length(prompter: nn.Module | None, texts: Texts) -> int:
     """How many vectors the prompter puts before a text."""
-    return 0 if prompter is None else text_prompts(prompter, texts.take(range(min(1, len(texts))))).context.shape[0]
+    if prompter is None or isinstance(prompter, Feedback):
+        return 0
+    return text_prompts(prompter, texts.take(range(min(1, len(texts))))).context.shape[0]
 
 
 def warn_of_cut(texts: Texts, length: int) -> None:

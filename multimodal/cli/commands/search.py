@@ -56,8 +56,8 @@ def search(
     check_strength(strength, prompts)
     console.check_outputs(json_file, html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
+    from multimodal.evaluation.feedback import query_vectors
     from multimodal.vectors import image_index
-    from multimodal.vectors.texts import text_vectors
 
     opened, clip = image_index.open_with_model(index, model, pretrained, device=device, quick_gelu=quick_gelu)
     asked = None
@@ -68,7 +68,7 @@ def search(
         used: Any = (None, 1.0)
         if prompts is not None:
             used = load_classifier(prompts, clip, strength=strength).search_prompts()
-        vector = text_vectors(clip, [str(query)], used[0], strength=used[1])
+        vector = query_vectors(clip, [str(query)], used[0], opened, strength=used[1])
     hits = image_index.search(opened, vector, top_k, images=images, nprobe=nprobe, ef_search=ef_search)
     if html is not None:
         facts = [f"{len(opened):,} images", f"model {clip.title}", *([f"prompts {prompts}"] if prompts else [])]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 
-from multimodal.prompts.settings import METHODS, PromptSettings
+from multimodal.prompts.settings import METHODS, SEARCH, PromptSettings
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def build_method(
 
 
 def method(name: str) -> MethodFile:
-    """Raises UserError for a name that is not in METHODS."""
-    if name not in METHODS:
-        raise UserError(f"there is no method {name!r}; the methods are {', '.join(METHODS)}")
-    return cast(MethodFile, importlib.import_module(f"multimodal.prompts.methods.{name}"))
+    """Raises UserError for a name that is neither in METHODS nor in SEARCH."""
+    if name not in METHODS and name not in SEARCH:
+        raise UserError(f"there is no method {name!r}; the methods are {', '.join((*METHODS, *SEARCH))}")
+    place = "multimodal.prompts" if name in SEARCH else "multimodal.prompts.methods"
+    return cast(MethodFile, importlib.import_module(f"{place}.{name}"))

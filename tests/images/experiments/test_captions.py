@@ -175,8 +175,8 @@ def test_what_is_refused_writes_nothing(
     file, out = caption_folder / "captions.csv", tmp_path / "prompts"
     data = CaptionSplits.read(file)
     for settings, message in (
-        (quick(method="kgcoop"), "which the method kgcoop does not go with; use coop or deep"),
-        (quick(method="maple"), "which the method maple does not go with; use coop or deep"),
+        (quick(method="kgcoop"), "which the method kgcoop does not go with; use coop, deep or feedback"),
+        (quick(method="maple"), "which the method maple does not go with; use coop, deep or feedback"),
         (quick(method="cocoop"), "these prompts cannot serve a search: they depend on the picture"),
         (quick(class_specific=True), "class-specific contexts need the number of classes; give it, or leave them"),
     ):

@@ -19,14 +19,14 @@ from toy_server import Running, running
 
 from multimodal.data.metadata import ORIENTATION
 from multimodal.data.pictures import Picture
+from multimodal.evaluation.feedback import query_vectors
 from multimodal.serving import answering
 from multimodal.serving.asked import PictureLimits
 from multimodal.vectors.image_index import ImageIndex, picture_vector, search
-from multimodal.vectors.texts import text_vectors
 from retrieval_prompts.data.id_list import Ids
 
 WORDS = ("a blue picture", "something orange, all over")
-SEARCHED = (None, "coop", "half", "captions", "head")
+SEARCHED = (None, "coop", "half", "captions", "feedback", "head")
 CLASSES = ("yellow", "pink", "violet")
 
 
@@ -39,8 +39,8 @@ def same(hits: list[dict[str, Any]], expected: Any) -> None:
 def found(home: Home, words: str, prompt: str | None, k: int, strength: float | None = None) -> Any:
     """What `multimodal-prompts search` finds."""
     used: Any = (None, 1.0) if prompt is None else home.prompts(prompt, strength).search_prompts()
-    vector = text_vectors(home.clip, [words], used[0], strength=used[1])
-    return search(ImageIndex.open(home.folder / "index"), vector, k)
+    index = ImageIndex.open(home.folder / "index")
+    return search(index, query_vectors(home.clip, [words], used[0], index, strength=used[1]), k)
 
 
 def likely(home: Home, prompt: str, contents: Any, classes: Any = None, strength: float | None = None) -> Any:
@@ -91,7 +91,7 @@ def test_a_picture_is_turned_as_its_exif_says(server: Running) -> None:
     assert turned != server.search(image=sent(encoded(image)), k=3)["hits"]
 
 
-@pytest.mark.parametrize("prompt", NAMES)
+@pytest.mark.parametrize("prompt", [name for name in NAMES if name != "feedback"])
 def test_classes_get_what_the_command_gives_them(classify: Callable[..., Any], home: Home, prompt: str) -> None:
     paths = [home.picture("blue2"), home.picture("pink2")]
     own = CLASSES if prompt == "captions" else None
@@ -120,13 +120,19 @@ def test_the_frozen_model_classifies(classify: Callable[..., Any], home: Home) -
     assert (result["prompt"], result["strength"]) == ("frozen", None)
 
 
+def test_prompts_of_a_search_alone_classify_nothing(server: Running, home: Home) -> None:
+    body = {"image": sent(home.picture("pink2")), "classes": CLASSES, "prompt": "feedback"}
+    said = server.call("POST", "/classify", body)
+    assert said.status == 422 and said.json["error"]["message"].startswith("feedback prompts are made for each query")
+
+
 def mixed(home: Home) -> list[tuple[str, Any]]:
     """Requests of each kind; the last is refused."""
     return [
         *(
             ("/search", {"query": words, "prompt": prompt, "k": k, "frozen": True})
             for words in WORDS
-            for prompt, k in (("coop", 3), ("half", 2), (None, 3))
+            for prompt, k in (("coop", 3), ("half", 2), ("feedback", 3), (None, 3))
         ),
         *(("/search", {"image": sent(home.picture(name)), "k": 3}) for name in ("blue0", "white1")),
         *(

@@ -212,7 +212,8 @@ def test_methods_with_losses_of_their_own_are_refused(clip: Clip, train: Caption
     with pytest.raises(UserError) as error:
         tune_captions(clip, train, Settings.of(method=name, depth=2))
     assert str(error.value) == (
-        f"captions are trained on with a loss of their own, which the method {name} does not go with; use coop or deep"
+        f"captions are trained on with a loss of their own, which the method {name} does not go with; use coop, "
+        "deep or feedback"
     )
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import tiny_clip
+import torch
 from command_line import Command
 from image_commands import refused
 
+from multimodal.classifier import PromptClassifier
 from retrieval_prompts.files import sealed
 from retrieval_prompts.vectors.index import Index
 
@@ -83,6 +85,40 @@ def test_search_with_prompts(
     done = command("search", index, "a pink picture", "--prompts", caption_prompts, "--html", page)
     assert done.out.endswith(f"page: {page}\n")
     assert page.read_text().count("<img") == 10 and "“a pink picture”" in page.read_text()
+
+
+def test_search_twice(
+    command: Command, index: Path, caption_folder: Path, clip_folder: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    """With feedback words are searched with again, as evaluate on captions does."""
+    captions, out = caption_folder / "captions.csv", tmp_path / "prompts"
+    options = ["--model", clip_folder, "--device", "cpu", "--method", "feedback", "--feedback", "2", "--lr", "0.05"]
+    done = command("tune", captions, "--out", out, "--json", tmp_path / "result.json", *options)
+    assert (done.code, done.err) == (0, "")
+    systems = json.loads((tmp_path / "result.json").read_text())["systems"]
+    assert systems.keys() == {"zero-shot", "tuned"}
+    done = command("evaluate", captions, "--prompts", out, "--strength", "1", "--json", "-")
+    assert done.code == 0 and done.json["systems"]["zero-shot"] == systems["zero-shot"]
+
+    def hits(*options: object) -> list[tuple[str, float]]:
+        done = command("search", index, "a pink picture", "--json", "-", *options)
+        assert (done.code, done.err) == (0, "")
+        return [(hit["id"], hit["score"]) for hit in done.json]
+
+    learned = PromptClassifier.load(out, device="cpu")  # of so few captions nothing: they are moved by hand
+    for number, parameter in enumerate(learned.method.prompter.parameters()):
+        drawn = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+        parameter.data.add_(drawn)
+    learned.save(out, overwrite=True)
+    assert hits("--prompts", out, "--strength", "1") != hits()
+    assert hits("--prompts", out, "--strength", "0") == hits()
+    file = picture_folder / "test" / "blue" / "0.png"
+    refused(command("classify", out, file, "--classes", "a,b", "--strength", "1"), "feedback prompts are made for each")
+    refused(command("export", out, "--out", tmp_path / "x", "--classes", "a,b"), "feedback prompts are made for each")
+    refused(
+        command("tune", picture_folder, "--out", tmp_path / "y", "--shots", "3", *options[:6]),
+        "--method feedback learns how words",
+    )
 
 
 def test_a_model_that_moved(
