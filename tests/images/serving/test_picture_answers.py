@@ -165,7 +165,7 @@ def test_a_mixed_batch_gives_each_what_it_gets_alone(server: Running, home: Home
 
 def test_batches_at_a_time_give_each_what_it_gets_alone(home: Home) -> None:
     limits = PictureLimits(body=1 << 20, batch=3, batches=3)
-    with running(home.web("coop", "half", "vpt", "cocoop", "head", limits=limits)) as served:
+    with running(home.web("coop", "half", "vpt", "cocoop", "head", "feedback", limits=limits)) as served:
         answered_alike(served, mixed(home))
 
 
