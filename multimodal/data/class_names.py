@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from multimodal.data.class_files import check_names, names_of, read_names
 from multimodal.data.images import ImageData, called, load_images, same_name
+from multimodal.data.pictures import Picture
 from retrieval_prompts.errors import UserError, few
 
 
@@ -41,3 +43,25 @@ def renamed(data: ImageData, names: dict[str, str]) -> ImageData:
     if twice := [name for name in new.values() if times[same_name(name)] > 1]:
         raise UserError(f"the class file gives several classes the name {few(twice)}; names must differ")
     return called(data, new)
+
+
+def by_folder(pictures: Sequence[Picture], sources: Sequence[Path], classes: Sequence[str]) -> list[int] | None:
+    """The class that the folder of each picture is called by, as a position in `classes`; None unless all have one.
+
+    Args:
+        sources: what the pictures were read from; folders above them say nothing.
+    """
+    numbers = {same_name(name): number for number, name in enumerate(classes)}
+    roots = [path for path in sources if path.is_dir()]
+    found = []
+    for picture in pictures:
+        file = picture.source
+        root = next((root for root in roots if isinstance(file, Path) and file.is_relative_to(root)), None)
+        if root is None or not isinstance(file, Path):
+            return None
+        folders = [root.resolve().name, *file.relative_to(root).parent.parts]
+        known = [numbers[same_name(folder)] for folder in folders if same_name(folder) in numbers]
+        if not known:
+            return None
+        found.append(known[-1])
+    return found

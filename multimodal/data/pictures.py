@@ -174,6 +174,17 @@ def load_pictures(source: str | Path | Sequence[str | Path]) -> list[Picture]:
     return list(pictures.values())
 
 
+def short_names(names: Sequence[str]) -> list[str]:
+    """What tells files apart at a glance: their own names, and the folder too of those that share one.
+
+    >>> short_names(["train/cat/1.png", "train/dog/1.png", "train/dog/rex.png"])
+    ['cat/1.png', 'dog/1.png', 'rex.png']
+    """
+    parts = [name.split("/") for name in names]
+    times = Counter(part[-1] for part in parts)
+    return ["/".join(part[-1 if times[part[-1]] == 1 else -2 :]) for part in parts]
+
+
 def left_out(place: str, names: Sequence[str]) -> str:
     """What is said of files that are no pictures."""
     kinds = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)

@@ -133,8 +133,21 @@ def evaluate(
             "prompts": None if first is None else _without_seed(first),
         },
         tests=comparisons(groups),
+        confusions={group.name: group.confusions() for group in groups},
+        labelled={} if first is None else _labelled(how.trained(data), data.classes),
+        shots=None if first is None else first.settings.shots,
         rankings=[group.rankings(several=len(classifiers) > 1) for group in groups] if keep_rankings else (),
     )
+
+
+def _labelled(trained: ImageData | None, classes: Sequence[str]) -> dict[str, int]:
+    """Class -> the pictures that there are to learn from; called as in `classes`."""
+    if trained is None:
+        return {}
+    split, names = trained.split("train"), {same_name(name): name for name in classes}
+    counts = np.bincount(split.labels, minlength=len(trained.classes))
+    known = zip(map(same_name, trained.classes), counts.tolist(), strict=True)
+    return {names[name]: count for name, count in known if name in names}
 
 
 def _score(

@@ -86,6 +86,7 @@ def search(
 
 def _write_page(html: Path, hits: Sequence[Hit], asked: Picture | str, facts: Sequence[str]) -> None:
     """The page of the hits; a warning where pictures are not on it."""
+    from multimodal.data.pictures import short_names
     from multimodal.report.gallery import LIMIT, Figure, page
     from retrieval_prompts.report.page import write_page
 
@@ -98,7 +99,10 @@ def _write_page(html: Path, hits: Sequence[Hit], asked: Picture | str, facts: Se
             refused.append(str(error))
             raise
 
-    figures = [Figure(partial(load, hit), hit.title, hit.text, f"{hit.score:.3f}") for hit in hits]
+    figures = [
+        Figure(partial(load, hit), name, hit.text, f"{hit.score:.3f}", place=hit.title)
+        for hit, name in zip(hits, short_names([hit.title for hit in hits]), strict=True)
+    ]
     heading, shown = (
         (f"“{asked}”", None) if isinstance(asked, str) else (f"Like {asked.name}", Figure(asked.load, asked.name))
     )
