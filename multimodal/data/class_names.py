@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from multimodal.data.class_files import check_names, names_of, read_names
+from multimodal.data.class_files import WORDNET, check_names, names_of, read_names
 from multimodal.data.images import ImageData, called, load_images, same_name
 from multimodal.data.pictures import Picture
-from retrieval_prompts.errors import UserError, few
+from retrieval_prompts.errors import DataWarning, UserError, few
 
 
 def load_named(source: str, class_file: Path | None = None) -> ImageData:
@@ -23,11 +24,39 @@ def load_named(source: str, class_file: Path | None = None) -> ImageData:
     """
     loaded = load_images(source)
     if class_file is not None:
-        return renamed(loaded, read_names(class_file, loaded.classes))
+        given = read_names(class_file, loaded.classes)
+        if len(given) < len(loaded.classes):
+            given = fitted(read_names(class_file), loaded.classes, str(class_file)) or given
+        return renamed(loaded, given)
     path = Path(source)
     names = names_of(loaded.classes, path if path.is_dir() else path.parent if path.is_file() else None)
     check_names(loaded.classes if names is None else names.values())
     return loaded if names is None else renamed(loaded, names)
+
+
+def fitted(names: dict[str, str], classes: Sequence[str], where: str) -> dict[str, str] | None:
+    """A class file of other labels than the data's -> class -> its name, where there is one way to read it; else None.
+
+    A list may name the classes as they are, spelt as people do; count numbers that are the classes, 000 or 0; or give
+    the names of all WordNet ids in their order, as lists of ImageNet's classes do.
+    """
+    spelt = {same_name(name): name for name in names.values()} | {same_name(key): name for key, name in names.items()}
+    if all(same_name(each) in spelt for each in classes):
+        return {each: spelt[same_name(each)] for each in classes}
+    numbered = all(label.isdecimal() for label in names)
+    by_number = {int(label): name for label, name in names.items()} if numbered else {}
+    if all(each.isdecimal() for each in classes):
+        if not numbered and all(label == name for label, name in names.items()):
+            by_number = dict(enumerate(names.values(), min(1, *map(int, classes))))
+        return {each: by_number[int(each)] for each in classes} if {*map(int, classes)} <= {*by_number} else None
+    listed = numbered or all(label == name for label, name in names.items())
+    if listed and len(names) == len(classes) and all(map(WORDNET.fullmatch, classes)):
+        found = dict(zip(sorted(classes), names.values(), strict=True))
+        example = f"{min(found)} is {found[min(found)]}"
+        message = f"{where} says no ids; its names are taken in the order of the folders: {example}, and so on"
+        warnings.warn(message, DataWarning, stacklevel=3)
+        return found
+    return None
 
 
 def renamed(data: ImageData, names: dict[str, str]) -> ImageData:
