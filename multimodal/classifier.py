@@ -98,8 +98,12 @@ class PromptClassifier(Estimator):
             UserError: for fewer than two classes, a label that is no class, and settings that the model cannot take.
         """
         from multimodal.training.classes import fit_classifier
+        from multimodal.training.method_choice import settle
 
+        why = settle(self, pictures, labels, classes, cache)
         fit_classifier(self, pictures, labels, classes, cache=cache, checkpoint=checkpoint, on_step=on_step)
+        if why:
+            self.training["method"] = why
         return self
 
     def use(self, built: Method, known: Classes) -> None:

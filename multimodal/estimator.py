@@ -38,6 +38,15 @@ class Estimator:
         check_read(settings, asked, data="labelled pictures")
         self.settings, self._given = settings, given
 
+    @property
+    def asked(self) -> Any:
+        """The settings as they were given, before a `fit` chose what was left to it."""
+        return type(self.settings).of(**self._given)
+
+    def asked_with(self, method: str) -> Any:
+        """The settings that were given, of this method."""
+        return type(self.settings).of(**{**self._given, "method": method})
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The model, and every setting as it was given."""
         plain = {each.name: each.default for each in fields(self.settings)}

@@ -67,6 +67,8 @@ class EvaluationProtocol:
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
             raise UserError(f"there is no protocol {self.name!r}; the protocols are {', '.join(PROTOCOLS)}")
+        if self.source is not None and self.name != "domain":
+            raise UserError(f"--source is used with --protocol domain, not {self.name}")
         if unknown := set(self.systems) - {*SYSTEMS, *BASELINES}:
             there = ", ".join((*SYSTEMS, *BASELINES))
             raise UserError(f"there is no system {few(sorted(unknown))}; the systems are {there}")

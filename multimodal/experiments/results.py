@@ -74,6 +74,7 @@ class ClassResult(Result):
         tests: "", "base" or "new" -> "SYSTEM_vs_BASELINE" -> the paired comparison of the accuracy by pictures.
         confusions: "", "base" or "new" -> system -> which classes it takes for which, of its first seed.
         labelled: class -> pictures of the train split, where something was trained on it.
+        preferred: the system that held-out pictures take, where there was a choice; empty: not known.
         shots: of these that were learned from, a class; None: all.
 
     Confusions and what was learned from are no part of the JSON.
@@ -83,6 +84,7 @@ class ClassResult(Result):
     confusions: Mapping[str, Mapping[str, Confusion]] = field(default_factory=dict)
     labelled: Mapping[str, int] = field(default_factory=dict)
     shots: int | None = None
+    preferred: str = ""
 
     def _compared(self) -> dict[str, Any]:
         """{"tests"}: of all classes, or of base and new apart."""

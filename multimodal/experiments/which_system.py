@@ -122,7 +122,8 @@ def looked_at(result: ClassResult) -> dict[str, str]:
         scores = {name: values.get(part or "accuracy") for name, values in result.systems.items()}
         known = {name: score for name, score in scores.items() if score is not None}
         if known:
-            found[part] = chosen[part].use if part in chosen else max(known, key=known.__getitem__)
+            best = result.preferred or max(known, key=known.__getitem__)
+            found[part] = chosen[part].use if part in chosen else best
     return found
 
 
@@ -144,7 +145,11 @@ def headlines(result: ClassResult) -> dict[str, str]:
         score = result.systems[system][part or "accuracy"]
         if own is None or score is None:
             continue
-        said = chosen[part].called if part in chosen else f"Nothing was tuned; {CALLED.get(system, system)} answers"
+        said = f"Nothing was tuned; {CALLED.get(system, system)} answers"
+        if part in chosen:
+            said = chosen[part].called
+        elif result.preferred:
+            said = f"Held-out shots take {system}"
         low, high = interval(score, len(own.right))
         line = (
             f"{said}: right on {points(score)} % of {len(own.right):,} {part or 'test'} pictures (95 % interval"

@@ -31,9 +31,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "promptkd": {"depth": 9, "epochs": 20, "learning_rate": 5e-4, "batch_size": 8},
     "promptsrc": {"depth": 9, "epochs": 20, "learning_rate": 2.5e-3, "batch_size": 4},
 }
+AUTO = "auto"
+QUICK = ("coop", "kgcoop", "prograd", "tcp")  # what `auto` tries: cached features serve, and one text pass a step
 LABELLED = {"data": ("labelled pictures",)}  # captions have no classes
 CLASSES = {"data": ("labelled pictures", "unlabelled pictures")}
-OWN_TEXT = {"method": tuple(name for name in METHODS if name != "promptkd")}  # its class texts are its teacher's
+OWN_TEXT = {"method": (*(name for name in METHODS if name != "promptkd"), AUTO)}  # its class texts are its teacher's
 TAUGHT = {"method": ("promptkd",), **CLASSES}
 
 
@@ -49,7 +51,11 @@ class PromptSettings(Values):
     KIND: ClassVar[str] = "method"
     DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {**COMMON, **own} for name, own in METHODS.items()}
 
-    method: str = setting("coop", help="of prompt learning", choices=tuple(METHODS))
+    method: str = setting(
+        "coop",
+        help=f"of prompt learning; auto: of {', '.join(QUICK)} the one that held-out shots take",
+        choices=(*METHODS, AUTO),
+    )
     recipe: str = setting(
         "default", help="what is not given is as usual here, or as published", choices=RECIPES, read_by=LABELLED
     )
