@@ -176,7 +176,9 @@ class PromptClassifier(Estimator):
         elif prompts.project and strength < 1:
             raise UserError("the class vectors of teacher and student cannot be mixed: use a strength of 0 or 1")
         elif prompts.per_image:
-            raise UserError(f"{self.settings.method}'s class vectors depend on the image: there is no one matrix")
+            raise UserError(
+                f"{self.settings.method}'s class vectors depend on the image: there is no one matrix; use classify"
+            )
         else:
             found = finite(mixed(known.frozen, known.features(prompts), strength))
         texts[known.names] = state, found
