@@ -27,6 +27,7 @@ from multimodal.towers.clip import Clip, load_clip, reload_clip
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages, GivenFeatures
 from multimodal.vectors.prediction import mixed, predict
+from multimodal.vectors.prompted import PromptedTower, prompted
 from multimodal.vectors.texts import finite
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.encoders import CHANGING
@@ -359,6 +360,10 @@ class PromptClassifier(Estimator):
                 'puts them before the text; use prompts of the position "end"'
             )
         return self.method.prompter, self.strength
+
+    def picture_prompts(self) -> PromptedTower | None:
+        """What encodes the pictures of an index under these prompts; None where they do not enter the image tower."""
+        return prompted(self.clip, self.method.prompter, self.strength)
 
     def way(self) -> str:
         """Which of the exact ways the text tower takes: "full", "truncated" or "shared"; see `towers.text`."""

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from multimodal.cli.options import Model, Pretrained, QuickGelu
+from multimodal.cli.options import Model, Pretrained, QuickGelu, load_classifier
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import Cache, Device, Overwrite
+from retrieval_prompts.cli.options import Cache, Device, Overwrite, Strength, check_strength
+from retrieval_prompts.errors import UserError
 
 
 def index(
@@ -19,6 +20,11 @@ def index(
     model: Model = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="prompts in the image tower (vpt, maple, mmrl, promptsrc); those of texts need none"),
+    ] = None,
+    strength: Strength = None,
     captions: Annotated[Path | None, typer.Option(help="a caption file, to show captions with the hits")] = None,
     factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
     cache: Cache = None,
@@ -28,6 +34,7 @@ def index(
     """Encode images and build a FAISS index. Prompts for the text side change nothing here."""
     from retrieval_prompts.files import INDEX
 
+    check_strength(strength, prompts)
     console.claim(out, overwrite=overwrite, holds=INDEX)
     from multimodal.data.pictures import load_pictures
     from multimodal.towers.clip import load_clip
@@ -43,14 +50,20 @@ def index(
             picture.name: " / ".join(own) for picture, own in zip(described.pictures, described.captions, strict=True)
         }
     root = images if images.is_dir() else images.parent
-    built = build_index(
-        load_clip(model, pretrained, device=device, quick_gelu=quick_gelu),
-        pictures,
-        root=root,
-        texts=texts,
-        factory=factory,
-        cache=cache,
-    )
+    seen, given = None, ""
+    if prompts is None:
+        clip = load_clip(model, pretrained, device=device, quick_gelu=quick_gelu)
+    else:
+        classifier = load_classifier(prompts, model, pretrained, device, strength, quick_gelu)
+        clip, seen = classifier.clip, classifier.picture_prompts()
+        if seen is None:
+            raise UserError(
+                f"{prompts} does not enter the image tower: leave out --prompts here, and give them to search"
+            )
+        given = f" --prompts {shlex.quote(str(prompts))}" + (
+            f" --strength {strength:g}" if strength is not None else ""
+        )
+    built = build_index(clip, pictures, root=root, texts=texts, factory=factory, cache=cache, prompts=seen)
     built.save(out, overwrite=overwrite)
     console.say(f"{out}: {len(built):,} images, {factory}")
-    console.say(f'next: multimodal-prompts search {shlex.quote(str(out))} "a red boat" --html boats.html')
+    console.say(f'next: multimodal-prompts search {shlex.quote(str(out))} "a red boat" --html boats.html{given}')
