@@ -64,6 +64,10 @@ class Estimator:
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip)
         return self
 
+    def __sklearn_is_fitted__(self) -> bool:
+        """What `Pipeline` and `check_is_fitted` ask: there is a prompt."""
+        return getattr(self, "_method", None) is not None
+
     def __sklearn_clone__(self) -> Self:
         """Unfitted, on the same model: it is frozen, so it is shared."""
         return type(self)(self.clip, **self._given)  # type: ignore[call-arg]
