@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from multimodal.data.class_files import WORDNET, check_names, names_of, read_names
+from multimodal.data.class_files import USUAL, WORDNET, check_names, names_of, read_names
 from multimodal.data.images import ImageData, called, load_images, same_name
 from multimodal.data.pictures import Picture
 from retrieval_prompts.errors import DataWarning, UserError, few
@@ -17,7 +18,7 @@ def load_named(source: str, class_file: Path | None = None) -> ImageData:
     """`load_images`, with the classes called as the class file says.
 
     Without one, classes that begin with an id are called by what stands behind it, or as a file in the data's folder
-    says (`names_of`).
+    says (`names_of`); so are those that are numbers alone, where the file has as many names.
 
     Raises:
         UserError: for what cannot be read, and for classes that are ids alone.
@@ -30,8 +31,23 @@ def load_named(source: str, class_file: Path | None = None) -> ImageData:
         return renamed(loaded, given)
     path = Path(source)
     names = names_of(loaded.classes, path if path.is_dir() else path.parent if path.is_file() else None)
+    if names is None and path.is_dir() and all(each.isdecimal() for each in loaded.classes):
+        names = _of_numbers(loaded.classes, path)
     check_names(loaded.classes if names is None else names.values())
     return loaded if names is None else renamed(loaded, names)
+
+
+def _of_numbers(classes: Sequence[str], folder: Path) -> dict[str, str] | None:
+    """The names of classes that are numbers, by a file of as many names in the data's folder; else None, and a warning:
+    digits are numbers that say what a picture shows, and most others are not."""
+    for file in (folder / name for name in USUAL):
+        with contextlib.suppress(UserError):  # it may hold something else
+            given = read_names(file)
+            if len(given) == len(classes) and (found := fitted(given, classes, str(file))) is not None:
+                return found
+    message = f"{folder}: its classes are called by numbers, {few(classes)}; unless they are digits, say what they"
+    warnings.warn(f"{message} show with --class-file, or in {USUAL[0]} in the data's folder", DataWarning, stacklevel=4)
+    return None
 
 
 def fitted(names: dict[str, str], classes: Sequence[str], where: str) -> dict[str, str] | None:

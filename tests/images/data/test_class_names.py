@@ -268,3 +268,14 @@ def test_a_list_that_does_not_count_the_classes_is_refused(tmp_path: Path) -> No
     for text in ("1 tench\n2 sea lion\n", "label\tname\n0\ttench\nx\tsea lion\n"):
         with pytest.raises(UserError, match="the class file has no name for"):
             load_named(str(tmp_path / "data"), write(tmp_path / "a.txt", text))
+
+
+def test_folders_of_numbers(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"0": 2, "1": 2})
+    with pytest.warns(DataWarning, match="its classes are called by numbers, 0, 1; unless they are digits, say what"):
+        assert load_named(str(tmp_path)).classes == ("0", "1")
+    write(tmp_path / "labels.txt", "0.png 1\n1.png 0\nx.png 1\n")  # of pictures: not as many as classes
+    with pytest.warns(DataWarning, match="its classes are called by numbers"):
+        load_named(str(tmp_path))
+    write(tmp_path / "classes.txt", "tench\nsea lion\n")
+    assert load_named(str(tmp_path)).classes == ("sea lion", "tench")
