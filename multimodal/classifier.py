@@ -27,6 +27,7 @@ from multimodal.towers.clip import Clip, load_clip, reload_clip
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages, GivenFeatures
 from multimodal.vectors.prediction import mixed, predict
+from multimodal.vectors.prompted import PromptedTower, prompted
 from multimodal.vectors.texts import finite
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.prompts.encoders import CHANGING
@@ -98,8 +99,12 @@ class PromptClassifier(Estimator):
             UserError: for fewer than two classes, a label that is no class, and settings that the model cannot take.
         """
         from multimodal.training.classes import fit_classifier
+        from multimodal.training.method_choice import settle
 
+        why = settle(self, pictures, labels, classes, cache)
         fit_classifier(self, pictures, labels, classes, cache=cache, checkpoint=checkpoint, on_step=on_step)
+        if why:
+            self.training["method"] = why
         return self
 
     def use(self, built: Method, known: Classes) -> None:
@@ -172,7 +177,9 @@ class PromptClassifier(Estimator):
         elif prompts.project and strength < 1:
             raise UserError("the class vectors of teacher and student cannot be mixed: use a strength of 0 or 1")
         elif prompts.per_image:
-            raise UserError(f"{self.settings.method}'s class vectors depend on the image: there is no one matrix")
+            raise UserError(
+                f"{self.settings.method}'s class vectors depend on the image: there is no one matrix; use classify"
+            )
         else:
             found = finite(mixed(known.frozen, known.features(prompts), strength))
         texts[known.names] = state, found
@@ -353,6 +360,10 @@ class PromptClassifier(Estimator):
                 'puts them before the text; use prompts of the position "end"'
             )
         return self.method.prompter, self.strength
+
+    def picture_prompts(self) -> PromptedTower | None:
+        """What encodes the pictures of an index under these prompts; None where they do not enter the image tower."""
+        return prompted(self.clip, self.method.prompter, self.strength)
 
     def way(self) -> str:
         """Which of the exact ways the text tower takes: "full", "truncated" or "shared"; see `towers.text`."""

@@ -38,6 +38,15 @@ class Estimator:
         check_read(settings, asked, data="labelled pictures")
         self.settings, self._given = settings, given
 
+    @property
+    def asked(self) -> Any:
+        """The settings as they were given, before a `fit` chose what was left to it."""
+        return type(self.settings).of(**self._given)
+
+    def asked_with(self, method: str) -> Any:
+        """The settings that were given, of this method."""
+        return type(self.settings).of(**{**self._given, "method": method})
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The model, and every setting as it was given."""
         plain = {each.name: each.default for each in fields(self.settings)}
@@ -54,6 +63,10 @@ class Estimator:
         self.use_settings(type(self.settings).of(**given), given)
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip)
         return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """What `Pipeline` and `check_is_fitted` ask: there is a prompt."""
+        return getattr(self, "_method", None) is not None
 
     def __sklearn_clone__(self) -> Self:
         """Unfitted, on the same model: it is frozen, so it is shared."""

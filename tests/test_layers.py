@@ -18,6 +18,7 @@ UPWARD = {
     ("multimodal.classifier", "multimodal.interop.class_matrix"): "PromptClassifier.export",
     ("multimodal.classifier", "multimodal.interop.live"): "PromptClassifier.as_sentence_transformer",
     ("multimodal.classifier", "multimodal.training.classes"): "PromptClassifier.fit",
+    ("multimodal.classifier", "multimodal.training.method_choice"): "PromptClassifier.fit of the method auto",
     (
         "multimodal.classifier",
         "multimodal.training.settings",

@@ -34,7 +34,8 @@ ClassFile = Annotated[
     Path | None,
     typer.Option(
         "--class-file",
-        help="what each class is called: label, tab, name on each line; CSV, JSON, CoOp's classnames.txt",
+        help="what each class is called: label, tab, name on each line, or names alone; CSV, JSON, YAML, CoOp's "
+        "classnames.txt",
     ),
 ]
 

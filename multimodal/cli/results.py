@@ -14,14 +14,15 @@ def say_result(say: Any, result: Found) -> None:
     """Print the facts and the table, and on standard error how many images could not be read."""
     from multimodal.experiments import captions, protocols
     from multimodal.experiments.results import CaptionResult
-    from multimodal.experiments.which_system import advice
+    from multimodal.experiments.which_system import advice, next_labels
 
     for fact in result.facts:
         say(fact)
     if result.systems:
         say(captions.table(result) if isinstance(result, CaptionResult) else protocols.table(result))
-        for line in () if isinstance(result, CaptionResult) else advice(result).values():
-            say(line)
+        for found in () if isinstance(result, CaptionResult) else (advice(result), next_labels(result)):
+            for line in found.values():
+                say(line)
     if skipped := result.settings.get("images_skipped", 0):
         print(f"{skipped} images could not be read and are not counted", file=sys.stderr)
 

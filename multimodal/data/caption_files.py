@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from multimodal.data.images import LABEL
 from multimodal.data.pictures import is_picture, walk
 from multimodal.data.splits import SPLITS, split_name
 from retrieval_prompts.data.csv_rows import csv_rows
@@ -66,6 +67,10 @@ def rows(path: Path) -> Iterator[Row]:
         **dict.fromkeys(LINES, _json_lines),
         **dict.fromkeys(TABLES, _table),
     }
+    if kind == ".tar":
+        raise UserError(
+            f"{path} is an archive; unpack it into a folder and pass that: pictures with a .txt each are read"
+        )
     if kind not in readers:
         raise UserError(f"{path}: expected {EXPECTED}")
     return readers[kind](path)
@@ -84,6 +89,8 @@ def is_captions(data: str) -> bool:
         return any(_says_captions(file) for file in listed) or _has_texts(path)
     if suffix(path) in TABLES and path.is_file():
         return _says_captions(path)
+    if suffix(path) in LINES and path.is_file():  # of labelled pictures, perhaps
+        return _says_captions(path) or not _says_labels(path)
     return suffix(path) in (".json", *LINES)
 
 
@@ -101,6 +108,14 @@ def _says_captions(path: Path) -> bool:
             return True
     bare = _bare(line)
     return bare is not None and (suffix(path) != ".csv" or " " in line.split(bare, 1)[1].strip())
+
+
+def _says_labels(path: Path) -> bool:
+    """Whether the first object has a class and no caption."""
+    _, line = next(read_lines(path), (1, ""))
+    with contextlib.suppress(UserError):
+        return any(name in json_object(line, f"{path}:1") for name in LABEL)
+    return False
 
 
 def _columns(line: str, separator: str) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_prompts.data.lines import fields, read_lines
-from retrieval_prompts.errors import DataWarning, UserError, few
+from retrieval_prompts.errors import DataWarning, UserError, few, first_line
 
 # What files of names are called in the folder of the data, or the one above
 USUAL = (
@@ -29,6 +29,7 @@ BEHIND_NUMBER = re.compile(r"\d{3}\.([^\W\d].*)")
 NUMBERED = re.compile(r"(\d+)\s*[\s,:;]\s*(\S.*)")
 LABEL_COLUMNS = ("label", "id", "class_id", "wnid", "synset", "folder", "index", "class")
 NAME_COLUMNS = ("name", "class_name", "classname", "words", "text", "title", "names")
+HOLDERS = ("classes", "names", "id2label", "categories", "labels")  # of the list, in a larger file
 EXAMPLE = "n01440764, a tab, tench"
 
 Labelled = tuple[str, str, str]  # where it stands, label, name
@@ -122,6 +123,8 @@ def _rows(path: Path) -> Iterator[Labelled]:
     lines = list(read_lines(path))
     start = lines[0][1].lstrip() if lines else ""
     text = "".join(line for _, line in lines)
+    if lines and path.suffix.lower() in (".yaml", ".yml"):
+        return _json(path, _yaml(path, text))
     if lines and path.suffix.lower() == ".json":
         return _json(path, _parsed(path, text))
     if start.startswith(("{", "[")):
@@ -156,7 +159,9 @@ def _csv(path: Path, lines: list[tuple[int, str]]) -> Iterator[Labelled]:
 
 def _without_header(rows: Iterable[Labelled]) -> Iterator[Labelled]:
     for number, (where, label, name) in enumerate(rows):
-        if number or label.lower() not in LABEL_COLUMNS or name.lower() not in NAME_COLUMNS:
+        one = label == name and where.rpartition(":")[0].lower().endswith(".csv")
+        known = (*LABEL_COLUMNS, *NAME_COLUMNS) if one else LABEL_COLUMNS
+        if number or label.lower() not in known or (name.lower() not in NAME_COLUMNS and not one):
             yield where, label, name
 
 
@@ -178,9 +183,23 @@ def _parsed(path: Path, text: str) -> Any:
     return content
 
 
+def _yaml(path: Path, text: str) -> Any:
+    """The content of a YAML file, as YOLO has one. Raises UserError."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid YAML ({first_line(error)})") from None
+    if not isinstance(content, list | dict) or not content:
+        raise UserError(f"{path}: expected a list of class names, or an object of them, got {content!r:.40}")
+    return content
+
+
 def _json(path: Path, content: Any) -> Iterator[Labelled]:
     if isinstance(content, dict):
-        content = next((content[key] for key in ("classes", "names") if isinstance(content.get(key), list)), content)
+        known = [content[key] for key in HOLDERS if isinstance(content.get(key), list | dict)]
+        content = known[0] if known else content
     if isinstance(content, dict) and content and all(type(value) is int for value in content.values()):
         content = sorted(content, key=content.__getitem__)  # name -> number
     entries = content.items() if isinstance(content, dict) else enumerate(content)

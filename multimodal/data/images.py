@@ -10,7 +10,7 @@ import hashlib
 import os
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +20,18 @@ from numpy.typing import NDArray
 from multimodal.data.pictures import Picture, extensions, is_picture, left_out, load_pictures, walk
 from multimodal.data.splits import SPLITS, Listing, split_name
 from retrieval_prompts.data.csv_rows import csv_rows
+from retrieval_prompts.data.lines import fields, json_rows, read_lines, string
 from retrieval_prompts.errors import DataWarning, UserError, few
 
 __all__ = ["ImageData", "Picture", "Split", "few_shot", "halves", "load_images", "load_pictures", "same_name", "subset"]
 
 HELD_OUT = 0.3  # of each class, where a data set has no test split
+TABLES, LINES = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson")
+BESIDE = ("metadata.jsonl", "metadata.csv")  # the list of a Hugging Face image folder
+SEPARATORS = ",;\t| "
+# What the columns are called, the usual first
+IMAGE = ("path", "image", "file_name", "filename", "file", "image_path", "filepath", "file_path", "img", "image name")
+LABEL = ("label", "class", "category", "class_name", "target", "labels", "classname")
 LAYOUTS = "train/<class>/* with test/<class>/*, or <class>/*"
 
 
@@ -86,7 +93,9 @@ def load_images(source: str | Path, *, split_seed: int = 0) -> ImageData:
             - an image folder: train/<class>/* with test/<class>/* and maybe val/ (or dev/), or <class>/*. A class
               gives its files that end in a picture's extension, and those of the folders in it; others are counted in
               a DataWarning, but hidden ones;
-            - a .csv file with the header path,label[,split]; paths are relative to its folder;
+            - a table with the header path,label[,split], or path and label alone on each line; JSON lines with these
+              fields, also as metadata.jsonl or .csv of a Hugging Face folder. Columns may be called as people call
+              them, image or class; paths are relative to the file's folder;
             - "hf:NAME[@split]", a data set of the Hugging Face hub, or of a local folder that `datasets` reads;
             - "torchvision:NAME", a class of torchvision.datasets, downloaded into the cache folder.
         split_seed: decides which pictures are held out where there is no test split: 30 % of each class, at least
@@ -104,9 +113,12 @@ def load_images(source: str | Path, *, split_seed: int = 0) -> ImageData:
         return assemble(str(source), listing, split_seed=split_seed)
     path = Path(source)
     if path.is_dir():
+        listed = next((path / name for name in BESIDE if (path / name).is_file()), None)
+        if listed is not None and not any(_scan(path / name)[1] for name in _scan(path)[0]):
+            return assemble(str(source), _table(listed), name=path.resolve().name, split_seed=split_seed)
         return assemble(str(source), _folder(path), name=path.resolve().name, split_seed=split_seed)
-    if path.is_file() and path.suffix.lower() in {".csv", ".tsv"}:
-        return assemble(str(source), _csv(path), name=path.stem, split_seed=split_seed)
+    if path.is_file() and path.suffix.lower() in (*TABLES, *LINES):
+        return assemble(str(source), _table(path), name=path.stem, split_seed=split_seed)
     came = "is not one of these" if path.exists() else "does not exist"
     raise UserError(
         f"{path} {came}; expected an image folder ({LAYOUTS}), a .csv file (path,label[,split]), hf:NAME or"
@@ -258,7 +270,11 @@ def _folder(root: Path) -> Listing:
     if beside:
         message = f"{root}: left out {len(beside)} pictures that are in no class folder ({few(beside)})"
         warnings.warn(message, DataWarning, stacklevel=4)
-    return {split: rows for split, (rows, _) in classes}
+    listing: Listing = {split: rows for split, (rows, _) in classes}
+    if "test" in found and not listing["test"] and not listing.get("val"):
+        message = f"{root / found['test']} has no pictures; {HELD_OUT:.0%} of each class of train are held out for it"
+        warnings.warn(message, DataWarning, stacklevel=4)
+    return listing
 
 
 def _classes(folder: Path, root: Path, *, required: bool) -> tuple[list[tuple[Picture, str]], list[str]]:
@@ -306,19 +322,50 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(pictures)
 
 
-def _csv(path: Path) -> Listing:
+def _table(path: Path) -> Listing:
+    """Lines of a picture, its class and maybe its split: under a header, or bare; or objects of them, one a line."""
     listing: Listing = {}
     lines: dict[str, int] = {}  # picture -> line
-    for number, row in csv_rows(path, ("path", "label"), ("split",)):
+    for number, name, label, split in _labelled(path):
         where = f"{path}:{number}"
-        name, label = row["path"], row["label"]
         if not (name and label):
             raise UserError(f"{where}: the {'label' if name else 'path'} is empty")
         if (first := lines.setdefault(name, number)) != number:
             raise UserError(f"{where}: {name} was listed on line {first} already; list each picture once")
-        picture = Picture(name, path.parent / name)  # an absolute path stays as it is
-        if not (path.parent / name).is_file():
-            raise UserError(f"{where}: {path.parent / name} does not exist; paths are relative to the CSV's folder")
-        split = "train" if row["split"] is None else split_name(row["split"], where)
-        listing.setdefault(split, []).append((picture, label))
+        file = path.parent / name  # an absolute path stays as it is
+        if not file.is_file() and "\\" in name:  # as Windows writes paths
+            file = path.parent / name.replace("\\", "/")
+        if not file.is_file():
+            raise UserError(f"{where}: {file} does not exist; paths are relative to the folder of {path.name}")
+        own = "train" if split in (None, "") else split_name(str(split), where)
+        listing.setdefault(own, []).append((Picture(name, file), label))
     return listing
+
+
+def _labelled(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
+    """(line, picture, label, split) as the lines have them."""
+    if path.suffix.lower() in LINES:
+        for number, row in json_rows(path):
+            image, label = (next((name for name in known if name in row), known[0]) for known in (IMAGE, LABEL))
+            where, split = f"{path}:{number}", row.get("split")
+            value = str(row[label]) if type(row.get(label)) is int else string(row, label, where)
+            yield number, string(row, image, where), value, None if split is None else str(split)
+        return
+    _, line = next(read_lines(path), (1, ""))
+    for separator in SEPARATORS:
+        columns = [name.strip().lower() for name in fields(line, separator)]
+        found = [next((name for name in known if name in columns), "") for known in (IMAGE, LABEL)]
+        if all(found):
+            for number, row in csv_rows(path, found, ("split",)):
+                yield number, row[found[0]] or "", row[found[1]] or "", row["split"]
+            return
+        if len(columns) == 2 and is_picture(fields(line, separator)[0].strip()):
+            for number, line in read_lines(path):
+                values = [value.strip() for value in fields(line, separator)]
+                if len(values) != 2:
+                    raise UserError(
+                        f"{path}:{number}: expected path{separator}label as on line 1, got {line.strip():.60}"
+                    )
+                yield number, values[0], values[1], None
+            return
+    yield from ((number, "", "", None) for number, _ in csv_rows(path, ("path", "label"), ("split",)))  # raises

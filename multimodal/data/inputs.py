@@ -35,6 +35,8 @@ def _picture(item: Any, number: int) -> Picture:
         if not path.is_file():
             raise UserError(f"{path} is not a file; expected a picture")
         return Picture(path.as_posix(), path)
+    if isinstance(item, dict) and (item.get("bytes") or item.get("path")):  # of `datasets`, not decoded
+        return _picture(item.get("bytes") or item["path"], number)
     if isinstance(item, bytes | bytearray):
         return _from(bytes(item), number)
     if isinstance(item, Image.Image):

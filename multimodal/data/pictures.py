@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import io
 import os
 import stat
@@ -28,7 +30,10 @@ EXTENSIONS = frozenset(
     | {".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm"}
     | {".ppm", ".psd", ".qoi", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm"}
 )
+HEIF = (".heic", ".heif", ".hif")  # of phones; read where pillow-heif is installed
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 USUAL = (".jpg", ".png", ".webp", ".gif", ".tif")
+HEIF_NEEDS = 'pip install "retrieval-prompts[heic]" reads it'
 LITTER = ("thumbs.db", "desktop.ini")  # of a file manager
 # What describes pictures and lies beside them
 COMPANIONS = (".txt", ".csv", ".tsv", ".token", ".json", ".jsonl", ".ndjson", ".md", ".xml", ".yaml", ".yml", ".gz")
@@ -112,6 +117,8 @@ def decode(content: bytes, place: str, most: int | None = None) -> Image.Image:
         return _decoded(content, most)
     except (TooManyPixels, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(f"{place} cannot be read as a picture ({first_line(error)})") from None
+    except UserError as error:
+        reason = str(error)
     except UnidentifiedImageError:
         reason = f"it is not one of {', '.join(FORMATS)}" if content else "it is empty"
     except Exception as error:  # Pillow's decoders raise whatever the bytes make them stumble on
@@ -125,11 +132,30 @@ def decode(content: bytes, place: str, most: int | None = None) -> Image.Image:
 
 def _decoded(content: bytes, most: int | None = None, turn: int | None = None) -> Image.Image:
     """turn: the orientation, where the file has none of its own."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=_formats(content)) as image:
         _check_size(*image.size, most)
         image.load()
         turns = TURNS.get(turn or _orientation(image) or 1)
         return rgb(image if turns is None else image.transpose(turns))
+
+
+def _formats(content: bytes) -> tuple[str, ...]:
+    """Those that these bytes may be of. Raises UserError for HEIC without what reads it."""
+    box = content[8 : int.from_bytes(content[:4])] if content[4:8] == b"ftyp" else b""
+    if box[:4] not in HEIF_BRANDS or b"avif" in box:
+        return FORMATS
+    if not reads_heif():
+        raise UserError(f"it is HEIC: {HEIF_NEEDS}")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()  # turns the picture as its file says
+    return ("HEIF",)
+
+
+@functools.cache
+def reads_heif() -> bool:
+    """Whether pictures of phones in HEIC can be read."""
+    return importlib.util.find_spec("pillow_heif") is not None
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -174,11 +200,24 @@ def load_pictures(source: str | Path | Sequence[str | Path]) -> list[Picture]:
     return list(pictures.values())
 
 
+def short_names(names: Sequence[str]) -> list[str]:
+    """What tells files apart at a glance: their own names, and the folder too of those that share one.
+
+    >>> short_names(["train/cat/1.png", "train/dog/1.png", "train/dog/rex.png"])
+    ['cat/1.png', 'dog/1.png', 'rex.png']
+    """
+    parts = [name.split("/") for name in names]
+    times = Counter(part[-1] for part in parts)
+    return ["/".join(part[-1 if times[part[-1]] == 1 else -2 :]) for part in parts]
+
+
 def left_out(place: str, names: Sequence[str]) -> str:
     """What is said of files that are no pictures."""
     kinds = Counter(os.path.splitext(name)[1].lower() or "no extension" for name in names)
     said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
-    return f"{place}: left out {len(names)} files whose names are not those of pictures, {said} ({few(names)})"
+    message = f"{place}: left out {len(names)} files whose names are not those of pictures, {said} ({few(names)})"
+    heif = any(name.lower().endswith(HEIF) for name in names)
+    return f"{message}; of HEIC, {HEIF_NEEDS}" if heif and not reads_heif() else message
 
 
 def extensions() -> str:
@@ -188,7 +227,8 @@ def extensions() -> str:
 
 def is_picture(name: str) -> bool:
     """Whether a file of this name is a picture: by its extension, and not if it is hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+    ending = os.path.splitext(name)[1].lower()
+    return not name.startswith(".") and (ending in EXTENSIONS or (ending in HEIF and reads_heif()))
 
 
 def walk(folder: Path) -> Iterator[Path]:

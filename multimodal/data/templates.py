@@ -71,6 +71,15 @@ def known_as(dataset: str) -> str:
     return ALIASES.get(name, name)
 
 
+def spoken(name: str) -> str:
+    """A class name as a person writes it: underscores are spaces.
+
+    >>> spoken("water_lilly")
+    'water lilly'
+    """
+    return " ".join(name.replace("_", " ").split())
+
+
 def fill(template: str, name: str) -> str:
     """The template with a class name in place of "{}"; underscores of the name become spaces.
 
@@ -82,4 +91,4 @@ def fill(template: str, name: str) -> str:
     """
     if template.count("{}") != 1:
         raise UserError(f'expected a template with one {{}} for the class name, such as "{DEFAULT}"; got "{template}"')
-    return template.replace("{}", " ".join(name.replace("_", " ").split()))
+    return template.replace("{}", spoken(name))

@@ -66,16 +66,22 @@ def ask(texts: Texts, prompter: nn.Module | None, strength: float, index: Index)
 
 
 def query_vectors(
-    clip: Clip, words: Sequence[str], prompter: nn.Module | None, index: Index, *, strength: float = 1.0
+    clip: Clip,
+    words: Sequence[str],
+    prompter: nn.Module | None,
+    index: Index,
+    *,
+    strength: float = 1.0,
+    seen: bool = False,
 ) -> Tensor:
     """As `ask`, of words as they are typed; those that are too long are cut and counted in a DataWarning.
 
     Args:
         prompter, strength: see `PromptClassifier.search_prompts`.
-        index: of pictures, by the same model.
+        index: of pictures, by the same model; `seen`: with these prompts in the image tower (see `text_prompts`).
     """
     if not isinstance(prompter, Feedback):
-        return text_vectors(clip, words, prompter, strength=strength)
+        return text_vectors(clip, words, prompter, strength=strength, seen=seen)
     return ask_again(prompter, "t2i", text_vectors(clip, words), index, strength)
 
 

@@ -81,6 +81,7 @@ def _tune(
         about = {"dataset": data.name, "subset": subset, "seed": settings.seed, "shots": settings.shots}
         classifier.training |= about | {"pictures": names, IDENTITY: run}
         output.save(classifier.save)
+    settings = classifier.settings  # of the method that was taken
     protocol = "few-shot" if subset == "all" else "base-to-new"
     result = protocols.evaluate(protocol, data, [classifier], cache=cache, keep_rankings=keep_rankings)
     result.images_encoded += classifier.training["images_encoded"]
@@ -100,6 +101,12 @@ def _tune(
     result.facts = [
         f"{data.name}: {counts}{held_out}",
         *([f"{settings.method} prompts the image tower: {encoded}"] if classifier.prompts_images else []),
+        *([f"method {classifier.training['method']}"] if "method" in classifier.training else []),
+        *(
+            [f"the prompt is not calibrated: {classifier.training['uncalibrated']}"]
+            if "uncalibrated" in classifier.training
+            else []
+        ),
         *([_beside_teacher(classifier.training["right"])] if "right" in classifier.training else []),
         f"text tower: {classifier.way()}; temperature {classifier.temperature:.2f}",
         *([f"head: {classifier.training['head']}"] if "head" in classifier.training else []),

@@ -67,6 +67,8 @@ class EvaluationProtocol:
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
             raise UserError(f"there is no protocol {self.name!r}; the protocols are {', '.join(PROTOCOLS)}")
+        if self.source is not None and self.name != "domain":
+            raise UserError(f"--source is used with --protocol domain, not {self.name}")
         if unknown := set(self.systems) - {*SYSTEMS, *BASELINES}:
             there = ", ".join((*SYSTEMS, *BASELINES))
             raise UserError(f"there is no system {few(sorted(unknown))}; the systems are {there}")
@@ -133,8 +135,21 @@ def evaluate(
             "prompts": None if first is None else _without_seed(first),
         },
         tests=comparisons(groups),
+        confusions={group.name: group.confusions() for group in groups},
+        labelled={} if first is None else _labelled(how.trained(data), data.classes),
+        shots=None if first is None else first.settings.shots,
         rankings=[group.rankings(several=len(classifiers) > 1) for group in groups] if keep_rankings else (),
     )
+
+
+def _labelled(trained: ImageData | None, classes: Sequence[str]) -> dict[str, int]:
+    """Class -> the pictures that there are to learn from; called as in `classes`."""
+    if trained is None:
+        return {}
+    split, names = trained.split("train"), {same_name(name): name for name in classes}
+    counts = np.bincount(split.labels, minlength=len(trained.classes))
+    known = zip(map(same_name, trained.classes), counts.tolist(), strict=True)
+    return {names[name]: count for name, count in known if name in names}
 
 
 def _score(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval_prompts.experiments.records.provenance import Provenance
 
 if TYPE_CHECKING:
+    from multimodal.evaluation.confusion import Confusion
     from multimodal.evaluation.rankings import Rankings
     from retrieval_prompts.evaluation.significance import Comparison
     from retrieval_prompts.training.loop import Step
@@ -71,9 +72,19 @@ class ClassResult(Result):
 
     Args:
         tests: "", "base" or "new" -> "SYSTEM_vs_BASELINE" -> the paired comparison of the accuracy by pictures.
+        confusions: "", "base" or "new" -> system -> which classes it takes for which, of its first seed.
+        labelled: class -> pictures of the train split, where something was trained on it.
+        preferred: the system that held-out pictures take, where there was a choice; empty: not known.
+        shots: of these that were learned from, a class; None: all.
+
+    Confusions and what was learned from are no part of the JSON.
     """
 
     tests: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
+    confusions: Mapping[str, Mapping[str, Confusion]] = field(default_factory=dict)
+    labelled: Mapping[str, int] = field(default_factory=dict)
+    shots: int | None = None
+    preferred: str = ""
 
     def _compared(self) -> dict[str, Any]:
         """{"tests"}: of all classes, or of base and new apart."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from multimodal.data.images import ImageData, Split, few_shot, same_name
+from multimodal.evaluation.confusion import Confusion
 from multimodal.evaluation.rankings import Best, Entry, Rankings
 from retrieval_prompts.data.ids import portable
 from retrieval_prompts.evaluation.classification.scores import classification
@@ -73,6 +74,7 @@ class ClassGroup:
         rows, labels: (n,) the pictures' rows in the test split, and their classes' positions in `classes`.
         best: (system, seed or None) -> what it ranked.
         right: (system, seed or None) -> (n,) whether the first class is the right one.
+        answers: (system, seed or None) -> (n,) the first class, as a position in `classes`.
     """
 
     name: str
@@ -82,11 +84,19 @@ class ClassGroup:
     labels: np.ndarray
     best: dict[tuple[str, int | None], Best] = field(default_factory=dict)
     right: dict[tuple[str, int | None], np.ndarray] = field(default_factory=dict)
+    answers: dict[tuple[str, int | None], np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, test: Split, group: np.ndarray) -> ClassGroup:
         rows, labels = within(test, group)
         return cls(name, [test.classes[number] for number in group], test.take(rows).pictures, rows, labels)
+
+    def confusions(self) -> dict[str, Confusion]:
+        """System -> which classes it takes for which, of its first seed."""
+        found: dict[str, Confusion] = {}
+        for (system, _), answers in self.answers.items():
+            found.setdefault(system, Confusion(self.classes, self.labels, answers))
+        return found
 
     def rankings(self, several: bool) -> Rankings:
         """A picture asks for classes. `several`: the seeds are part of the systems' names."""
@@ -196,7 +206,8 @@ class Scorer:
         return dict(classification(torch.from_numpy(logits).softmax(dim=1).numpy(), group.labels))
 
     def rank(self, group: ClassGroup, system: str, seed: int | None, scores: np.ndarray) -> None:
-        group.right[system, seed] = scores.argmax(axis=1) == group.labels
+        group.answers[system, seed] = scores.argmax(axis=1)
+        group.right[system, seed] = group.answers[system, seed] == group.labels
         if self.keep:
             group.best[system, seed] = Best.of(scores)
 

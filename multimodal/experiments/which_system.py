@@ -6,10 +6,13 @@ Test pictures say how good the choice is; they never make it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from multimodal.data.templates import spoken
+from multimodal.evaluation.confusion import interval, listed
 from retrieval_prompts.evaluation.significance import ALPHA, Comparison, compare
 from retrieval_prompts.evaluation.words import paired_sentence, points
 
@@ -32,6 +35,7 @@ CALLED = {
     "linear-probe": "the linear probe",
     "zero-shot": "zero-shot",
     "clip-lora": "CLIP-LoRA",
+    "zero-shot-ensemble": "zero-shot with all templates",
 }
 USE = {
     "tuned": "the prompt alone: tune with --head none",
@@ -61,46 +65,128 @@ def comparisons(groups: Sequence[ClassGroup]) -> dict[str, dict[str, Comparison]
     return found
 
 
-def advice(result: ClassResult) -> dict[str, str]:
-    """Part -> which system to use for its classes, how sure that is, and tuned against the probe."""
-    lines = {}
+@dataclass(frozen=True)
+class Choice:
+    """Which system to use for the classes of a part, and what says so.
+
+    Args:
+        part: "", "base" or "new".
+        use, saved: of `systems`; what to use, and what the prompt folder answers with.
+        against: what `use` is compared with.
+        test: of the two; None where none was made.
+        scores: system -> accuracy.
+    """
+
+    part: str
+    use: str
+    saved: str
+    against: str
+    test: Comparison | None
+    scores: Mapping[str, float]
+
+    @property
+    def called(self) -> str:
+        """What to use, as a sentence begins."""
+        if self.use == self.saved:
+            return f"Use what is saved, {'the head' if self.use == 'with-head' else 'the prompt'}"
+        return f"Use {USE[self.use]}"
+
+
+def choices(result: ClassResult) -> dict[str, Choice]:
+    """Part -> the system of the highest accuracy, but no other than what is saved where no test tells them apart; none
+    where there is nothing to choose between."""
+    found = {}
     for part, tests in result.tests.items():
         metric = part or "accuracy"
         scores = {name: values[metric] for name, values in result.systems.items() if values.get(metric) is not None}
         if len(scores) > 1 and tests:
-            lines[part] = _part(part, scores, tests)
-    return lines
+            found[part] = _choice(part, scores, tests)
+    return found
 
 
-def _part(part: str, scores: Mapping[str, float], tests: Mapping[str, Comparison]) -> str:
-    """The system of the highest accuracy, but no other than what is saved where the test cannot tell them apart."""
-    classes = f"the {part} classes" if part else "these classes"
-    everything, scores = scores, {name: score for name, score in scores.items() if name != "clip-lora"}  # not saved
+def argued(result: ClassResult) -> dict[str, list[str]]:
+    """Part -> which system to use for its classes, how sure that is, and tuned against the probe: sentences."""
+    return {part: _sentences(choice, result.tests[part]) for part, choice in choices(result).items()}
+
+
+def advice(result: ClassResult) -> dict[str, str]:
+    """Part -> what `argued` says, on a line."""
+    return {part: " ".join(sentences) for part, sentences in argued(result).items()}
+
+
+def looked_at(result: ClassResult) -> dict[str, str]:
+    """Part -> the system whose answers are looked at class by class: the one to use, or else the most accurate."""
+    chosen = choices(result)
+    found = {}
+    for part in result.confusions:
+        scores = {name: values.get(part or "accuracy") for name, values in result.systems.items()}
+        known = {name: score for name, score in scores.items() if score is not None}
+        if known:
+            best = result.preferred or max(known, key=known.__getitem__)
+            found[part] = chosen[part].use if part in chosen else best
+    return found
+
+
+def next_labels(result: ClassResult) -> dict[str, str]:
+    """Part -> what to label next, in a sentence or two; see `Confusion.next_labels`."""
+    found = {}
+    for part, system in looked_at(result).items():
+        own = result.confusions[part].get(system)
+        if own is not None and (line := own.next_labels(result.labelled, result.shots)):
+            found[part] = line
+    return found
+
+
+def headlines(result: ClassResult) -> dict[str, str]:
+    """Part -> one sentence: which system, how sure, what to label next."""
+    chosen, found = choices(result), {}
+    for part, system in looked_at(result).items():
+        own = result.confusions[part].get(system)
+        score = result.systems[system][part or "accuracy"]
+        if own is None or score is None:
+            continue
+        said = f"Nothing was tuned; {CALLED.get(system, system)} answers"
+        if part in chosen:
+            said = chosen[part].called
+        elif result.preferred:
+            said = f"Held-out shots take {system}"
+        low, high = interval(score, len(own.right))
+        line = (
+            f"{said}: right on {points(score)} % of {len(own.right):,} {part or 'test'} pictures (95 % interval"
+            f" {points(low)} to {points(high)})"
+        )
+        hardest = [spoken(own.classes[at]) for at in own.hardest()]
+        found[part] = f"{line}; label more {listed(hardest)} next." if hardest else f"{line}."
+    return found
+
+
+def _choice(part: str, everything: Mapping[str, float], tests: Mapping[str, Comparison]) -> Choice:
+    scores = {name: score for name, score in everything.items() if name != "clip-lora"}  # not saved
     if part == "new":  # of which the head knows nothing
         scores = {name: score for name, score in scores.items() if name != "with-head"}
     saved = "with-head" if "with-head" in scores else "tuned"
     top = max(scores, key=lambda name: (scores[name], name == saved))
-    use, against = top, "zero-shot"
     test = None if top == saved else _test(tests, top, saved)
-    if top != saved and (test is None or test.p_value >= ALPHA):
-        use = saved
-    if use == saved:
-        rivals = [
-            name for name in ("linear-probe", "tuned", "zero-shot") if name != saved and _test(tests, saved, name)
-        ]
-        against = max(rivals, key=lambda name: scores[name], default="zero-shot")
-        test = _test(tests, saved, against)
-    else:
-        against = saved
-    line = f"For {classes} use {SAVED if use == saved == 'tuned' else USE[use]}"
-    if test is not None:
-        line += f" ({points(scores[use])} %). {_said(use, against, test, scores)}"
+    if test is not None and test.p_value < ALPHA:
+        return Choice(part, top, saved, saved, test, everything)
+    rivals = [name for name in ("linear-probe", "tuned", "zero-shot") if name != saved and _test(tests, saved, name)]
+    against = max(rivals, key=lambda name: scores[name], default="zero-shot")
+    return Choice(part, saved, saved, against, _test(tests, saved, against), everything)
+
+
+def _sentences(choice: Choice, tests: Mapping[str, Comparison]) -> list[str]:
+    part, use, against, scores = choice.part, choice.use, choice.against, choice.scores
+    classes = f"the {part} classes" if part else "these classes"
+    line = f"For {classes} use {SAVED if use == choice.saved == 'tuned' else USE[use]}"
+    lines = [line]
+    if choice.test is not None:
+        lines = [f"{line} ({points(scores[use])} %).", _said(use, against, choice.test, scores)]
     probe = _test(tests, "tuned", "linear-probe")
     if probe is not None and {use, against} != {"tuned", "linear-probe"}:
-        line += f" {_said('tuned', 'linear-probe', probe, scores)}"
-    if (lora := _test(tests, saved, "clip-lora")) is not None:
-        line += f" {_said(saved, 'clip-lora', lora, everything)}"
-    return line
+        lines.append(_said("tuned", "linear-probe", probe, scores))
+    if (lora := _test(tests, choice.saved, "clip-lora")) is not None:
+        lines.append(_said(choice.saved, "clip-lora", lora, scores))
+    return lines
 
 
 def _test(tests: Mapping[str, Comparison], system: str, baseline: str) -> Comparison | None:

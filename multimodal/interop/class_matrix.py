@@ -32,7 +32,8 @@ def export(
     clip, strength = classifier.clip, classifier.strength
     if classifier.prompts_images and strength > 0:
         raise UserError(
-            f"{classifier.settings.method} prompts the image tower too: a class matrix alone is not the model"
+            f"{classifier.settings.method} prompts the image tower too: a class matrix alone is not the model; give the"
+            " prompt folder itself to classify or PromptClassifier.load, or export prompts of the text side (coop, tcp)"
         )
     names = classifier.known_classes(classes).names
     vectors = classifier.class_vectors(classes).cpu().contiguous()

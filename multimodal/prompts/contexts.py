@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from multimodal.data.class_files import check_names
 from multimodal.data.images import same_name
 from multimodal.data.templates import fill
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.prompts.encoders import CHANGING
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ class Classes:
         names: as the data has them; underscores become spaces where they are written into a prompt.
 
     Raises:
-        UserError: for no names, an empty or repeated name, one that is an id of WordNet, and one that does not fit
-            beside the context.
+        UserError: for no names, an empty or repeated name, one that is an id of WordNet, one that does not fit beside
+            the context, and two that the model reads as the same tokens.
     """
 
     def __init__(self, clip: Clip, names: Sequence[str], settings: PromptSettings) -> None:
@@ -99,6 +100,7 @@ class Classes:
         before, _, behind = settings.frame.partition("{}")
         framed = [before + word for word in words]
         self.rows = clip.text.rows(framed, settings.context, settings.position, behind)
+        _check_words(self.names, self.rows.ids, clip.text.tokens.unknown)
         self._published = settings.recipe == "paper"
 
     def __len__(self) -> int:
@@ -143,6 +145,21 @@ class Classes:
     def _plain(self, texts: Sequence[str]) -> Tensor:
         with torch.autocast(self.clip.device.type, enabled=False):  # a step in half precision may be the first to ask
             return self.clip.encode_texts(texts)
+
+
+def _check_words(names: Sequence[str], ids: Sequence[Sequence[int]], unknown: int | None) -> None:
+    """Warn of names with words that the model's vocabulary lacks. Raises UserError for two that it reads as one."""
+    rows: dict[Sequence[int], int] = {}
+    for number, row in enumerate(ids):
+        if (first := rows.setdefault(row, number)) != number:
+            lacking = ", for its vocabulary lacks them" if unknown is not None and unknown in row else ""
+            raise UserError(
+                f"the model reads the class names {names[first]!r} and {names[number]!r} as the same tokens{lacking};"
+                " give them other words, such as English ones, with --class-file"
+            )
+    if strange := [name for name, row in zip(names, ids, strict=True) if unknown is not None and unknown in row]:
+        message = f"{len(strange)} of {len(names)} class names have words that the model does not know: {few(strange)}"
+        warnings.warn(f"{message}; --class-file gives them others", DataWarning, stacklevel=1)
 
 
 def logits(scale: float, images: Tensor, text: Tensor) -> Tensor:

@@ -33,9 +33,11 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 # Of queries, in a search; there are no classes
 SEARCH: dict[str, dict[str, Any]] = {"feedback": {"epochs": 10, "learning_rate": 1e-2}}
+AUTO = "auto"
+QUICK = ("coop", "kgcoop", "prograd", "tcp")  # what `auto` tries: cached features serve, and one text pass a step
 LABELLED = {"data": ("labelled pictures",)}  # captions have no classes
 CLASSES = {"data": ("labelled pictures", "unlabelled pictures")}
-OWN_TEXT = {"method": tuple(name for name in METHODS if name != "promptkd")}  # its class texts are its teacher's
+OWN_TEXT = {"method": (*(name for name in METHODS if name != "promptkd"), AUTO)}  # its class texts are its teacher's
 TAUGHT = {"method": ("promptkd",), **CLASSES}
 
 
@@ -53,7 +55,11 @@ class PromptSettings(Values):
         name: {**COMMON, **own} for name, own in (METHODS | SEARCH).items()
     }
 
-    method: str = setting("coop", help="of prompt learning", choices=(*METHODS, *SEARCH))
+    method: str = setting(
+        "coop",
+        help=f"of prompt learning; auto: of {', '.join(QUICK)} the one that held-out shots take",
+        choices=(*METHODS, *SEARCH, AUTO),
+    )
     recipe: str = setting(
         "default", help="what is not given is as usual here, or as published", choices=RECIPES, read_by=LABELLED
     )

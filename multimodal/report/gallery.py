@@ -41,7 +41,8 @@ class Figure:
 
     Args:
         load: gives the picture; called only if the figure is shown. UserError or OSError: a note takes its place.
-        title: the name of the picture.
+        title: the name of the picture, short.
+        place: its whole path, shown where one points at the title; may be empty.
         text: a label or captions; may be empty.
         note: a score, for instance; may be empty.
         bars: the classes of a prediction, best first.
@@ -54,12 +55,14 @@ class Figure:
     note: str = ""
     bars: tuple[Bar, ...] = ()
     right: bool | None = None
+    place: str = ""
 
 
 def page(
     heading: str,
     figures: Sequence[Figure],
     *,
+    lead: Sequence[str] = (),
     lines: Sequence[str] = (),
     foot: str = "",
     query: Figure | None = None,
@@ -68,6 +71,7 @@ def page(
     """The page as HTML. Everything but the thumbnails is escaped text.
 
     Args:
+        lead: what to know first, in sentences.
         lines: short facts under the heading: what was searched, with which model.
         foot: a sentence at the end, on how to read the numbers.
         query: the picture that was searched for, where it was one.
@@ -78,7 +82,14 @@ def page(
     shown = figures[:limit]
     facts = [*lines, f"{len(shown):,} of {len(figures):,} shown"] if len(shown) < len(figures) else lines
     return fill(
-        "gallery.html.j2", title=heading, facts=facts, foot=foot, query=query, figures=shown, thumbnail=_thumbnail
+        "gallery.html.j2",
+        title=heading,
+        lead=lead,
+        facts=facts,
+        foot=foot,
+        query=query,
+        figures=shown,
+        thumbnail=_thumbnail,
     )
 
 

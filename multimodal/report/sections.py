@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multimodal.data.pictures import short_names
+from multimodal.data.templates import spoken
 from multimodal.evaluation.metrics import RECALL_AT
 from multimodal.experiments.results import CaptionResult, ClassResult, Result
-from multimodal.experiments.which_system import advice
+from multimodal.experiments.which_system import argued, headlines, looked_at, next_labels
+from multimodal.report.class_by_class import WRONG, class_blocks
 from multimodal.report.gallery import thumbnail
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.evaluation.significance import compare
 from retrieval_prompts.report.about import origin
-from retrieval_prompts.report.content import Curve, Item, Query, Report, Section
+from retrieval_prompts.report.content import Block, Curve, Item, Query, Report, Section
+from retrieval_prompts.report.summary import summarize
 
 if TYPE_CHECKING:
     from multimodal.data.pictures import Picture
@@ -34,6 +38,7 @@ RANKED = 1000  # queries of a section with their rankings
 HITS = 10  # documents of a ranking that are described
 POINTS = 200  # of a curve
 BASELINE = "zero-shot"
+UNIT = ("picture", "pictures")  # what a classification asks about
 _Curves = dict[str, list[Curve]]  # "loss", "dev", "strength" -> lines
 PARTS = {
     "base": "base classes",
@@ -78,7 +83,7 @@ def classification(result: ClassResult, *, limit: int = PICTURES) -> list[Sectio
     shared = [f"temperature {settings['temperature']:.2f}"] if "temperature" in settings else []
     if settings.get("images_skipped"):
         shared.append(f"pictures that could not be read: {settings['images_skipped']:,}")
-    curves, said = _curves(result.steps), advice(result)
+    curves, said, looked, label = _curves(result.steps), argued(result), looked_at(result), next_labels(result)
     sections: list[Section] = []
     for each in result.rankings:
         half = f"_{each.name}" if each.name else ""
@@ -94,7 +99,19 @@ def classification(result: ClassResult, *, limit: int = PICTURES) -> list[Sectio
         facts = [counted, f"expected calibration error: {', '.join(errors)}", *shared]
         compared = _Compared(each, "accuracy", table, members, values, facts, {} if sections else curves)
         section = compared.section(result.dataset, settings["split"], limit // len(result.rankings))
-        sections.append(replace(section, advice=said.get(each.name, "")))
+        system = looked.get(each.name) or max(table, key=lambda name: table[name]["accuracy"])
+        blocks: list[Block] = []
+        if members.get(system):
+            album = Album(min(WRONG, limit // len(result.rankings)))
+            blocks = class_blocks(
+                each, members[system][0], system, album.show, result.labelled, label.get(each.name, "")
+            )
+        tests = {name: test.as_dict() for name, test in result.tests.get(each.name, {}).items()} or section.tests
+        section = replace(section, tests=tests, unit=UNIT, blocks=blocks)
+        own = said.get(each.name) or [
+            line.replace("queries", UNIT[1]).replace("query", UNIT[0]) for line in summarize(section)
+        ]
+        sections.append(replace(section, sentences=own))
     return sections
 
 
@@ -135,7 +152,9 @@ def report(result: Result, sections: Sequence[Section]) -> Report:
     """The sections of a result as a page of their own."""
     facts = [f"model {result.model}", f"{result.images_encoded:,} images encoded now"]
     notes = [CAPTIONS if isinstance(result, CaptionResult) else CLASSES]
-    return Report(f"{result.dataset}, {result.protocol}", sections, facts, notes, about=origin(result.provenance))
+    verdict = [*headlines(result).values()] if isinstance(result, ClassResult) else []
+    title = f"{result.dataset}, {result.protocol}"
+    return Report(title, sections, facts, notes, verdict=verdict, about=origin(result.provenance))
 
 
 def first_is_right(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -206,6 +225,8 @@ def _queries(
 ) -> tuple[list[Query], dict[str, Item]]:
     """All queries, and what the first RANKED in `order` show: their rankings and the documents there."""
     ids = [document.id for document in rankings.documents]
+    classes = rankings.name not in ("i2t", "t2i")
+    short = short_names([query.text for query in rankings.queries]) if classes else [q.text for q in rankings.queries]
     documents: dict[str, Item] = {}
     pictures: dict[int, str] = {}
     hits: dict[int, dict[str, list[tuple[str, float]]]] = {}
@@ -215,8 +236,8 @@ def _queries(
             if ids[at] not in documents:
                 document = rankings.documents[at]
                 named = rankings.name != "i2t"  # captions have no title
-                picture = album.show(document.picture)
-                documents[ids[at]] = Item(document.text if named else "", "" if named else document.text, picture)
+                picture, text = album.show(document.picture), spoken(document.text) if classes else document.text
+                documents[ids[at]] = Item(text if named else "", "" if named else text, picture)
 
     for row in order[:RANKED].tolist():
         pictures[row] = album.show(rankings.queries[row].picture)
@@ -229,7 +250,7 @@ def _queries(
     queries = [
         Query(
             query.id,
-            query.text,
+            short[row],
             {ids[at]: 1 for at in rankings.right[row]},
             hits.get(row, {}),
             {system: float(values[system][row]) for system in shown},

@@ -82,6 +82,12 @@ class Tokens:
         """Tokens of text that fit beside the special ones."""
         return self.context_length - len(self.lead) - len(self.trail)
 
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for all that the vocabulary lacks; None where there is no such id, as of CLIP's bytes."""
+        id = getattr(getattr(self.tokenizer, "tokenizer", None), "unk_token_id", None)
+        return None if id is None or id in (*self.lead, *self.trail, self.pad) else int(id)
+
     @cached_property
     def placeholder(self) -> int:
         """A word's id, to stand where a context vector goes: neither padding nor a special token."""

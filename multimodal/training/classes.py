@@ -201,7 +201,7 @@ def fit_classifier(
     items = as_pictures(pictures)
     if labels is None and classes is None:
         raise UserError("without labels the classes are not known; give classes=[...]")
-    names = as_names(classes) if classes is not None else _found(labels if labels is not None else ())
+    names = as_names(classes) if classes is not None else found_classes(labels if labels is not None else ())
     numbers = None if labels is None else label_numbers(labels, names, len(items))
     known = Classes(clip, names, settings)
     built = build_method(clip, settings, len(names))
@@ -266,7 +266,11 @@ def _fit_answers(classifier: PromptClassifier, task: Task) -> None:
     if parts:
         held = np.concatenate([part.held for part in parts])
         numbers = task.labels.cpu().numpy()
-        classifier.temperature = fit_temperature(torch.cat([part.logits for part in parts]).numpy(), numbers[held])
+        said = torch.cat([part.logits for part in parts]).numpy()
+        classifier.temperature = fit_temperature(said, numbers[held])
+        classifier.training["held_out"] = {"right": float((said.argmax(1) == numbers[held]).mean()), "shots": len(held)}
+    elif settings.calibrate:
+        classifier.training["uncalibrated"] = "a class has one image alone, so none was held out to calibrate by"
     if settings.head != "none":
         classifier.answer, classifier.training["head"] = fit_head(task, parts)
 
@@ -328,7 +332,7 @@ def fit_head(task: Task, parts: Sequence[Part]) -> tuple[Answer | None, str]:
     return choose(task.settings.head, shots, names, kept, None if text is None else text[present])
 
 
-def _found(labels: Sequence[Any] | NDArray) -> tuple[str, ...]:
+def found_classes(labels: Sequence[Any] | NDArray) -> tuple[str, ...]:
     """The classes of labels, sorted: names by name, whole numbers by number."""
     values = sorted(set(label_list(labels)), key=lambda value: (str(type(value)), value))
     return tuple(map(str, values))

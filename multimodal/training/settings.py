@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from multimodal.data.templates import template_for
 from multimodal.heads import HEADS
 from multimodal.prompts.recipes import paper
-from multimodal.prompts.settings import LABELLED, TAUGHT, PromptSettings
+from multimodal.prompts.settings import AUTO, LABELLED, TAUGHT, PromptSettings
 from retrieval_prompts.prompts.settings import Values, setting
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def on_data(given: Mapping[str, Any], dataset: str, *, base: bool = False) -> Se
     """
     plain = Settings.of(**given)
     own = {"template": template_for(dataset)}
-    if plain.recipe == "paper":
+    if plain.recipe == "paper" and plain.method != AUTO:
         own |= paper(plain.method, plain.shots, dataset, base=base)
     return Settings.of(**{**own, **given})
 

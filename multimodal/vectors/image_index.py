@@ -28,13 +28,15 @@ from retrieval_prompts.vectors.index import Index
 
 if TYPE_CHECKING:
     from multimodal.towers.clip import Clip
+    from multimodal.vectors.prompted import PromptedTower
 
+PROMPTS = "prompts"  # in what an index says of its encoder: those in the image tower
 BESIDE = "pictures"  # the folder of the digests
 ASK = "say where the pictures are with --images FOLDER (images=...)"
 
 
 @torch.no_grad()
-def picture_vector(clip: Clip, picture: Picture) -> Tensor:
+def picture_vector(clip: Clip | PromptedTower, picture: Picture) -> Tensor:
     """A picture -> (1, D) of unit length, on the CPU.
 
     Raises:
@@ -159,6 +161,22 @@ def open_with_model(
     return opened, clip
 
 
+def check_prompts(index: ImageIndex, prompts: PromptedTower | None) -> None:
+    """Raises UserError unless the index was made with these prompts in the image tower, or both with none."""
+    made, given = index.manifest["encoder"].get(PROMPTS), None if prompts is None else prompts.image_fingerprint
+    if made == given:
+        return
+    if given is None:
+        raise UserError(
+            "the pictures of this index have prompts in the image tower: search it with --prompts, the same"
+        )
+    other = "with other ones, or at another strength" if made else "without them"
+    raise UserError(
+        f"these prompts enter the image tower, and the index was made {other}; make one that has them:"
+        " multimodal-prompts index IMAGES --prompts PROMPTS"
+    )
+
+
 def build_index(
     clip: Clip,
     pictures: Sequence[Picture],
@@ -167,6 +185,7 @@ def build_index(
     texts: Mapping[str, str] | None = None,
     factory: str = "Flat",
     cache: Path | None = None,
+    prompts: PromptedTower | None = None,
 ) -> ImageIndex:
     """Encode pictures, as far as they are not in the cache, and index them by name. Unreadable ones are left out.
 
@@ -175,11 +194,14 @@ def build_index(
         texts: name -> a label or captions, shown with a hit.
         factory: see `Index.build`.
         cache: see `image_features`.
+        prompts: in the image tower; searches of the index must have the same.
     """
-    features = image_features(clip, pictures, cache=cache)
+    features = image_features(clip if prompts is None else prompts, pictures, cache=cache)
     ids = [pictures[position].name for position in features.kept]
-    shown = documents_of(ids, texts)
-    built = ImageIndex.build(features.blocks(), shown, ids, encoder=shown_from(clip, root), factory=factory)
+    described = shown_from(clip, root)
+    if prompts is not None:
+        described[PROMPTS] = prompts.image_fingerprint
+    built = ImageIndex.build(features.blocks(), documents_of(ids, texts), ids, encoder=described, factory=factory)
     built.digests = features.digests
     return built
 

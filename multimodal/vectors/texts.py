@@ -100,8 +100,11 @@ class Texts:
         return F.normalize(self.clip.text.encode(rows, prompts.context, prompts.deep).float(), dim=-1)
 
 
-def text_prompts(prompter: nn.Module, texts: Texts) -> Prompts:
+def text_prompts(prompter: nn.Module, texts: Texts, *, seen: bool = False) -> Prompts:
     """The prompts for these texts.
+
+    Args:
+        seen: the pictures that they are compared with have the prompts too.
 
     Raises:
         UserError: for prompts that fit no other texts, or no frozen pictures.
@@ -111,7 +114,9 @@ def text_prompts(prompter: nn.Module, texts: Texts) -> Prompts:
         prompts = still(prompter, texts, some_image)
     else:
         prompts = prompter(texts, some_image)
-    if prompts.visual:
+    if prompts.texts is not None:
+        reason = "their texts are read by their teacher"
+    elif prompts.visual and not seen:
         reason = "they prompt the image tower too, and the pictures of a search are encoded without prompts"
     elif prompts.per_image:
         reason = "they depend on the picture, and a search compares one text with all pictures"
@@ -123,12 +128,14 @@ def text_prompts(prompter: nn.Module, texts: Texts) -> Prompts:
 
 
 @torch.no_grad()
-def encode_texts(texts: Texts, prompter: nn.Module | None = None, strength: float = 1.0) -> Tensor:
-    """(n, D) of unit length, on the CPU: without a prompt, or behind the prompter's context."""
+def encode_texts(
+    texts: Texts, prompter: nn.Module | None = None, strength: float = 1.0, *, seen: bool = False
+) -> Tensor:
+    """(n, D) of unit length, on the CPU: without a prompt, or behind the prompter's context; `seen`: `text_prompts`."""
     parts = [torch.zeros(0, texts.clip.dimension)]
     for start in tqdm(range(0, len(texts), TEXTS), desc="encode texts", unit="batch", delay=2, leave=False):
         part = texts.take(range(start, min(start + TEXTS, len(texts))))
-        prompts = text_prompts(prompter, part) if prompter is not None else None
+        prompts = text_prompts(prompter, part, seen=seen) if prompter is not None else None
         parts.append(part.features(prompts, strength).cpu())
     return finite(torch.cat(parts))
 
@@ -145,19 +152,22 @@ def finite(vectors: Tensor) -> Tensor:
 
 
 def text_vectors(
-    clip: Clip, texts: Sequence[str], prompter: nn.Module | None = None, *, strength: float = 1.0
+    clip: Clip, texts: Sequence[str], prompter: nn.Module | None = None, *, strength: float = 1.0, seen: bool = False
 ) -> Tensor:
-    """Texts -> (n, D) of unit length, on the CPU. Those that are too long are cut and counted in a DataWarning."""
+    """Texts -> (n, D) of unit length, on the CPU. Those that are too long are cut and counted in a DataWarning.
+
+    seen: see `text_prompts`.
+    """
     read = Texts(clip, texts)
-    warn_of_cut(read, context_length(prompter, read))
-    return encode_texts(read, prompter, strength)
+    warn_of_cut(read, context_length(prompter, read, seen=seen))
+    return encode_texts(read, prompter, strength, seen=seen)
 
 
-def context_length(prompter: nn.Module | None, texts: Texts) -> int:
+def context_length(prompter: nn.Module | None, texts: Texts, *, seen: bool = False) -> int:
     """How many vectors the prompter puts before a text."""
     if prompter is None or isinstance(prompter, Feedback):
         return 0
-    return text_prompts(prompter, texts.take(range(min(1, len(texts))))).context.shape[0]
+    return int(text_prompts(prompter, texts.take(range(min(1, len(texts)))), seen=seen).context.shape[0])
 
 
 def warn_of_cut(texts: Texts, length: int) -> None:

@@ -11,11 +11,12 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from retrieval_prompts.report.content import Curve, Heat
+from retrieval_prompts.report.content import Curve, Heat, Matrix
 
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 18, 26, 44
 COLUMNS = 1200  # bars of a distribution; more queries than that share them
+NAME = 22  # characters of a name beside a matrix
 MARKED = 25  # points that a line may have to show each of them
 
 
@@ -117,6 +118,62 @@ def heat(plot: Heat) -> Markup:
         24 + height * len(plot.rows),
         plot.title,
         described,
+        Markup("").join(parts),
+    )
+
+
+def matrix(plot: Matrix) -> Markup:
+    """Rows and columns of one list of names; each cell as dark as its share of the row. The diagonal has its colour."""
+    names = [name if len(name) <= NAME else f"{name[: NAME - 1].rstrip()}…" for name in plot.names]
+    side = min(56, max(26, 340 // max(1, len(names))))
+    longest = max(map(len, names), default=0)
+    left, top, over = 14 + round(6.9 * longest), 14 + round(5.4 * longest), round(4.2 * longest)
+    parts = []
+    for at, name in enumerate(names):
+        middle = side * at + side // 2
+        parts.append(
+            Markup(
+                '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
+                '<text class="tick" transform="translate({} {}) rotate(-50)">{}</text>'
+            ).format(left - 8, top + middle + 4, name, left + middle + 4, top - 6, name)
+        )
+    for down, row in enumerate(plot.counts):
+        for across, count in enumerate(row):
+            share = count / max(1, plot.totals[down])
+            x, y = left + side * across, top + side * down
+            kind = "none" if not count else "shade" if down == across else "miss"
+            parts.append(
+                Markup(
+                    '<rect class="{}" x="{}" y="{}" width="{}" height="{}" fill-opacity="{}"><title>{}</title></rect>'
+                ).format(
+                    kind,
+                    x,
+                    y,
+                    side - 2,
+                    side - 2,
+                    round(0.12 + 0.85 * share, 3),
+                    f"{plot.names[down]}, answered {plot.names[across]}: {count:,}",
+                )
+            )
+            if count:
+                parts.append(
+                    Markup(
+                        '<text class="count{}" x="{}" y="{}" text-anchor="middle" aria-hidden="true">{}</text>'
+                    ).format(
+                        " over" if share > 0.65 else "",
+                        x + side // 2 - 1,
+                        y + side // 2 + 3,
+                        count if count < 1000 else "…",
+                    )
+                )
+    return Markup(
+        '<figure class="plot matrix" tabindex="0"><figcaption>{}</figcaption>'
+        '<svg viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}. {}">{}</svg></figure>'
+    ).format(
+        plot.title,
+        *2 * (left + side * len(names) + over, top + side * len(names)),
+        plot.title,
+        plot.said,
         Markup("").join(parts),
     )
 

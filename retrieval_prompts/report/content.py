@@ -66,6 +66,40 @@ class Heat:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """How often what stands in a row was taken for what stands in a column, as shades with their counts.
+
+    Args:
+        names: of rows and columns alike.
+        totals: of each row, also where not all columns are shown.
+        said: the picture in words.
+    """
+
+    title: str
+    names: Sequence[str]
+    counts: Sequence[Sequence[int]]
+    totals: Sequence[int]
+    said: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture with what was answered.
+
+    Args:
+        picture: a data: address, or empty.
+        title, place: its name, short and whole.
+        right: whether the answer is.
+    """
+
+    picture: str
+    title: str
+    place: str
+    text: str
+    right: bool
+
+
+@dataclass(frozen=True)
 class Span:
     """A confidence interval, in a cell of its own."""
 
@@ -90,8 +124,9 @@ class Block:
 
     title: str
     sentences: Sequence[str] = ()
-    plots: Sequence[Lines | Heat] = ()
+    plots: Sequence[Lines | Heat | Matrix] = ()
     tables: Sequence[Figures] = ()
+    pictures: Sequence[Shown] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +148,7 @@ class Section:
         advice: what to use, in a sentence; it comes first.
         sentences: in place of those that are made of the tests, the most important first.
         blocks: what else there is to see, before the queries.
+        unit: what one query and several are called.
     """
 
     name: str
@@ -135,6 +171,7 @@ class Section:
     advice: str = ""
     sentences: Sequence[str] = ()
     blocks: Sequence[Block] = ()
+    unit: tuple[str, str] = ("query", "queries")
 
 
 @dataclass(frozen=True)

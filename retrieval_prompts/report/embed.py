@@ -47,6 +47,7 @@ def payload(section: Section) -> dict[str, Any]:
     return {
         "name": section.name,
         "metric": metric_name(section.metric),
+        "unit": list(section.unit),
         "systems": [[name, system_name(name)] for name in systems],
         "baseline": baseline,
         "system": system,

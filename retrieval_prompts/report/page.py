@@ -20,7 +20,7 @@ from markupsafe import Markup
 from retrieval_prompts.evaluation.words import PairedTest, metric_name, p_cell, paired_tests, points, system_name
 from retrieval_prompts.files import check_output, write_bytes
 from retrieval_prompts.report import charts, embed
-from retrieval_prompts.report.content import Block, Figures, Heat, Report, Section, Span
+from retrieval_prompts.report.content import Block, Figures, Heat, Lines, Matrix, Report, Section, Span
 from retrieval_prompts.report.summary import glossary, overview, summarize
 
 __all__ = ["fill", "render", "summarize", "write_page", "write_report"]
@@ -215,18 +215,21 @@ def _rows(section: Section) -> list[dict[str, Any]]:
 
 
 def _block(block: Block) -> dict[str, Any]:
-    plots = [
-        charts.heat(plot)
-        if isinstance(plot, Heat)
-        else charts.line_chart(plot.curves, title=plot.title, x=plot.x, y=plot.y, percent=plot.percent)
-        for plot in block.plots
-    ]
+    for shown in block.pictures:
+        embed.picture(shown.picture, shown.place)
     return {
         "title": block.title,
         "sentences": block.sentences,
-        "plots": plots,
+        "plots": list(map(_plot, block.plots)),
         "tables": list(map(_grid, block.tables)),
+        "pictures": block.pictures,
     }
+
+
+def _plot(plot: Lines | Heat | Matrix) -> Markup:
+    if isinstance(plot, Lines):
+        return charts.line_chart(plot.curves, title=plot.title, x=plot.x, y=plot.y, percent=plot.percent)
+    return charts.heat(plot) if isinstance(plot, Heat) else charts.matrix(plot)
 
 
 def _grid(table: Figures) -> dict[str, Any]:

@@ -64,6 +64,8 @@
     return (value < 0 ? "−" : signed ? "+" : "") + text;
   }
 
+  function capital(text) { return text.charAt(0).toUpperCase() + text.slice(1); }
+
   function number(value) { return value.toLocaleString("en-US"); }
 
   function direction(change) { return change > 0 ? "up" : change < 0 ? "down" : "same"; }
@@ -124,7 +126,7 @@
       find(".hurt").textContent = number(hurt);
       find(".same").textContent = number(same);
       find(".names").textContent = `${label.get(system)} against ${label.get(baseline)}`;
-      find(".drawing svg").setAttribute("aria-label", `${helped} queries helped, ${same} unchanged, ${hurt} hurt`);
+      find(".drawing svg").setAttribute("aria-label", `${helped} ${data.unit[1]} helped, ${same} unchanged, ${hurt} hurt`);
     }
 
     function fillSorting() {
@@ -162,7 +164,7 @@
       rows.sort((a, b) => order * compare(a, b) || a - b);
       page = 0;
       const of = rows.length === data.queries.length ? "" : ` of ${number(data.queries.length)}`;
-      find(".found").textContent = `${number(rows.length)}${of} ${data.queries.length === 1 ? "query" : "queries"}`;
+      find(".found").textContent = `${number(rows.length)}${of} ${data.unit[data.queries.length === 1 ? 0 : 1]}`;
       turnTo();
     }
 
@@ -183,7 +185,7 @@
       // Narrow screens leave these columns out, but not the one that the list is sorted by
       const rank = (name) => !paired || String(column.get(name)) === sort ? "" : name === baseline || name === system ? "own" : "extra";
       head.replaceChildren(
-        header("Query", "text"),
+        header(capital(data.unit[0]), "text"),
         ...(paired ? [header("Change", "change")] : []),
         ...names.map((name) => header(label.get(name), String(column.get(name)), rank(name))),
       );
@@ -192,6 +194,7 @@
         const query = data.queries[index];
         const button = make("button", "open", query[5] ? image(query[5], 56, 42) : null, make("span", "", query[1] || query[0]));
         button.type = "button";
+        if (query[1] && query[1] !== query[0]) button.title = query[0];
         button.tabIndex = place ? -1 : 0;
         button.dataset.place = page * PAGE + place;
         const row = make("tr", "", make("td", "text", button));
@@ -200,7 +203,7 @@
         return row;
       }));
       if (!shown.length) {
-        const cell = make("td", "none", "No query fits.");
+        const cell = make("td", "none", `No ${data.unit[0]} fits.`);
         cell.colSpan = 9;
         body.append(make("tr", "", cell));
       }
@@ -323,12 +326,12 @@
       const { data, changes, baseline, system, paired, key } = list;
       const query = data.queries[indices[place]], change = changes[indices[place]];
       const [id, text, scores, relevant, rankings, picture] = query;
-      find(".position").textContent = `Query ${number(place + 1)} of ${number(indices.length)}`;
+      find(".position").textContent = `${capital(data.unit[0])} ${number(place + 1)} of ${number(indices.length)}`;
       find(".earlier").disabled = place === 0;
       find(".later").disabled = place === indices.length - 1;
       find("h2").textContent = text || id;
       find(".asked img")?.remove();
-      if (picture) find(".asked").prepend(image(picture, 160, 120, "The query"));
+      if (picture) find(".asked").prepend(image(picture, 160, 120, `The ${data.unit[0]}`));
       find(".asked .under").replaceChildren(
         ...(paired ? [make("b", direction(change), points(change, true)), ` points of ${data.metric}, ${list.label.get(system)} against ${list.label.get(baseline)} · `] : []),
         `id ${id}`,
@@ -372,7 +375,7 @@
       const { data, column, label, baseline, system, key } = list;
       const [, , scores, relevant, rankings] = data.queries[indices[place]];
       if (!rankings) {
-        find(".rankings").replaceChildren(make("p", "note", "The ranking of this query is not kept: the page holds those of the queries with the largest changes."));
+        find(".rankings").replaceChildren(make("p", "note", `The ranking of this ${data.unit[0]} is not kept: the page holds those of the ${data.unit[1]} with the largest changes.`));
         return;
       }
       const grades = new Map(relevant.map(([document_, grade]) => [document_, grade]));

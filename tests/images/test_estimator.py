@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
 from tiny_clip import NAMES, OTHERS
 
 from multimodal.classifier import PromptClassifier
@@ -82,6 +84,14 @@ def test_cross_validation_and_grid_search(tiny_model: Clip, colours: ImageData) 
     assert list(search.classes_) == list(NAMES)
 
 
+def test_the_last_step_of_a_pipeline(tiny_model: Clip, colours: ImageData) -> None:
+    pictures, names = shots(colours)
+    pipeline = Pipeline([("classifier", PromptClassifier(tiny_model, head="none", **QUICK))])
+    with pytest.raises(NotFittedError):
+        pipeline.predict(pictures)
+    assert set(pipeline.fit(pictures, names).predict(pictures)) <= set(names)
+
+
 def test_an_option_that_the_method_does_not_read_is_refused(tiny_model: Clip) -> None:
     with pytest.raises(
         UserError, match="--weight is used with --method kgcoop, prograd, tcp, mmrl or promptsrc, not with"
@@ -112,6 +122,7 @@ def test_pictures_of_any_kind_are_the_same_pictures(headed: PromptClassifier, co
     kinds: list[Any] = [
         *([str(path)], [image], [path.read_bytes()], [buffer.getvalue()], [values], [values.transpose(2, 0, 1)]),
         *([values / 255], [tensor.permute(2, 0, 1)], [tensor.permute(2, 0, 1) / 255], values[None], tensor[None]),
+        *([{"bytes": path.read_bytes(), "path": None}], [{"bytes": None, "path": str(path)}]),  # datasets, not decoded
     ]
     for kind in kinds:
         assert np.allclose(headed.logits(kind), expected, atol=NUMBERS), type(kind[0])

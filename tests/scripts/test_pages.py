@@ -59,6 +59,7 @@ QUICK = {
     "--documents questions.csv": "--max-steps 2 --folds 1",
     "generator ": "--max-steps 5",
     "multimodal-prompts tune ": "--epochs 1",
+    "--methods auto": "--epochs 1",
 }
 # Pages whose answers are looked at below, so that they need the model that they name
 REAL = ("docs/tasks/pairs.md",)

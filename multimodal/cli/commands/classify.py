@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multimodal.cli.options import ClassFile, Model, Pretrained, QuickGelu, class_list, load_classifier
+from multimodal.data.templates import spoken
 from multimodal.training.settings import Adaptation
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Strength, with_settings
@@ -19,6 +20,7 @@ from retrieval_prompts.prompts.settings import check_read
 if TYPE_CHECKING:
     from multimodal.classifier import Floats, PromptClassifier
     from multimodal.data.pictures import Picture
+    from multimodal.report.answers import Answers
 
 ZERO_SHOT = "zero-shot"
 
@@ -52,6 +54,8 @@ def classify(
     check_read(how, given)
     console.check_outputs(json_file, html, overwrite=overwrite)
     from multimodal.data.pictures import load_pictures
+    from multimodal.report.answers import answers_page
+    from retrieval_prompts.report.page import write_page
 
     names = class_list(classes, class_file)
     if str(prompts) == ZERO_SHOT and not prompts.is_dir():
@@ -65,6 +69,7 @@ def classify(
     labels = classifier.known_classes(names).names
     rows: list[dict[str, Any]] = []
     read: list[Picture] = []
+    said: list[Floats] = []
     for picture, probabilities, before in _answers(classifier, pictures, how, names, cache):
         best = probabilities.argsort()[::-1][:top_k]
         row: dict[str, Any] = {"image": picture.place, "top": [_said(labels, probabilities, at) for at in best]}
@@ -72,20 +77,26 @@ def classify(
             row["before"] = _said(labels, before, int(before.argmax()))
         rows.append(row)
         read.append(picture)
+        said.append(probabilities)
+    answers = _judged(_system(classifier, how, labels), read, images, labels, said)
     if html is not None:
         facts = [f"{len(labels)} classes", f"model {classifier.clip.title}", f"prompts {prompts}"]
-        _page(html, rows, read, facts + ([f"test-time tuning {how.adapt}"] if how.adapt != "none" else []))
+        facts += [f"test-time tuning {how.adapt}"] if how.adapt != "none" else []
+        write_page(html, answers_page(answers, facts, top_k, dict(_changed(rows))))
     if json_file is not None:
         console.write_result(json_file, rows)
     if str(json_file) == "-":
         return
-    for row in rows:
+    changed = dict(_changed(rows))
+    for at, row in enumerate(rows):
         shown = "  ".join(map(_words, row["top"]))
-        changed = "before" in row and row["before"]["class"] != row["top"][0]["class"]
-        console.say(f"{row['image']}: {shown}{'  (before: ' + _words(row['before']) + ')' if changed else ''}")
+        console.say(f"{row['image']}: {shown}{f'  (before: {changed[at]})' if at in changed else ''}")
+    if (found := answers.confusion) is not None:
+        console.say(
+            f"right: {found.hits.sum():,} of {len(rows):,} ({100 * found.accuracy:.1f} %), by the names of the folders"
+        )
     if how.adapt != "none":
-        other = sum(row["before"]["class"] != row["top"][0]["class"] for row in rows)
-        console.say(f"{how.adapt}: another answer than before for {other} of {len(rows)} pictures")
+        console.say(f"{how.adapt}: another answer than before for {len(changed)} of {len(rows)} pictures")
     if html is not None:
         console.say(f"page: {html}")
 
@@ -136,15 +147,37 @@ def _said(labels: Sequence[str], probabilities: Floats, at: int) -> dict[str, An
 
 
 def _words(said: dict[str, Any]) -> str:
-    return f"{said['class']} {100 * said['probability']:.1f} %"
+    return f"{spoken(said['class'])} {100 * said['probability']:.1f} %"
 
 
-def _page(html: Path, rows: list[dict[str, Any]], pictures: list[Picture], facts: list[str]) -> None:
-    from multimodal.report.gallery import Bar, Figure, page
-    from retrieval_prompts.report.page import write_page
+def _changed(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[int, str]]:
+    """The rows whose answer is another than before their prompt was tuned, and what it was."""
+    for at, row in enumerate(rows):
+        if "before" in row and row["before"]["class"] != row["top"][0]["class"]:
+            yield at, _words(row["before"])
 
-    figures = [
-        Figure(picture.load, picture.name, bars=tuple(Bar(one["class"], one["probability"]) for one in row["top"]))
-        for picture, row in zip(pictures, rows, strict=True)
-    ]
-    write_page(html, page(f"{len(rows)} images classified", figures, lines=facts))
+
+def _system(classifier: PromptClassifier, how: Adaptation, labels: Sequence[str]) -> str:
+    """What answers, as a sentence begins."""
+    if how.adapt != "none":
+        return f"A prompt tuned for each picture ({how.adapt})"
+    if classifier.strength == 0:
+        return "The frozen model"
+    head, prompt = classifier.answer, f"prompt ({classifier.settings.method})"
+    if head is None or not head.knows(labels):
+        return f"The {prompt}"
+    return f"The head ({head.name})" if head.knows_all(labels) else f"The head ({head.name}), beside the {prompt},"
+
+
+def _judged(
+    system: str, pictures: Sequence[Picture], given: Sequence[Path], labels: Sequence[str], said: Sequence[Floats]
+) -> Answers:
+    """The answers, beside the classes that the pictures' folders are called by, where all of them are."""
+    import numpy as np
+
+    from multimodal.data.class_names import by_folder
+    from multimodal.report.answers import Answers
+
+    values = np.stack(said) if said else np.zeros((0, len(labels)), np.float32)
+    right = by_folder(pictures, given, labels) if len(pictures) else None
+    return Answers(system, pictures, labels, values, right)

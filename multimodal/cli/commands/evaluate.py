@@ -21,23 +21,43 @@ from multimodal.cli.options import (
     load_classifier,
 )
 from multimodal.cli.results import say_result, write_page, write_runs
+from multimodal.prompts.settings import AUTO, QUICK
+from multimodal.training.settings import Settings
 from retrieval_prompts.cli import console
-from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Report, Strength, check_strength
+from retrieval_prompts.cli.options import (
+    Cache,
+    Device,
+    JsonFile,
+    Overwrite,
+    Report,
+    Strength,
+    check_strength,
+    with_settings,
+)
+from retrieval_prompts.cli.progress import Progress
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
     from multimodal.classifier import PromptClassifier
-    from multimodal.experiments.results import CaptionResult, Found
+    from multimodal.data.images import ImageData
+    from multimodal.experiments.protocols import EvaluationProtocol
+    from multimodal.experiments.results import CaptionResult, ClassResult, Found
 
 Split = Annotated[
     str | None, typer.Option(help="the split to evaluate on  [default: test; all of a caption file without splits]")
 ]
 
 
+@with_settings(Settings, "shots", "epochs", "seed")
 def evaluate(
     data: Data,
+    given: dict[str, Any],
     prompts: Annotated[
         list[Path] | None, typer.Option(help="a prompt folder; several that differ in their seed are averaged")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="tune these on the same shots, and compare them: coop,tcp,... or auto: the quick ones"),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -66,7 +86,10 @@ def evaluate(
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compare zero-shot, tuned prompts and a linear probe; for captions R@1, 5 and 10 both ways."""
+    """Compare zero-shot, tuned prompts and a linear probe; for captions R@1, 5 and 10 both ways.
+
+    With --methods coop,tcp each method is tuned on the same shots and scored on the same pictures; nothing is saved.
+    """
     from multimodal.data.caption_files import is_captions
     from retrieval_prompts.files import RUNS
 
@@ -79,10 +102,18 @@ def evaluate(
     folders = prompts or []
     check_strength(strength, prompts)
     captions = is_captions(data)
+    if given and methods is None:
+        raise UserError(f"--{next(iter(given))} is of the methods that --methods names; prompts have their own")
     check_kind(
         captions,
         images,
-        {"--source": source is not None, "--class-file": class_file is not None, "--baselines": baselines is not None},
+        {
+            "--methods": methods is not None,
+            "--source": source is not None,
+            "--template": template is not None,
+            "--class-file": class_file is not None,
+            "--baselines": baselines is not None,
+        },
     )
     result: Found
     options: dict[str, Any] = {"cache": cache, "keep_rankings": run is not None or report is not None}
@@ -96,23 +127,15 @@ def evaluate(
     else:
         if protocol == "retrieval":
             raise UserError(f"{data} has no captions; expected Karpathy JSON, JSONL or a CSV with image,caption")
-        from multimodal.experiments import protocols
-        from multimodal.towers.clip import load_clip
-
         loaded = load(data, class_file)
-        classifiers: list[PromptClassifier] = []
-        for folder in folders:
-            clip: Any = classifiers[0].clip if classifiers else model
-            classifiers.append(load_classifier(folder, clip, pretrained, device, strength, quick_gelu))
-        how = protocols.EvaluationProtocol(
-            protocol or "few-shot",
-            source=load(source, class_file) if source is not None else None,
-            split=split or "test",
-            template=template,
-            **baselines_of(baselines),
-        )
-        frozen = None if classifiers else load_clip(model, pretrained, device=device, quick_gelu=quick_gelu)
-        result = protocols.evaluate(how, loaded, classifiers, clip=frozen, **options)
+        named = {"protocol": protocol, "split": split, "template": template}
+        how = _protocol(named, None if source is None else load(source, class_file), baselines)
+        if methods is not None:
+            if folders:
+                raise UserError("--methods tunes and compares on its own; leave out --prompts")
+            result = _compared(place, loaded, methods, given, how, options)
+        else:
+            result = _evaluated(loaded, how, folders, strength, place, options)
     with console.together(json_file, report, run):
         if json_file is not None:
             console.write_result(json_file, result.to_json())
@@ -123,6 +146,55 @@ def evaluate(
         if report is not None:
             write_page(report, result, overwrite=overwrite)
             say(f"report: {report}")
+
+
+def _protocol(given: dict[str, str | None], source: ImageData | None, baselines: str | None) -> EvaluationProtocol:
+    from multimodal.experiments.protocols import EvaluationProtocol
+
+    named, split = given["protocol"] or "few-shot", given["split"] or "test"
+    return EvaluationProtocol(named, source=source, split=split, template=given["template"], **baselines_of(baselines))
+
+
+def _evaluated(
+    data: ImageData,
+    how: EvaluationProtocol,
+    folders: list[Path],
+    strength: float | None,
+    place: dict[str, Any],
+    options: dict[str, Any],
+) -> ClassResult:
+    """What is saved in the folders, or zero-shot alone. `place`: where the model is; `options`: of the evaluation."""
+    from multimodal.experiments.protocols import evaluate as evaluate_on_classes
+    from multimodal.towers.clip import load_clip
+
+    classifiers: list[PromptClassifier] = []
+    for folder in folders:
+        clip: Any = classifiers[0].clip if classifiers else place["model"]
+        classifiers.append(
+            load_classifier(folder, clip, place["pretrained"], place["device"], strength, place["quick_gelu"])
+        )
+    frozen = None if classifiers else load_clip(**place)
+    return evaluate_on_classes(how, data, classifiers, clip=frozen, **options)
+
+
+def _compared(
+    place: dict[str, Any],
+    data: ImageData,
+    methods: str,
+    given: dict[str, Any],
+    how: EvaluationProtocol,
+    options: dict[str, Any],
+) -> ClassResult:
+    """The methods of --methods, tuned and scored."""
+    from multimodal.experiments.method_table import compare_methods
+    from multimodal.towers.clip import load_clip
+
+    if how.name != "few-shot" or "clip-lora" in how.systems:
+        raise UserError("--methods tunes and compares on its own; leave out --protocol and --baselines")
+    names = list(QUICK) if methods == AUTO else [name.strip() for name in methods.split(",")]
+    clip = load_clip(**place)
+    with Progress() as on_step:
+        return compare_methods(clip, data, names, given, how, on_step=on_step, **options)
 
 
 def _captions(

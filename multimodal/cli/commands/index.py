@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from multimodal.cli.options import Model, Pretrained, QuickGelu
+from multimodal.cli.options import Model, Pretrained, QuickGelu, load_classifier
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.machines import IN_PROCESS, Machines, Place, with_machines
-from retrieval_prompts.cli.options import Cache, Device, Overwrite
+from retrieval_prompts.cli.options import Cache, Device, Overwrite, Strength, check_strength
 from retrieval_prompts.errors import UserError
 
 if TYPE_CHECKING:
+    from multimodal.classifier import PromptClassifier
     from multimodal.data.pictures import Picture
     from multimodal.towers.clip import Clip
     from multimodal.vectors.image_index import ImageIndex
+    from multimodal.vectors.prompted import PromptedTower
 
 
 @with_machines
@@ -28,6 +30,11 @@ def index(
     model: Model = None,
     pretrained: Pretrained = None,
     quick_gelu: QuickGelu = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="prompts in the image tower (vpt, maple, mmrl, promptsrc); those of texts need none"),
+    ] = None,
+    strength: Strength = None,
     captions: Annotated[Path | None, typer.Option(help="a caption file, to show captions with the hits")] = None,
     factory: Annotated[str, typer.Option(help="FAISS index string: Flat, HNSW32, IVF256,SQ8 ...")] = "Flat",
     cache: Cache = None,
@@ -39,8 +46,11 @@ def index(
     many = machines.wanted()
     if many and cache is not None:
         raise UserError("--cache is of images that this process encodes; workers keep their vectors in --vectors")
+    if many and prompts is not None:
+        raise UserError("workers encode pictures without prompts; leave out --prompts, or --engine ray")
     from retrieval_prompts.files import INDEX
 
+    check_strength(strength, prompts)
     console.claim(out, overwrite=overwrite, holds=INDEX)
     from multimodal.data.pictures import load_pictures
     from multimodal.towers.clip import load_clip
@@ -58,16 +68,29 @@ def index(
         }
     root = images if images.is_dir() else images.parent
     workers = machines.place(out, device, overwrite) if many else None
-    clip = load_clip(model, pretrained, device="cpu" if workers else device, quick_gelu=quick_gelu)
+    seen, given, said = None, "", ""
+    if prompts is None:
+        clip = load_clip(model, pretrained, device="cpu" if workers else device, quick_gelu=quick_gelu)
+    else:
+        seen = _prompted(load_classifier(prompts, model, pretrained, device, strength, quick_gelu), prompts)
+        clip, given = seen.clip, f" --prompts {shlex.quote(str(prompts))}"
+        given += f" --strength {strength:g}" if strength is not None else ""
     faiss_index.check(factory, clip.dimension)
-    said = ""
     if workers is None:
-        built = build_index(clip, pictures, root=root, texts=texts, factory=factory, cache=cache)
+        built = build_index(clip, pictures, root=root, texts=texts, factory=factory, cache=cache, prompts=seen)
         built.save(out, overwrite=overwrite)
     else:
         built, said = _by_workers(workers, clip, pictures, out, root, texts, factory, overwrite)
     console.say(f"{out}: {len(built):,} images, {factory}{said}")
-    console.say(f'next: multimodal-prompts search {shlex.quote(str(out))} "a red boat" --html boats.html')
+    console.say(f'next: multimodal-prompts search {shlex.quote(str(out))} "a red boat" --html boats.html{given}')
+
+
+def _prompted(classifier: PromptClassifier, prompts: Path) -> PromptedTower:
+    """What encodes pictures under prompts. Raises UserError for those that do not enter the image tower."""
+    found = classifier.picture_prompts()
+    if found is None:
+        raise UserError(f"{prompts} does not enter the image tower: leave out --prompts here, and give them to search")
+    return found
 
 
 def _by_workers(

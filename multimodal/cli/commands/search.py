@@ -47,8 +47,6 @@ def search(
         raise UserError("give either words to look for, or --image")
     if query is not None and not query.strip():
         raise UserError("the query is empty; write what you look for in quotes")
-    if image is not None and prompts is not None:
-        raise UserError("--prompts apply to words; a search by image takes none")
     if image is not None and image.is_dir():
         raise UserError(f"{image} is a folder; --image expects one picture")
     if images is not None and not images.is_dir():
@@ -60,15 +58,19 @@ def search(
     from multimodal.vectors import image_index
 
     opened, clip = image_index.open_with_model(index, model, pretrained, device=device, quick_gelu=quick_gelu)
-    asked = None
+    asked, seen = None, None
+    used: Any = (None, 1.0)
+    if prompts is not None:
+        classifier = load_classifier(prompts, clip, strength=strength)
+        used, seen = classifier.search_prompts(), classifier.picture_prompts()
+    if image is not None and prompts is not None and seen is None:
+        raise UserError("--prompts apply to words; a search by image takes none")
+    image_index.check_prompts(opened, seen)
     if image is not None:
         (asked,) = load_pictures(image)
-        vector = image_index.picture_vector(clip, asked)
+        vector = image_index.picture_vector(clip if seen is None else seen, asked)
     else:
-        used: Any = (None, 1.0)
-        if prompts is not None:
-            used = load_classifier(prompts, clip, strength=strength).search_prompts()
-        vector = query_vectors(clip, [str(query)], used[0], opened, strength=used[1])
+        vector = query_vectors(clip, [str(query)], used[0], opened, strength=used[1], seen=seen is not None)
     hits = image_index.search(opened, vector, top_k, images=images, nprobe=nprobe, ef_search=ef_search)
     if html is not None:
         facts = [f"{len(opened):,} images", f"model {clip.title}", *([f"prompts {prompts}"] if prompts else [])]
@@ -86,6 +88,7 @@ def search(
 
 def _write_page(html: Path, hits: Sequence[Hit], asked: Picture | str, facts: Sequence[str]) -> None:
     """The page of the hits; a warning where pictures are not on it."""
+    from multimodal.data.pictures import short_names
     from multimodal.report.gallery import LIMIT, Figure, page
     from retrieval_prompts.report.page import write_page
 
@@ -98,7 +101,10 @@ def _write_page(html: Path, hits: Sequence[Hit], asked: Picture | str, facts: Se
             refused.append(str(error))
             raise
 
-    figures = [Figure(partial(load, hit), hit.title, hit.text, f"{hit.score:.3f}") for hit in hits]
+    figures = [
+        Figure(partial(load, hit), name, hit.text, f"{hit.score:.3f}", place=hit.title)
+        for hit, name in zip(hits, short_names([hit.title for hit in hits]), strict=True)
+    ]
     heading, shown = (
         (f"“{asked}”", None) if isinstance(asked, str) else (f"Like {asked.name}", Figure(asked.load, asked.name))
     )

@@ -19,6 +19,7 @@ from multimodal.cli.options import (
     load,
 )
 from multimodal.cli.results import say_result, write_page
+from multimodal.prompts.settings import AUTO
 from multimodal.training.settings import Settings, on_data
 from retrieval_prompts.cli import console
 from retrieval_prompts.cli.options import Cache, Device, JsonFile, Overwrite, Report, with_settings
@@ -74,6 +75,8 @@ def tune(
         {"--subset": subset != "all", "--class-file": class_file is not None, "--classes": classes is not None},
     )
     settings = Settings.of(**(CAPTIONS if captions else {}) | given)
+    if captions and settings.method == AUTO:
+        raise UserError("--method auto chooses by labelled pictures, and captions have no labels; name a method")
     kind = "captions" if captions else "labelled pictures" if data is not None else "unlabelled pictures"
     check_read(settings, given, data=kind)
     say = console.printer(json_file)

@@ -60,7 +60,7 @@ MISTAKES = [
     (f"{TUNE} --shots 0", "--shots must be a number from 1, or all, got '0'"),
     (f"{TUNE} --shots -3", "--shots must be a number from 1, or all, got '-3'"),
     (f"{TUNE} --shots some", "--shots must be a number from 1, or all, got 'some'"),
-    (f"{TUNE} --method copo", "--method must be coop, cocoop, .* or feedback, got 'copo'"),
+    (f"{TUNE} --method copo", "--method must be coop, cocoop, .* or auto, got 'copo'"),
     (f"{TUNE} --subset old", "--subset must be all, base or new, got 'old'"),
     (f"{TUNE} --epochs 0", "--epochs must be 1 or more, got 0"),
     (f"{TUNE} --lr 0", r"--lr must be above 0 and at most 1e\+06, got 0"),

@@ -228,3 +228,54 @@ def test_json_that_is_no_list_of_names(tmp_path: Path, text: str) -> None:
 
 def test_a_name_may_begin_as_json_does(tmp_path: Path) -> None:
     assert list(read_names(write(tmp_path / "names.txt", "[tench]\nbass\n"))) == ["[tench]", "bass"]
+
+
+NAMES = ("tench", "sea lion")
+
+
+@pytest.mark.parametrize(
+    ("folders", "name", "text", "warned"),
+    [
+        (("tench", "sea_lion"), "a.txt", "Tench\nsea lion\n", False),
+        (("tench", "sea_lion"), "a.txt", "0 tench\n1 sea lion\n", False),
+        (("tench", "sea_lion"), "a.csv", "class_id,class_name\n1,tench\n2,sea lion\n", False),
+        (("tench", "sea_lion"), "a.csv", "name\ntench\nsea lion\n", False),
+        (("0", "1"), "a.json", '{"tench": 0, "sea lion": 1}', False),
+        (("000", "001"), "a.txt", "0 tench\n1 sea lion\n", False),
+        (("1", "2"), "a.txt", "tench\nsea lion\n", False),
+        (("0", "1"), "a.json", '{"id2label": {"0": "tench", "1": "sea lion"}, "label2id": {"tench": 0}}', False),
+        (("1", "2"), "a.json", '{"categories": [{"id": 1, "name": "tench"}, {"id": 2, "name": "sea lion"}]}', False),
+        (("0", "1"), "a.yaml", "nc: 2\nnames:\n  0: tench\n  1: sea lion\n", False),
+        (("0", "1"), "a.yml", "names: [tench, sea lion]\n", False),
+        (("n01440764", "n02077923"), "a.txt", "tench\nsea lion\n", True),
+    ],
+)
+def test_files_of_other_labels(
+    tmp_path: Path, folders: tuple[str, str], name: str, text: str, warned: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    image_folder(tmp_path / "data", {folder: 2 for folder in folders})
+    loaded = load_named(str(tmp_path / "data"), write(tmp_path / name, text))
+    split = loaded.split("train")
+    assert {
+        picture.name.split("/")[0]: split.classes[label].lower()
+        for picture, label in zip(split.pictures, split.labels, strict=True)
+    } == dict(zip(folders, NAMES, strict=True))
+    assert [str(one.message).partition(": ")[2] for one in recwarn] == ["n01440764 is tench, and so on"] * warned
+
+
+def test_a_list_that_does_not_count_the_classes_is_refused(tmp_path: Path) -> None:
+    image_folder(tmp_path / "data", {"0": 2, "1": 2})
+    for text in ("1 tench\n2 sea lion\n", "label\tname\n0\ttench\nx\tsea lion\n"):
+        with pytest.raises(UserError, match="the class file has no name for"):
+            load_named(str(tmp_path / "data"), write(tmp_path / "a.txt", text))
+
+
+def test_folders_of_numbers(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"0": 2, "1": 2})
+    with pytest.warns(DataWarning, match="its classes are called by numbers, 0, 1; unless they are digits, say what"):
+        assert load_named(str(tmp_path)).classes == ("0", "1")
+    write(tmp_path / "labels.txt", "0.png 1\n1.png 0\nx.png 1\n")  # of pictures: not as many as classes
+    with pytest.warns(DataWarning, match="its classes are called by numbers"):
+        load_named(str(tmp_path))
+    write(tmp_path / "classes.txt", "tench\nsea lion\n")
+    assert load_named(str(tmp_path)).classes == ("sea lion", "tench")

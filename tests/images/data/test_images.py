@@ -17,6 +17,7 @@ from PIL import Image
 from toy_pictures import RED, WHITE, encoded, image_folder, noise, write
 
 from multimodal.data import images, pictures
+from multimodal.data.caption_files import is_captions
 from multimodal.data.images import ImageData, Split, few_shot, halves, load_images, same_name, subset
 from multimodal.data.manifest import apply_manifest, write_manifest
 from multimodal.data.pictures import Picture, decode, load_pictures
@@ -71,7 +72,7 @@ def test_only_pictures_count(tmp_path: Path) -> None:
         "k.ppm",
     ):
         write(tmp_path / "cat" / name)
-    for name in (".hidden.png", "notes.txt", "Thumbs.db", "jpg", "deeper/x.heic", "y.HEIC"):
+    for name in (".hidden.png", "notes.txt", "Thumbs.db", "jpg", "deeper/x.xcf", "y.XCF"):
         write(tmp_path / "cat" / name)
     write(tmp_path / ".git" / "x.png")
     write(tmp_path / "cat" / "deeper" / "x.png")
@@ -80,8 +81,8 @@ def test_only_pictures_count(tmp_path: Path) -> None:
     with pytest.warns(DataWarning) as caught:
         data = load_images(tmp_path)
     assert [str(warning.message) for warning in caught] == [
-        f"{tmp_path}: left out 4 files whose names are not those of pictures, 2 .heic, 1 no extension, 1 .txt (cat/jpg,"
-        " cat/notes.txt, cat/y.HEIC and 1 more)",
+        f"{tmp_path}: left out 4 files whose names are not those of pictures, 2 .xcf, 1 no extension, 1 .txt (cat/jpg,"
+        " cat/notes.txt, cat/y.XCF and 1 more)",
         f"{tmp_path}: left out 1 pictures that are in no class folder (stray.png)",
     ]
     assert data.classes == ("cat", "dog")
@@ -270,7 +271,8 @@ def test_csv_columns_that_are_not_used_are_named(csv_of: Callable[[str], Path]) 
     ("text", "line", "message"),
     [
         ("", 1, "expected a header line path,label[,split], got an empty file"),
-        ("file,class\nx,y\n", 1, "expected a header line path,label[,split], got 'file,class'"),
+        ("file,colour\nx,y\n", 1, "expected a header line path,label[,split], got 'file,colour'"),
+        ("pictures/0.png,a\nb/1.jpg,b,c\n", 2, "expected path,label as on line 1, got b/1.jpg,b,c"),
         ("path,label,label\n", 1, "the header has the column 'label' twice"),
         ("path,label\npictures/0.png,a\n\npictures/9.png,b\n", 4, "pictures/9.png does not exist"),
         ("path,label\npictures/0.png,a,b\n", 2, "expected 2 values as in the header, got 3"),
@@ -546,16 +548,14 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_load_pictures(tmp_path: Path) -> None:
     image_folder(tmp_path, {"b": 2, "a/deep": 1, ".hidden": 1})
     (tmp_path / "b" / "notes.txt").write_text("x")
-    write(tmp_path / "b" / "x.HEIC")
-    with pytest.warns(
-        DataWarning, match=r"left out 1 files whose names are not those of pictures, 1 .heic \(b/x.HEIC\)"
-    ):
+    write(tmp_path / "b" / "x.XCF")
+    with pytest.warns(DataWarning, match=r"left out 1 files whose names are not those of pictures, 1 .xcf \(b/x.XCF\)"):
         found = load_pictures(tmp_path)
     assert [picture.name for picture in found] == ["a/deep/0.png", "b/0.png", "b/1.png"]
     assert np.array_equal(np.asarray(found[1].load()), np.asarray(noise(0)))
     odd = write(tmp_path / "odd.data")
     assert [picture.name for picture in load_pictures(odd)] == ["odd.data"], "a file that is named is taken"
-    (tmp_path / "b" / "x.HEIC").unlink()
+    (tmp_path / "b" / "x.XCF").unlink()
     mixed = load_pictures([str(odd), tmp_path / "b", odd])
     assert [picture.name for picture in mixed] == [odd.as_posix(), *(f"{tmp_path}/b/{n}.png" for n in range(2))]
     with pytest.raises(UserError, match="gone does not exist; expected a picture or a folder of pictures"):
@@ -721,3 +721,60 @@ def test_what_is_no_file_is_no_picture(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(pictures, "MOST", 100)
     with pytest.raises(UserError, match=r"large\.png cannot be read as a picture \(it has 0 MB, more than 0\)"):
         Picture("large.png", tmp_path / "large.png").load()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "filename,class\na/1.jpg,a\na/2.jpg,a\nb/1.jpg,b\nb/2.jpg,b\n"),
+        ("a.csv", "Image_Path;Category\na\\1.jpg;a\na/2.jpg;a\nb/1.jpg;b\nb/2.jpg;b\n"),
+        ("a.csv", "a/1.jpg,a\na/2.jpg,a\nb/1.jpg,b\nb/2.jpg,b\n"),
+        ("a.txt", "a/1.jpg a\na/2.jpg a\nb/1.jpg b\nb/2.jpg b\n"),
+        ("a.jsonl", "".join(f'{{"file_name": "{c}/{n}.jpg", "label": "{c}"}}\n' for c in "ab" for n in (1, 2))),
+    ],
+)
+def test_lists_of_labels_as_people_have_them(tmp_path: Path, name: str, text: str) -> None:
+    for one in ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"):
+        write(tmp_path / one)
+    (tmp_path / name).write_text(text)
+    assert not is_captions(str(tmp_path / name))
+    data = load_images(tmp_path / name)
+    assert data.classes == ("a", "b") and sum(map(len, data.splits.values())) == 4
+
+
+def test_the_list_of_a_hugging_face_folder(tmp_path: Path) -> None:
+    for one in range(4):
+        write(tmp_path / f"{one}.jpg")
+    lines = [f'{{"file_name": "{one}.jpg", "label": {one % 2}, "split": "train"}}' for one in range(4)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert load_images(tmp_path).classes == ("0", "1")
+
+
+def test_a_test_folder_without_pictures_is_said(tmp_path: Path) -> None:
+    image_folder(tmp_path, {"train/a": 4, "train/b": 4})
+    for label in "ab":
+        (tmp_path / "test" / label).mkdir(parents=True)
+    with pytest.warns(DataWarning, match=r"test has no pictures; 30% of each class of train are held out for it"):
+        data = load_images(tmp_path)
+    assert data.held_out and len(data.split("test")) == 2
+
+
+def test_pictures_of_phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="an extra")
+    turned = Image.new("RGB", (64, 48), (200, 30, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    heif.from_pillow(turned).save(tmp_path / "a.HEIC", exif=exif.tobytes())
+    (picture,) = load_pictures(tmp_path)
+    shown = np.asarray(picture.load()).astype(int)
+    assert shown.shape == (64, 48, 3) and abs(shown[9, 9] - (200, 30, 30)).max() < 9
+    monkeypatch.setattr(pictures, "reads_heif", lambda: False)
+    with pytest.raises(
+        UserError, match=r'a.HEIC cannot be read as a picture \(it is HEIC: pip install "retrieval-prompts\[heic\]"'
+    ):
+        picture.load()
+    write(tmp_path / "b.png")
+    with pytest.warns(
+        DataWarning, match=r'1 .heic \(a.HEIC\); of HEIC, pip install "retrieval-prompts\[heic\]" reads it'
+    ):
+        assert [one.name for one in load_pictures(tmp_path)] == ["b.png"]

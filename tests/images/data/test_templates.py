@@ -11,7 +11,7 @@ from retrieval_prompts.errors import UserError
 
 
 def test_the_worked_examples() -> None:
-    assert doctest.testmod(templates) == (0, 3)
+    assert doctest.testmod(templates) == (0, 4)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ class ColourClip:
         self.title = "colours"
         self.mean, self.std, self.image_size, self.device = (0.0,) * 3, (1.0,) * 3, (2, 2), torch.device("cpu")
         self.image_fingerprint = self.fingerprint = "0" * 64
-        self.text = SimpleNamespace(rows=lambda *_: None)
+        rows = lambda names, *_: SimpleNamespace(ids=[(name,) for name in names])  # noqa: E731
+        self.text = SimpleNamespace(rows=rows, tokens=SimpleNamespace(unknown=None))
         self.texts: list[str] = []
 
     @staticmethod

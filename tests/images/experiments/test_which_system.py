@@ -7,7 +7,7 @@ import pytest
 
 from multimodal.experiments.results import ClassResult
 from multimodal.experiments.systems import ClassGroup
-from multimodal.experiments.which_system import advice, comparisons
+from multimodal.experiments.which_system import advice, comparisons, headlines, next_labels
 
 
 def result(part: str = "", **rights: float) -> ClassResult:
@@ -78,3 +78,32 @@ def test_new_classes_are_the_prompts_also_where_there_is_a_head() -> None:
 
 def test_nothing_to_choose_between() -> None:
     assert advice(result(zero_shot=0.6)) == {}
+
+
+def test_one_sentence_and_what_to_label_next() -> None:
+    found = result("base", zero_shot=0.5, tuned=0.9)
+    group = ClassGroup("base", ["sea_animal", "dog"], [], np.arange(100), np.repeat([0, 1], [60, 40]))
+    for name, wrong in (("zero-shot", 50), ("tuned", 10)):
+        group.answers[name, 1] = np.where(np.arange(100) < wrong, 1, group.labels)
+    found.confusions, found.labelled, found.shots = {"base": group.confusions()}, {"sea_animal": 40}, 16
+    assert headlines(found) == {
+        "base": "Use what is saved, the prompt: right on 90.0 % of 100 base pictures (95 % interval 82.6 to 94.5);"
+        " label more sea animal next."
+    }
+    assert next_labels(found) == {
+        "base": "Label more of these next: sea animal (50 of 60 right; 10 times taken for dog; 40 labelled)."
+        " Of sea animal there are more than the 16 that were learned from: try --shots all first."
+    }
+
+
+def test_the_sentence_where_nothing_was_tuned() -> None:
+    found = result(zero_shot=1.0)
+    group = ClassGroup("", ["a", "b"], [], np.arange(100), np.zeros(100, dtype=int))
+    group.answers["zero-shot", None] = group.labels
+    found.confusions = {"": group.confusions()}
+    (line,) = headlines(found).values()
+    assert (
+        line
+        == "Nothing was tuned; zero-shot answers: right on 100.0 % of 100 test pictures (95 % interval 96.3 to 100.0)."
+    )
+    assert next_labels(found) == {}

@@ -10,10 +10,10 @@ from tiny_clip import DIMENSION, WIDTH
 from torch.nn import functional as F
 
 from multimodal.data import templates
-from multimodal.prompts.contexts import Classes, Prompts, initial_context
+from multimodal.prompts.contexts import Classes, Prompts, _check_words, initial_context
 from multimodal.towers.clip import Clip
 from multimodal.training.settings import Settings
-from retrieval_prompts.errors import UserError
+from retrieval_prompts.errors import DataWarning, UserError
 
 NAMES = ("dog", "red_panda", "Sea horse", "a  cup")
 M = 3
@@ -176,3 +176,26 @@ def test_starts_that_cannot_be(tiny_model: Clip) -> None:
         initial_context(tiny_model, "  ", 4, seed=0)
     with pytest.raises(UserError, match="--context must be 1 or more, got 0"):
         initial_context(tiny_model, "a", Settings(context=0).context, seed=0)
+
+
+def test_names_that_the_model_reads_as_one_are_refused(tiny_model: Clip) -> None:
+    with pytest.raises(
+        UserError, match=r"reads the class names 'salt &amp; pepper' and 'salt & pepper' as the same tok"
+    ):
+        Classes(tiny_model, ["sugar", "salt &amp; pepper", "salt & pepper"], Settings())
+    with pytest.raises(
+        UserError, match=r"'飞机' and '轮船' as the same tokens, for its vocabulary lacks them; give them"
+    ):
+        _check_words(("飞机", "轮船"), ((0, 1, 1, 9), (0, 1, 1, 9)), 1)
+
+
+def test_words_that_the_vocabulary_lacks_are_said() -> None:
+    with pytest.warns(
+        DataWarning, match=r"1 of 2 class names have words that the model does not know: 自行车; --class"
+    ):
+        _check_words(("bird", "自行车"), ((0, 7, 9), (0, 1, 9)), 1)
+
+
+def test_clips_tokenizers_lack_nothing(tiny_model: Clip) -> None:
+    assert tiny_model.text.tokens.unknown is None
+    Classes(tiny_model, ["飞机", "轮船"], Settings())

@@ -23,7 +23,7 @@ from multimodal.report.sections import Album, classification, first_is_right, re
 from multimodal.towers.clip import Clip
 from retrieval_prompts.evaluation.metrics import means, per_query
 from retrieval_prompts.evaluation.significance import compare
-from retrieval_prompts.report.content import Section
+from retrieval_prompts.report.content import Matrix, Section
 from retrieval_prompts.training.loop import Step
 
 CLASSES = ("cat", "dog", "my fox")
@@ -81,6 +81,27 @@ def test_a_classification(tmp_path: Path) -> None:
     own = [{query.id: query.scores[name] for query in section.queries} for name in ("zero-shot", "tuned")]
     assert test == compare(own[0], own[1], "accuracy").as_dict()
     assert (test["helped"], test["hurt"], test["unchanged"]) == (2, 1, 1)
+
+
+def test_class_by_class(tmp_path: Path) -> None:
+    result = labelled(tmp_path, zero_shot=[DOG, DOG, FOX, CAT], tuned=[DOG, DOG, DOG, FOX])
+    (section,) = classification(replace(result, labelled={"cat": 5, "my fox": 7}))
+    wrong, classes = section.blocks
+    assert wrong.title == "Answered wrong" and wrong.sentences == ["2 of 4 pictures"]
+    assert [(shown.title, shown.right) for shown in wrong.pictures] == [("0.png", False), ("1.png", False)]
+    assert wrong.pictures[0].text == "shows cat; answered dog, 66.5 % sure"  # e^3 of e + e^2 + e^3
+    assert wrong.pictures[0].picture.startswith("data:image/")
+    (matrix,) = classes.plots
+    assert isinstance(matrix, Matrix) and matrix.counts == [[0, 2, 0], [0, 1, 0], [0, 0, 1]]
+    assert matrix.said == "Taken most often: cat for dog (2)." and matrix.totals == [2, 1, 1]
+    (table,) = classes.tables
+    assert table.header == ["Class", "accuracy", "right", "pictures", "labelled", "taken for most often"]
+    assert list(map(list, table.rows)) == [
+        ["cat", "0.0", "0", "2", "5", "dog (2)"],
+        ["dog", "100.0", "1", "1", "–", "–"],
+        ["my fox", "100.0", "1", "1", "7", "–"],
+    ]
+    assert section.unit == ("picture", "pictures") and not any("quer" in line for line in section.sentences)
 
 
 def test_seeds_are_averaged(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from multimodal.prompts.settings import METHODS
+from multimodal.prompts.settings import METHODS, QUICK
 from multimodal.training.settings import Settings
 from retrieval_prompts.errors import UserError
+from retrieval_prompts.prompts.settings import check_read, option_of, rule_of
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -64,10 +65,29 @@ def test_settings_are_json_and_fixed() -> None:
         ({"seed": -1}, "--seed must be from 0 to 4294967295, got -1"),
         ({"template": "a photo"}, 'expected a template with one {} for the class name, such as .*; got "a photo"'),
         ({"template": "{} and {}"}, 'expected a template with one {} for the class name, .*; got "{} and {}"'),
-        ({"method": "coopp"}, "--method must be coop, cocoop, .*maple, .*promptsrc or feedback, got 'coopp'"),
+        ({"method": "coopp"}, "--method must be coop, cocoop, .*maple, .*promptsrc or auto, got 'coopp'"),
         ({"shot": 4, "learning": 1}, "no such setting: learning, shot; there are method, recipe, .*, precision"),
     ],
 )
 def test_what_cannot_be(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}$"):
         Settings.of(**given)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "auto"])
+def test_every_option_that_a_method_leaves_unread_is_refused(name: str) -> None:
+    """What each reads is proven in test_methods; what `auto` reads, all that it tries read."""
+    settings = Settings.of(method=name)
+    refused = set()
+    for each in fields(Settings):
+        try:
+            check_read(settings, [each.name], data="labelled pictures")
+        except UserError as error:
+            refused.add(each.name)
+            assert str(error).startswith(f"{option_of(each)} is used with --")
+    readers = {each.name: rule_of(each).read_by.get("method", (name,)) for each in fields(Settings)}
+    assert refused == {each for each, methods in readers.items() if name not in methods}
+    if name == "auto":
+        assert all(
+            set(QUICK) <= set(methods) for each, methods in readers.items() if each not in refused if methods != (name,)
+        )

@@ -240,3 +240,18 @@ def _luminance(colour: str) -> float:
 
 def _contrast(one: float, other: float) -> float:
     return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+def test_a_matrix_is_escaped_and_said_in_words() -> None:
+    from retrieval_prompts.report.charts import matrix
+    from retrieval_prompts.report.content import Matrix
+
+    nasty = "<b>&\"'"
+    drawn = str(matrix(Matrix("Rows <right>", [nasty, "n" * 40], [[3, 1], [0, 1500]], [4, 1500], f"Taken: {nasty}")))
+    parsed = Parsed(drawn)
+    (svg,) = parsed.all("svg")
+    assert svg["role"] == "img" and svg["aria-label"] == f"Rows <right>. Taken: {nasty}"
+    assert [cell["class"] for cell in parsed.all("rect")] == ["shade", "miss", "none", "shade"]
+    assert [cell["fill-opacity"] for cell in parsed.all("rect")] == ["0.757", "0.333", "0.12", "0.97"]
+    assert f"{nasty}, answered {'n' * 40}: 1" in parsed.text and not parsed.all("b")
+    assert f"{'n' * 21}…" in parsed.text, "a long name is cut"

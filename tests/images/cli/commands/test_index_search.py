@@ -10,7 +10,7 @@ import pytest
 import tiny_clip
 import torch
 from command_line import Command
-from image_commands import refused
+from image_commands import fitted, refused
 
 from multimodal.classifier import PromptClassifier
 from retrieval_prompts.files import sealed
@@ -140,4 +140,40 @@ def test_a_model_that_moved(
     (gone / "prompt.json").write_text(json.dumps(sealed(described)))
     refused(
         command("classify", gone, file), r"nowhere is not an open_clip model folder: expected open_clip_config.json"
+    )
+
+
+def test_an_index_under_prompts_in_the_image_tower(
+    command: Command, clip_folder: Path, picture_folder: Path, prompts: Path, index: Path, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from multimodal.classifier import PromptClassifier
+    from multimodal.data.pictures import load_pictures
+
+    vpt = fitted(tmp_path / "vpt", clip_folder, picture_folder, method="vpt")
+    done = command("index", picture_folder / "test", "--out", tmp_path / "index", "--prompts", vpt, "--device", "cpu")
+    assert done.code == 0 and done.out.endswith(f"--html boats.html --prompts {vpt}\n"), done.err
+    search = ["search", tmp_path / "index", "--device", "cpu", "--json", "-", "-k", "1"]
+    classifier = PromptClassifier.load(vpt, device="cpu")
+    pictures = load_pictures(picture_folder / "test")
+    said = classifier.logits(pictures, ["dark green", "blue"]) * classifier.temperature / classifier.clip.scale
+    done = command(*search, "dark green.", "--prompts", vpt)  # as class names are written
+    assert done.json[0]["id"] == pictures[int(np.argmax(said[:, 0]))].name
+    assert done.json[0]["score"] == pytest.approx(said[:, 0].max(), abs=2e-3)  # kept in half precision
+    done = command(*search, "--image", pictures[0].place, "--prompts", vpt)
+    assert done.json[0]["id"] == pictures[0].name and done.json[0]["score"] == pytest.approx(1, abs=1e-3)
+    for options, message in (
+        ([], "the pictures of this index have prompts in the image tower: search it with --prompts, the same"),
+        (["--prompts", prompts], "the pictures of this index have prompts in the image tower"),
+        (
+            ["--prompts", vpt, "--strength", "0.5"],
+            "the index was made with other ones, or at another strength; make one",
+        ),
+    ):
+        refused(command(*search, "dark green", *options), message)
+    refused(command("search", index, "pink", "--prompts", vpt, "--device", "cpu"), "the index was made without them")
+    refused(
+        command("index", picture_folder, "--out", tmp_path / "x", "--prompts", prompts, "--device", "cpu"),
+        "does not enter the image tower: leave out --prompts here, and give them to search",
     )

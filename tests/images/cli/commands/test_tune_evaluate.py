@@ -70,6 +70,31 @@ def test_other_systems_are_compared_where_they_are_asked_for(
         refused(command(*options, wrong), "--baselines: expected clip-lora or clip-lora:STEPS, such as clip-lora:200")
 
 
+def test_methods_are_compared_on_the_same_shots(
+    command: Command, clip_folder: Path, picture_folder: Path, prompts: Path, tmp_path: Path
+) -> None:
+    options = ["evaluate", picture_folder, "--model", clip_folder, "--device", "cpu"]
+    page = tmp_path / "page.html"
+    done = command(*options, "--methods", "coop,kgcoop", "--shots", "2", "--epochs", "1", "--report", page)
+    assert done.code == 0, done.err
+    assert "by held-out shots, not by the pictures of the table, take " in done.out
+    for row in ("zero-shot", "linear-probe", "coop", "kgcoop"):
+        assert f"\u2502 {row}" in done.out
+    assert "Held-out shots take " in page.read_text()
+    for wrong, message in (
+        (["--methods", "coop,x"], "--methods: expected some of coop, cocoop"),
+        (["--methods", "coop,coop"], "--methods names a method twice: coop, coop"),
+        (
+            ["--methods", "coop", "--protocol", "domain"],
+            "--methods tunes and compares on its own; leave out --protocol",
+        ),
+        (["--methods", "coop", "--prompts", prompts], "--methods tunes and compares on its own; leave out --prompts"),
+        (["--source", picture_folder], "--source is used with --protocol domain, not few-shot"),
+        (["--shots", "2"], "--shots is of the methods that --methods names"),
+    ):
+        refused(command(*options, *wrong), message)
+
+
 def test_the_published_recipe(command: Command, clip_folder: Path, picture_folder: Path, tmp_path: Path) -> None:
     given = ["--model", clip_folder, "--recipe", "paper", "--method", "tcp", "--epochs", "2", "--shots", "all"]
     given += ["--no-calibrate", "--device", "cpu"]
