@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal.prompts.contexts import still
+from multimodal.prompts.feedback import Feedback
 from multimodal.towers.image import encode_images
 from multimodal.vectors.texts import Texts
 from retrieval_prompts.errors import UserError
@@ -51,6 +52,8 @@ def prompted(clip: Clip, prompter: nn.Module, strength: float) -> PromptedTower 
     Raises:
         UserError: for prompts whose pictures are compared with what another model says.
     """
+    if isinstance(prompter, Feedback):  # which is of queries
+        return None
     made = still(prompter, Texts(clip, ["a"]), torch.zeros(1, clip.dimension, device=clip.device))
     if not made.visual or strength == 0:
         return None

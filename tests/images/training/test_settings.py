@@ -65,7 +65,7 @@ def test_settings_are_json_and_fixed() -> None:
         ({"seed": -1}, "--seed must be from 0 to 4294967295, got -1"),
         ({"template": "a photo"}, 'expected a template with one {} for the class name, such as .*; got "a photo"'),
         ({"template": "{} and {}"}, 'expected a template with one {} for the class name, .*; got "{} and {}"'),
-        ({"method": "coopp"}, "--method must be coop, cocoop, .*maple, .*promptsrc or auto, got 'coopp'"),
+        ({"method": "coopp"}, "--method must be coop, cocoop, .*maple, .*promptsrc, feedback or auto, got 'coopp'"),
         ({"shot": 4, "learning": 1}, "no such setting: learning, shot; there are method, recipe, .*, precision"),
     ],
 )
