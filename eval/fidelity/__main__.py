@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from eval.fidelity import compare, heads, methods
+from eval.fidelity import adapted, compare, heads, methods
 from eval.fidelity.authors import Repository, double
 from eval.fidelity.compare import Row
 from retrieval_prompts.errors import UserError
@@ -57,7 +57,7 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> int:
     """1 where something differs without a word why, else 0."""
-    every: Rows = {**methods.ROWS, **heads.ROWS}
+    every: Rows = {**methods.ROWS, **heads.ROWS, **adapted.ROWS}
     wanted = [name for name in options.only.split(",") if name] or list(every)
     if unknown := [name for name in wanted if name not in every]:
         raise UserError(f"--only: there is no {', '.join(unknown)}; there are {', '.join(every)}")

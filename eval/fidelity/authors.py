@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from retrieval_prompts.errors import UserError
 
 # Names that several repositories have of their own, and that are taken out again
-OWN = ("clip", "trainers", "datasets", "utils", "dassl", "yacs", "fs", "loralib", "methods", "main", "main_few_shots")
+OWN = {"clip", "trainers", "datasets", "utils", "dassl", "yacs", "fs", "loralib", "methods", "main"}
+OWN |= {"main_few_shots", "lora"}
 HIDDEN = (
     *("torch.utils.tensorboard", "dassl.data", "dassl.utils", "dassl.modeling", "dassl.evaluation", "dassl.metrics"),
     *(
@@ -131,6 +132,7 @@ class Repository:
                 mock.patch.multiple(nn.Module, cuda=_itself, half=_itself),
                 mock.patch.object(torch, "load", lambda path, **_: weights(str(path))),
                 mock.patch.object(torch, "float16", torch.float64),
+                mock.patch.object(torch.amp, "autocast", lambda *_, **__: contextlib.nullcontext()),
                 mock.patch.object(torch.jit, "load", mock.Mock(side_effect=RuntimeError)),
                 mock.patch.object(torch.optim.lr_scheduler, "_LRScheduler", _Scheduler),
                 contextlib.redirect_stdout(io.StringIO()),

@@ -39,14 +39,14 @@ def tests() -> Tensor:
 
 
 class Kept:
-    """A function in the place of theirs, that keeps what it is first given."""
+    """A function in the place of theirs, that keeps what it is first given; of a tensor a copy."""
 
     def __init__(self, then: Callable[..., Any]) -> None:
-        self.given: list[Tensor] = []
+        self.given: list[Any] = []
         self.then = then
 
-    def __call__(self, first: Tensor, *rest: Any, **more: Any) -> Any:
-        self.given.append(first.detach().clone())
+    def __call__(self, first: Any, *rest: Any, **more: Any) -> Any:
+        self.given.append(first.detach().clone() if isinstance(first, Tensor) else first)
         return self.then(first, *rest, **more)
 
 

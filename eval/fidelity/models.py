@@ -17,6 +17,7 @@ from multimodal.towers.clip import Clip
 
 CLASSES = ("cat", "sea_horse", "grand_piano")
 IMAGES, SIDE, PATCH, LAYERS = 4, 48, 16, 3
+SCALE = 100.0
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
@@ -34,7 +35,7 @@ def make(seed: int = 0, dimension: int = 512, text_layers: int = LAYERS) -> nn.M
         # Texts and images that differ as those of a trained model do
         nn.init.normal_(model.token_embedding.weight, std=0.3)
         nn.init.normal_(model.visual.conv1.weight, std=0.1)
-    model.logit_scale.data.fill_(math.log(100))
+    model.logit_scale.data.fill_(math.log(SCALE))
     return model
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from multimodal.experiments.systems import ADAPTED
 from retrieval_prompts.evaluation.significance import ALPHA, Comparison, compare
 from retrieval_prompts.evaluation.words import paired_sentence, points
 
@@ -23,8 +24,7 @@ PAIRS = (
     ("with-head", "tuned"),
     ("with-head", "zero-shot"),
     ("with-head", "linear-probe"),
-    ("tuned", "clip-lora"),
-    ("with-head", "clip-lora"),
+    *((saved, adapted) for adapted in ADAPTED for saved in ("tuned", "with-head")),
 )  # system, baseline
 CALLED = {
     "tuned": "the tuned prompt",
@@ -32,6 +32,7 @@ CALLED = {
     "linear-probe": "the linear probe",
     "zero-shot": "zero-shot",
     "clip-lora": "CLIP-LoRA",
+    "2sfs": "2SFS",
 }
 USE = {
     "tuned": "the prompt alone: tune with --head none",
@@ -75,7 +76,7 @@ def advice(result: ClassResult) -> dict[str, str]:
 def _part(part: str, scores: Mapping[str, float], tests: Mapping[str, Comparison]) -> str:
     """The system of the highest accuracy, but no other than what is saved where the test cannot tell them apart."""
     classes = f"the {part} classes" if part else "these classes"
-    everything, scores = scores, {name: score for name, score in scores.items() if name != "clip-lora"}  # not saved
+    everything, scores = scores, {name: score for name, score in scores.items() if name not in ADAPTED}  # not saved
     if part == "new":  # of which the head knows nothing
         scores = {name: score for name, score in scores.items() if name != "with-head"}
     saved = "with-head" if "with-head" in scores else "tuned"
@@ -98,8 +99,9 @@ def _part(part: str, scores: Mapping[str, float], tests: Mapping[str, Comparison
     probe = _test(tests, "tuned", "linear-probe")
     if probe is not None and {use, against} != {"tuned", "linear-probe"}:
         line += f" {_said('tuned', 'linear-probe', probe, scores)}"
-    if (lora := _test(tests, saved, "clip-lora")) is not None:
-        line += f" {_said(saved, 'clip-lora', lora, everything)}"
+    for name in ADAPTED:
+        if (test := _test(tests, saved, name)) is not None:
+            line += f" {_said(saved, name, test, everything)}"
     return line
 
 
