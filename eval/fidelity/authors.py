@@ -111,7 +111,7 @@ class Repository:
             for node in ast.parse((self.root / "train.py").read_text()).body
             if isinstance(node, ast.FunctionDef) and node.name == "extend_cfg"
         )
-        scope: dict[str, Any] = {}
+        scope: dict[str, Any] = {"CN": Config}
         exec(compile(ast.Module([extend], []), "extend_cfg", "exec"), scope)
         scope["extend_cfg"](config)
         if trainer is not None:

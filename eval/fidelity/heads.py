@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from eval.fidelity.authors import Repository
 from eval.fidelity.compare import Row, Side, compare
-from multimodal.heads import clap, gda, lp_plus, tip_adapter, tip_adapter_f
+from multimodal.heads import clap, gda, lp_plus, tip_adapter, tip_adapter_f, two_stage
 from multimodal.heads.head import Shots
 
 Clone = Callable[[str], Repository]
@@ -180,10 +180,33 @@ def of_gda(clone: Clone) -> Row:
     return compare("gda", repository, "logits", (found, expected))
 
 
+def of_two_stage(clone: Clone) -> Row:
+    """Their second stage, over features, by their step, with what their run gives it."""
+    mine, x, repository = shots(), tests(), clone("rethinking_fewshot_vlms")
+    options = two_stage.published(mine)
+    with repository.opened(no_weights):
+        code = repository.module("fs.twostage")
+        code.cls_acc = lambda *_: 0.0
+        model = code.SingleStreamClassifier.__new__(code.SingleStreamClassifier)
+        nn.Module.__init__(model)
+        model.backbone, model.classifier = nn.Identity(), nn.Parameter(mine.text.clone())
+        model.logit_scale = nn.Parameter(torch.tensor(SCALE).log(), requires_grad=False)
+        optimizer = torch.optim.AdamW([model.classifier], lr=2e-4, weight_decay=1e-2)
+        steps = int(options["steps"])
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-6)
+        scaler, batches = torch.amp.GradScaler("cpu", enabled=False), [(mine.features, mine.labels)] * steps
+        code.train_epoch_second_stage(model, optimizer, schedule, scaler, batches, 0, steps)
+        expected = _logits(logits=model(x))
+    found = _logits(logits=two_stage.fit(mine, steps, 2e-4, 1e-6).logits(x))
+    why = "as published; the default takes fewer and larger steps, as many as held-out shots want"
+    return compare("two-stage", repository, f"logits after {steps} steps", (found, expected), why)
+
+
 ROWS: Mapping[str, Callable[[Clone], Row]] = {
     "tip-adapter": of_tip_adapter,
     "tip-adapter-f": of_tip_adapter_f,
     "lp++": of_lp_plus,
     "clap": of_clap,
     "gda": of_gda,
+    "two-stage": of_two_stage,
 }

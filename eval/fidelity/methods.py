@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eval.fidelity import models
 from eval.fidelity.authors import Config, Repository
 from eval.fidelity.compare import Row, Side, compare
 from multimodal.prompts.contexts import Classes
 from multimodal.prompts.methods import build_method
+from multimodal.prompts.teacher import Teacher
 from multimodal.towers.clip import Clip
 from multimodal.training.classes import Task, train
 from multimodal.training.settings import Settings, on_data
@@ -29,6 +31,7 @@ from multimodal.vectors.image_data import GivenFeatures
 EPOCHS = 3
 Pairs = dict[str, list[nn.Parameter]]  # our parameter -> theirs that it holds, in order
 FP32 = {"PREC": "fp32"}
+DEPTHS = {"PROMPT_DEPTH_VISION": models.LAYERS, "PROMPT_DEPTH_TEXT": models.LAYERS}
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,33 @@ def _maple(model: Any) -> Pairs:
     return {"text.vectors": [learner.ctx, *learner.compound_prompts_text], **projections}
 
 
+def _mmrl(model: Any) -> Pairs:
+    learner = model.representation_learner
+    sides = {"text": learner.compound_rep_tokens_r2tproj, "visual": learner.compound_rep_tokens_r2vproj}
+    layers = {
+        f"{side}.{number}": layer
+        for side, each in sides.items()
+        for number, layer in enumerate(each, models.LAYERS - len(each))
+    }
+    return {
+        "tokens.vectors": [learner.compound_rep_tokens],
+        "last": [model.image_encoder.proj_rep],
+        **_linear(layers),
+    }
+
+
+def _student(model: Any) -> Pairs:
+    first, _, _, second = model.VPT_image_trans.conv1
+    return _visual(model) | _linear({"first": first, "second": second})
+
+
+def _our_projector(trainer: Any) -> None:
+    """No normalisation over the batch; what goes in has a mean square of 1."""
+    projector = trainer.model.VPT_image_trans
+    projector.conv1[1] = nn.Identity()
+    projector.register_forward_pre_hook(lambda _, given: (F.normalize(given[0], dim=-1) * given[0].shape[-1] ** 0.5,))
+
+
 def _eps(trainer: Any) -> None:
     """TCP's README has its users write this into Dassl."""
     for group in trainer.optim.param_groups:
@@ -159,21 +189,48 @@ CASES = {
         "PromptSRC",
         "PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot",
         lambda model: _text(model) | _visual(model),
-        {"PROMPTSRC": {**FP32, "PROMPT_DEPTH_VISION": models.LAYERS, "PROMPT_DEPTH_TEXT": models.LAYERS}},
+        {"PROMPTSRC": {**FP32, **DEPTHS}},
         {"depth": models.LAYERS},
+    ),
+    "mmrl": Case(
+        "MMRL",
+        "trainers.mmrl",
+        "MMRL",
+        "MMRL/vit_b16_few_shot",
+        _mmrl,
+        {"MMRL": {**FP32, "REP_LAYERS": [2, 3]}},
+        {"depth": 2},
+    ),
+    "promptkd": Case(
+        "PromptKD",
+        "trainers.promptkd",
+        "PromptKD",
+        "PromptKD/vit_b16_c2_ep20_batch8_4+4ctx",
+        _student,
+        {"NAME": "PromptKD", "MODAL": "cross", "PROMPTKD": {**FP32, **DEPTHS, "KD_WEIGHT": float(len(models.CLASSES))}},
+        {
+            **{"recipe": "default", "depth": models.LAYERS, "epochs": 20, "batch_size": 8, "learning_rate": 5e-3},
+            **{"optimizer": "sgd", "weight_decay": 5e-4, "schedule": "epochs", "clip_norm": 0.0, "head": "none"},
+        },
+        adjust=_our_projector,
+        why="with our projector in theirs, which normalises over the batch and starts at random; theirs takes 1000 / C "
+        "times the divergence, and its teacher is tuned first",
     ),
 }
 DATASET = "Caltech101"
+TAUGHT = 768  # the dimension of the teacher's space
 
 
 def row(method: str, clone: Callable[[str], Repository]) -> Row:
     case = CASES[method]
     repository, model = clone(case.repository), models.make(text_layers=case.text_layers)
-    with repository.opened(lambda _: models.state(model)):
+    teacher = models.make(1, TAUGHT) if method == "promptkd" else None
+    with repository.opened(lambda path: models.state(teacher if teacher is not None and "L-14" in path else model)):
         given = {"TRAINER": case.given, "INPUT": {"SIZE": [models.SIDE] * 2}, "DATASET": {"NAME": DATASET}}
         config = repository.config(case.file, **given)
-        expected, before = theirs(repository, case, config)
-    found, settings = ours(models.ours(model), method, case, before)
+        trainer, expected, before = theirs(repository, case, config)
+        taught = None if teacher is None else trainer.model_teacher(models.pixels())[1:]
+    found, settings = ours(models.ours(model), method, case, before, taught)
     told = settings_of(config, settings)
     return compare(method, repository, "loss, gradient, three steps", (found, expected), case.why, told)
 
@@ -181,8 +238,8 @@ def row(method: str, clone: Callable[[str], Repository]) -> Row:
 ROWS = {method: partial(row, method) for method in CASES}
 
 
-def theirs(repository: Repository, case: Case, config: Config) -> tuple[Side, dict[str, Tensor]]:
-    """What their trainer computed, and its prompts before the first step, by our names."""
+def theirs(repository: Repository, case: Case, config: Config) -> tuple[Any, Side, dict[str, Tensor]]:
+    """Their trainer, what it computed, and its prompts before the first step, by our names."""
     kind = getattr(repository.module(case.module), case.trainer)
     trainer = kind.__new__(kind)
     repository.module("dassl.engine.trainer").TrainerBase.__init__(trainer)
@@ -204,21 +261,32 @@ def theirs(repository: Repository, case: Case, config: Config) -> tuple[Side, di
         if epoch == 0:
             first = said["loss"] if "loss" in said else said["xe_loss"]
             gradient = _joined({name: [part.grad for part in parts] for name, parts in pairs.items()})
-    return _side(first, gradient, before, _joined(pairs)), before
+    return trainer, _side(first, gradient, before, _joined(pairs)), before
 
 
-def ours(clip: Clip, method: str, case: Case, before: Mapping[str, Tensor]) -> tuple[Side, Settings]:
-    """What ours computed from those prompts, and the settings as published."""
+def ours(
+    clip: Clip, method: str, case: Case, before: Mapping[str, Tensor], taught: tuple[Tensor, Tensor] | None = None
+) -> tuple[Side, Settings]:
+    """What ours computed from those prompts, and the settings as published.
+
+    Args:
+        taught: their teacher's class texts (C, D'), and what it says of the images (b, C).
+    """
     published = on_data({"method": method, "recipe": "paper", **case.settings}, DATASET)
     settings = replace(published, batch_size=models.IMAGES)
-    images = models.pixels()
+    images, known = models.pixels(), {}
+    if taught is not None:
+        texts, logits = (each.detach() for each in taught)
+        base = {"name": "", "pretrained": None, "fingerprint": "", "dimension": TAUGHT}
+        known["teacher"] = Teacher(base, settings.template, models.CLASSES, texts)
     task = Task(
         clip,
-        build_method(clip, settings, len(models.CLASSES)),
+        build_method(clip, settings, len(models.CLASSES), **known),
         Classes(clip, models.CLASSES, settings),
         GivenFeatures(models.features(clip, images), images),
         models.LABELS.numpy(),
         settings,
+        None if taught is None else lambda positions, _: logits[positions],
     )
     parameters = dict(task.method.prompter.named_parameters())
     if parameters.keys() != before.keys():
