@@ -6,6 +6,8 @@ new classes.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,6 +27,7 @@ from multimodal.experiments import clip_lora, two_stages
 from multimodal.experiments.adapting import in_template
 from multimodal.towers.clip import Clip
 
+NO_BARS = partial(contextlib.redirect_stderr, io.StringIO())
 Clone = Callable[[str], Repository]
 STEPS, TEMPLATE, NEW = 5, "a photo of a {}.", "red panda"
 DATA = SimpleNamespace(template=[TEMPLATE], classnames=list(models.CLASSES))
@@ -74,7 +77,7 @@ def of_clip_lora(clone: Clone) -> Row:
         return made
 
     losses = Kept(F.cross_entropy)
-    with mock.patch.multiple(clip_lora, inject=injected, DROPOUT=0.0, Crops=OneBatch, F=_functional(losses)):
+    with NO_BARS(), mock.patch.multiple(clip_lora, inject=injected, DROPOUT=0.0, Crops=OneBatch, F=_functional(losses)):
         made = clip_lora.fit(models.ours(model), [], models.LABELS.numpy(), _texts(), steps=STEPS)
     found = _side(losses.given, initial, _learned(made.model))
     return compare("clip-lora", repository, f"{STEPS} steps without dropout", (found, expected))
@@ -99,6 +102,7 @@ def of_2sfs(clone: Clone) -> Row:
     losses = Kept(F.cross_entropy)
     pictures = models.pixels()
     with (
+        NO_BARS(),
         mock.patch.multiple(two_stages, Crops=OneBatch, F=_functional(losses)),
         mock.patch.object(clip_lora, "F", _functional(losses)),
         mock.patch("multimodal.experiments.adapting.pixels", lambda _, at: pictures[at]),

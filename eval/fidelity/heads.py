@@ -163,7 +163,10 @@ def of_clap(clone: Clone) -> Row:
             trainer.forward_backward(mine.features.numpy(), mine.labels)
         expected = _logits(multipliers=model.adapter.alpha_constraint, logits=model.forward_features(x))
     found = _logits(multipliers=clap.multipliers(mine), logits=clap.fit(mine, steps).logits(x))
-    return compare("clap", repository, f"multipliers, logits after {steps} steps", (found, expected))
+    why = (
+        "given texts of unit length, where theirs are as long as the model makes them; its first epoch at 1e-5 left out"
+    )
+    return compare("clap", repository, f"multipliers, logits after {steps} steps", (found, expected), why)
 
 
 def of_gda(clone: Clone) -> Row:

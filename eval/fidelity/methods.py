@@ -45,6 +45,8 @@ class Case:
         given: of their TRAINER's configuration, beside the file: what their scripts give on the command line.
         settings: of ours, beside the recipe.
         text_layers: of the model.
+        method: ours, where the row is called otherwise.
+        whole: the three epochs are all, at whose end prompts may be averaged.
         adjust: what is changed in their trainer before it runs.
         why: what is not the same, in words.
     """
@@ -57,6 +59,8 @@ class Case:
     given: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     text_layers: int = models.LAYERS
+    method: str = ""
+    whole: bool = False
     adjust: Callable[[Any], None] | None = None
     why: str = ""
 
@@ -192,6 +196,17 @@ CASES = {
         {"PROMPTSRC": {**FP32, **DEPTHS}},
         {"depth": models.LAYERS},
     ),
+    "promptsrc-average": Case(
+        "PromptSRC",
+        "trainers.promptsrc",
+        "PromptSRC",
+        "PromptSRC/vit_b16_c2_ep50_batch4_4+4ctx_few_shot",
+        lambda model: _text(model) | _visual(model),
+        {"PROMPTSRC": {**FP32, **DEPTHS, "GPA_MEAN": 2, "GPA_STD": 1}},
+        {"depth": models.LAYERS, "epochs": EPOCHS, "average_at": 2 / EPOCHS, "average_width": 1 / EPOCHS},
+        method="promptsrc",
+        whole=True,
+    ),
     "mmrl": Case(
         "MMRL",
         "trainers.mmrl",
@@ -221,21 +236,25 @@ DATASET = "Caltech101"
 TAUGHT = 768  # the dimension of the teacher's space
 
 
-def row(method: str, clone: Callable[[str], Repository]) -> Row:
-    case = CASES[method]
+def row(name: str, clone: Callable[[str], Repository]) -> Row:
+    case = CASES[name]
+    method = case.method or name
     repository, model = clone(case.repository), models.make(text_layers=case.text_layers)
     teacher = models.make(1, TAUGHT) if method == "promptkd" else None
     with repository.opened(lambda path: models.state(teacher if teacher is not None and "L-14" in path else model)):
         given = {"TRAINER": case.given, "INPUT": {"SIZE": [models.SIDE] * 2}, "DATASET": {"NAME": DATASET}}
         config = repository.config(case.file, **given)
+        if case.whole:
+            config.OPTIM.MAX_EPOCH = EPOCHS
         trainer, expected, before = theirs(repository, case, config)
         taught = None if teacher is None else trainer.model_teacher(models.pixels())[1:]
     found, settings = ours(models.ours(model), method, case, before, taught)
     told = settings_of(config, settings)
-    return compare(method, repository, "loss, gradient, three steps", (found, expected), case.why, told)
+    compared = f"loss, gradient, {'all of three epochs' if case.whole else 'three steps'}"
+    return compare(name, repository, compared, (found, expected), case.why, told)
 
 
-ROWS = {method: partial(row, method) for method in CASES}
+ROWS = {name: partial(row, name) for name in CASES}
 
 
 def theirs(repository: Repository, case: Case, config: Config) -> tuple[Any, Side, dict[str, Tensor]]:
@@ -298,7 +317,7 @@ def ours(
     loss.backward()
     gradient = {name: _like(part.grad, before[name]) for name, part in parameters.items()}
     task.method.prompter.zero_grad()
-    for _ in islice(train(task), EPOCHS):
+    for _ in islice(train(task), None if case.whole else EPOCHS):
         pass
     after = {name: _like(part, before[name]) for name, part in parameters.items()}
     return _side(float(loss.detach()), gradient, before, after), published
