@@ -27,7 +27,7 @@ def run_tip_adapter(config, keys, values, val, val_labels, x, labels, weights):
 @pytest.fixture
 def fidelity(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT))
-    return importlib.import_module("eval.fidelity.__main__")
+    return importlib.import_module("eval.fidelity.run")
 
 
 def repository(folder: Path, text: str) -> Path:

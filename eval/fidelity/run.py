@@ -1,7 +1,7 @@
 """What each method computes beside what its authors' code computes, on the same tensors and random weights.
 
     git clone https://github.com/KaiyangZhou/CoOp REPOSITORIES/CoOp      # and the others; what is missing is said
-    python -m eval.fidelity --repositories REPOSITORIES --json eval/results/fidelity.json
+    python -m eval.fidelity.run --repositories REPOSITORIES --json eval/results/fidelity.json
 
 A prompt method: the loss of a batch, the gradient of every parameter, and how far each has moved after three epochs.
 A head: its logits once it is fitted, or as far as both sides go alike. Their code runs as it is, on the CPU and in
