@@ -75,8 +75,9 @@ def _titled(result: dict[str, Any], systems: dict[str, Any]) -> dict[str, Any]:
     """The same by names that say which epochs and steps are not the defaults."""
     settings = result["settings"]
     said = {name: f"{name}, {settings['epochs']} epochs" for name in METHODS} if "epochs" in settings else {}
-    if ":" in settings.get("baselines", ""):
-        said["clip-lora"] = f"clip-lora, {settings['baselines'].partition(':')[2]} steps"
+    for given in settings.get("baselines", "").split(","):
+        name, colon, steps = given.partition(":")
+        said |= {name: f"{name}, {steps} steps"} if colon else {}
     return {said.get(name, name): scores for name, scores in systems.items()}
 
 

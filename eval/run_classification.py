@@ -35,7 +35,7 @@ from multimodal.evaluation import rankings as runs
 from multimodal.evaluation.rankings import Rankings
 from multimodal.experiments.protocols import EvaluationProtocol, evaluate, mean_scores, over_seeds, table
 from multimodal.experiments.results import ClassResult
-from multimodal.experiments.systems import ClassGroup
+from multimodal.experiments.systems import ADAPTED, ClassGroup
 from multimodal.prompts.recipes import RECIPES
 from multimodal.prompts.settings import METHODS
 from multimodal.report import sections as report
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--recipe", default="default", choices=RECIPES, help="paper: what each method's authors trained"
     )
     parser.add_argument(
-        "--baselines", help="clip-lora or clip-lora:STEPS: a row of a copy that is adapted to the shots"
+        "--baselines", help="rows of copies that are adapted to the shots, such as clip-lora,2sfs or 2sfs:200"
     )
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings, such as epochs=5")
     parser.add_argument("--cache", type=Path, help="the folder of image features")
@@ -147,18 +147,18 @@ def one_run(
     Returns what they ranked.
     """
     scores, seed, protocol, cache = done["scores"], str(settings.seed), options.protocol, options.cache
-    lora = baselines_of(options.baselines)
+    baselines = baselines_of(options.baselines)
     watch = Stopwatch()
     with watch("tune"):
         classifier = tune(clip, data, settings, base_only=protocol == "base-to-new", cache=cache)
     systems = ["tuned", *(name for name in SEEDLESS if name not in scores)]
     if seed not in scores.get("linear-probe", {}):
         systems.append("linear-probe")
-    if lora and seed not in scores.get("clip-lora", {}):
-        systems.append("clip-lora")
+    wanted = set(baselines.get("systems", ())) & set(ADAPTED)
+    systems += [name for name in ADAPTED if name in wanted and seed not in scores.get(name, {})]
     # Zero-shot's is the data set's, whatever a method's authors compare with
     template = settings.template if settings.recipe == "default" else template_for(data.name)
-    how = EvaluationProtocol(protocol, systems=systems, template=template, lora_steps=lora.get("lora_steps"))
+    how = EvaluationProtocol(protocol, systems=systems, template=template, steps=baselines.get("steps", {}))
     found = evaluate(how, data, [classifier], cache=cache, keep_rankings=True)
     for each in found.rankings:
         each.systems = {

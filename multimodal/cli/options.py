@@ -43,8 +43,8 @@ ClassFile = Annotated[
 Baselines = Annotated[
     str | None,
     typer.Option(
-        help="clip-lora: adapt a copy of the model on the same shots; every image is encoded anew. clip-lora:STEPS: so "
-        "many  [default: none; 500 steps a shot, as published]"
+        help="clip-lora, 2sfs: adapt a copy of the model on the same shots; every image is encoded anew. "
+        "clip-lora:STEPS,2sfs:STEPS: so many  [default: none; 500 and 300 steps a shot, as published]"
     ),
 ]
 
@@ -55,10 +55,17 @@ def baselines_of(given: str | None) -> dict[str, Any]:
 
     if given is None:
         return {}
-    name, colon, steps = given.partition(":")
-    if name not in BASELINES or (colon and not (steps.isdecimal() and 0 < int(steps) < 2**31)):
-        raise UserError(f"--baselines: expected clip-lora or clip-lora:STEPS, such as clip-lora:200, got {given!r}")
-    return {"systems": (*SYSTEMS, name), "lora_steps": int(steps) if colon else None}
+    names: list[str] = []
+    wanted: dict[str, int] = {}
+    for each in given.split(","):
+        name, colon, steps = each.partition(":")
+        if name not in BASELINES or name in names or (colon and not (steps.isdecimal() and 0 < int(steps) < 2**31)):
+            expected = f"{' or '.join(BASELINES)}, or both, or with steps, such as {BASELINES[0]}:200"
+            raise UserError(f"--baselines: expected {expected}, got {given!r}")
+        names.append(name)
+        if colon:
+            wanted[name] = int(steps)
+    return {"systems": (*SYSTEMS, *names), "steps": wanted}
 
 
 def load(data: str, class_file: Path | None) -> ImageData:

@@ -3,8 +3,7 @@ where both towers may be changed. By peft, on a copy that shares no tensor with 
 
     W' = W + α / √r · B A,    W the queries', keys' and values' matrices of each block    loss = cross-entropy
 
-Trained are all A and B; the text is the template's. Training pictures are encoded in every step, and those to classify
-once more: no cached feature serves, and an index of the frozen model is of no use to it.
+Trained are all A and B; the text is the template's.
 """
 
 from __future__ import annotations
@@ -14,26 +13,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from multimodal.data.templates import fill
+from multimodal.experiments.adapting import Crops, descend, said
 from multimodal.prompts.methods.parts import seeded
 from multimodal.towers.clip import Clip
-from multimodal.vectors.features import VIEWS, pixels
 from retrieval_prompts.errors import UserError
-from retrieval_prompts.training import loop
-from retrieval_prompts.training.task import parts
 
 if TYPE_CHECKING:
     from multimodal.data.pictures import Picture
 
 # As published, and in the authors' code, which scales by the root of the rank
 RANK, ALPHA, DROPOUT = 2, 1, 0.25
-LEARNING_RATE, WEIGHT_DECAY, BATCH = 2e-4, 1e-2, 32
 STEPS = 500  # a shot
 PROJECTIONS = ["q_proj", "k_proj", "v_proj"]
 WHOLE = nn.MultiheadAttention
@@ -59,52 +52,26 @@ def fit(
         UserError: when peft is missing, or a tower is not open_clip's own.
     """
     adapted = inject(clip, seed)
-    learned = nn.ParameterList(each for each in adapted.model.parameters() if each.requires_grad)
-    target = torch.as_tensor(labels, device=clip.device)
-    wanted = STEPS * int(np.bincount(labels).max()) if steps is None else steps
-    random = np.random.default_rng([seed])
-    batches: list[tuple[int, NDArray[np.int64]]] = []
-    for epoch in range(wanted):
-        # A crop of its own in each epoch
-        view = 1 + epoch % (VIEWS - 1)
-        batches += [(view, part) for part in parts(random.permutation(len(labels)), BATCH)]
-        if len(batches) >= wanted:
-            break
-    batches = batches[:wanted]
-
-    def loss(batch: tuple[int, NDArray[np.int64]]) -> Tensor:
-        view, chosen = batch
-        seen = adapted.encode_images(torch.stack([pixels(clip, pictures[at], view) for at in chosen.tolist()]))
-        text = F.normalize(adapted.text.plain(texts).float(), dim=-1)
-        return F.cross_entropy(clip.scale * seen @ text.T, target[torch.as_tensor(chosen, device=target.device)])
-
-    settings = loop.LoopSettings(
-        1, LEARNING_RATE, warmup=0.0, weight_decay=WEIGHT_DECAY, clip=None, advice="leave out clip-lora"
-    )
+    learned = [each for each in adapted.model.parameters() if each.requires_grad]
+    crops = Crops(clip, pictures, labels)
+    batches = crops.batches(STEPS * int(np.bincount(labels).max()) if steps is None else steps, seed)
     for name, module in adapted.model.named_modules():
         if "lora_dropout" in name:
             module.train()
-    with seeded(seed):
-        training = loop.fit(learned, lambda _: batches, loss, None, settings)
-        for _ in tqdm(training, desc="clip-lora", total=wanted, unit="step", delay=1, leave=False):
-            pass
+    descend(learned, batches, lambda batch: loss(adapted, texts, *crops.of(batch)), "clip-lora", seed)
     adapted.model.eval()
     return adapted
 
 
-@torch.no_grad()
+def loss(adapted: Clip, texts: Sequence[str], images: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of images (b, 3, H, W) and labels (b,) among texts (C,)."""
+    text = F.normalize(adapted.text.plain(texts).float(), dim=-1)
+    return F.cross_entropy(adapted.scale * adapted.encode_images(images) @ text.T, labels)
+
+
 def logits(adapted: Clip, pictures: Sequence[Picture], texts: Sequence[str]) -> NDArray[np.float32]:
     """(n, C) of pictures, encoded now, and the classes' names in a template."""
-    text = adapted.encode_texts(texts)
-    found = [np.zeros((0, len(texts)), dtype=np.float32)]
-    for start in tqdm(range(0, len(pictures), BATCH), desc="clip-lora, encode", delay=1, leave=False):
-        seen = adapted.encode_images(torch.stack([pixels(adapted, one) for one in pictures[start : start + BATCH]]))
-        found.append((adapted.scale * seen @ text.T).cpu().numpy())
-    return np.concatenate(found)
-
-
-def in_template(template: str, names: Sequence[str]) -> list[str]:
-    return [fill(template, name) for name in names]
+    return said(adapted, pictures, adapted.encode_texts(texts), "clip-lora")
 
 
 def inject(clip: Clip, seed: int) -> Clip:

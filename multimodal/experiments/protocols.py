@@ -8,7 +8,8 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from multimodal.data.images import ImageData, Split, halves, same_name
 from multimodal.data.templates import DEFAULT, template_for
 from multimodal.evaluation.metrics import harmonic_mean
 from multimodal.experiments.results import ClassResult
-from multimodal.experiments.systems import ClassGroup, Classifier, Scorer, Scores, order_of
+from multimodal.experiments.systems import ADAPTED, ClassGroup, Classifier, Scorer, Scores, order_of
 from multimodal.experiments.which_system import comparisons
 from retrieval_prompts.errors import DataWarning, UserError, few
 from retrieval_prompts.evaluation.classification.scores import BINS
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("few-shot", "base-to-new", "cross-dataset", "domain")
 SYSTEMS = ("zero-shot", "zero-shot-ensemble", "tuned", "linear-probe", "with-head")
-BASELINES = ("clip-lora",)  # scored where they are asked for: minutes
+BASELINES = tuple(ADAPTED)  # scored where they are asked for: minutes
 COLUMNS = ("accuracy", "mean_per_class", "ece", "base", "new", "harmonic_mean", "ece_base", "ece_new")  # of a table
 
 
@@ -51,7 +52,7 @@ class EvaluationProtocol:
         systems: those of SYSTEMS and BASELINES that are scored, where the protocol has them.
         split: scored; the linear probe learns from the few shots of train that its seed's prompts were trained on.
         template: of zero-shot; None: that of the prompts if they have one of their own, else the data set's published.
-        lora_steps: of clip-lora; None: 500 a shot, as published.
+        steps: of BASELINES, by their names; without, as published: 500 a shot of clip-lora, 300 of 2sfs.
 
     Raises:
         UserError: for a name or a system that there is not.
@@ -62,7 +63,7 @@ class EvaluationProtocol:
     systems: Sequence[str] = SYSTEMS
     split: str = "test"
     template: str | None = None
-    lora_steps: int | None = None
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
@@ -110,8 +111,10 @@ def evaluate(
         own = first.settings.template if first is not None else DEFAULT
         template = own if own != DEFAULT else template_for(data.name)
     scorer = Scorer(model, template, cache, keep_rankings)
-    if "clip-lora" in how.systems and (first is None or how.trained(data) is None):
-        raise UserError("clip-lora learns from the images that prompts were tuned on: give such prompts, and no others")
+    for name in BASELINES:
+        if name in how.systems and (first is None or how.trained(data) is None):
+            learns = f"{name} learns from the images that prompts were tuned on"
+            raise UserError(f"{learns}: give such prompts, and no others")
     test, features = scorer.read(data.split(how.split), data.classes)
     groups = _groups(how, data, test, first)
     results = _score(how, scorer, groups, classifiers, how.trained(data), features)
@@ -173,8 +176,10 @@ def _score(
         results["tuned"] = seeds(lambda each: [scorer.tuned(each, group, features) for group in groups])
     if "linear-probe" in how.systems and classifiers and trained is not None:
         results["linear-probe"] = seeds(lambda each: scorer.probe(each, trained, groups, features))
-    if "clip-lora" in how.systems and trained is not None:
-        results["clip-lora"] = seeds(lambda each: scorer.clip_lora(each, trained, groups, how.lora_steps))
+    for name in BASELINES:
+        if name in how.systems and trained is not None:
+            steps = how.steps.get(name)
+            results[name] = seeds(partial(scorer.adapted, name, trained=trained, groups=groups, steps=steps))
     heads = [each.answer for each in classifiers if each.answer is not None]
     if "with-head" in how.systems and any(head.knows(group.classes) for head in heads for group in groups):
         results["with-head"] = seeds(

@@ -5,6 +5,7 @@ Knows no protocol: which groups there are, and which system answers for them, is
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from multimodal.towers.clip import Clip
     from multimodal.training.settings import Settings
 
+ADAPTED = {"clip-lora": "clip_lora", "2sfs": "two_stages"}  # what changes a copy of the model: name -> file
 Scores = dict[str, float | None]  # metric -> value; None: the system cannot answer
 
 
@@ -176,21 +178,22 @@ class Scorer:
         self.rank(seen, "linear-probe", classifier.settings.seed, probabilities)
         return [dict(classification(probabilities, seen.labels)), *(None for _ in groups[1:])]
 
-    def clip_lora(
-        self, classifier: Classifier, trained: ImageData, groups: Sequence[ClassGroup], steps: int | None
+    def adapted(
+        self, name: str, classifier: Classifier, trained: ImageData, groups: Sequence[ClassGroup], steps: int | None
     ) -> list[Scores | None]:
-        """Of a copy of the model that is adapted to the shots of the first group's classes."""
-        from multimodal.experiments import clip_lora
+        """Of a copy of the model that is adapted to the shots of the first group's classes; `name`: of ADAPTED."""
+        from multimodal.experiments.adapting import in_template
 
+        module = importlib.import_module(f"multimodal.experiments.{ADAPTED[name]}")
         shots, _ = self.shots(classifier, trained, groups[0])
-        texts = [clip_lora.in_template(self.template, group.classes) for group in groups]
+        texts = [in_template(self.template, group.classes) for group in groups]
         seed, found = classifier.settings.seed, []
-        with self.watch("clip-lora"):
-            adapted = clip_lora.fit(self.clip, shots.pictures, shots.labels, texts[0], seed=seed, steps=steps)
+        with self.watch(name):
+            made = module.fit(self.clip, shots.pictures, shots.labels, texts[0], seed=seed, steps=steps)
             for group, own in zip(groups, texts, strict=True):
-                found.append(clip_lora.logits(adapted, group.pictures, own))
+                found.append(module.logits(made, group.pictures, own))
                 self.encoded += len(group.pictures)
-        return [self.scores(group, "clip-lora", seed, logits) for group, logits in zip(groups, found, strict=True)]
+        return [self.scores(group, name, seed, logits) for group, logits in zip(groups, found, strict=True)]
 
     def shots(self, classifier: Classifier, trained: ImageData, seen: ClassGroup) -> tuple[Split, Tensor]:
         """The pictures of a group's classes that prompts were trained on, labelled as there, and their features."""

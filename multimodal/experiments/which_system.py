@@ -13,6 +13,7 @@ import numpy as np
 
 from multimodal.data.templates import spoken
 from multimodal.evaluation.confusion import interval, listed
+from multimodal.experiments.systems import ADAPTED
 from retrieval_prompts.evaluation.significance import ALPHA, Comparison, compare
 from retrieval_prompts.evaluation.words import paired_sentence, points
 
@@ -26,8 +27,7 @@ PAIRS = (
     ("with-head", "tuned"),
     ("with-head", "zero-shot"),
     ("with-head", "linear-probe"),
-    ("tuned", "clip-lora"),
-    ("with-head", "clip-lora"),
+    *((saved, adapted) for adapted in ADAPTED for saved in ("tuned", "with-head")),
 )  # system, baseline
 CALLED = {
     "tuned": "the tuned prompt",
@@ -36,6 +36,7 @@ CALLED = {
     "zero-shot": "zero-shot",
     "clip-lora": "CLIP-LoRA",
     "zero-shot-ensemble": "zero-shot with all templates",
+    "2sfs": "2SFS",
 }
 USE = {
     "tuned": "the prompt alone: tune with --head none",
@@ -161,7 +162,7 @@ def headlines(result: ClassResult) -> dict[str, str]:
 
 
 def _choice(part: str, everything: Mapping[str, float], tests: Mapping[str, Comparison]) -> Choice:
-    scores = {name: score for name, score in everything.items() if name != "clip-lora"}  # not saved
+    scores = {name: score for name, score in everything.items() if name not in ADAPTED}  # not saved
     if part == "new":  # of which the head knows nothing
         scores = {name: score for name, score in scores.items() if name != "with-head"}
     saved = "with-head" if "with-head" in scores else "tuned"
@@ -184,8 +185,9 @@ def _sentences(choice: Choice, tests: Mapping[str, Comparison]) -> list[str]:
     probe = _test(tests, "tuned", "linear-probe")
     if probe is not None and {use, against} != {"tuned", "linear-probe"}:
         lines.append(_said("tuned", "linear-probe", probe, scores))
-    if (lora := _test(tests, choice.saved, "clip-lora")) is not None:
-        lines.append(_said(choice.saved, "clip-lora", lora, scores))
+    for name in ADAPTED:
+        if (test := _test(tests, choice.saved, name)) is not None:
+            lines.append(_said(choice.saved, name, test, scores))
     return lines
 
 

@@ -37,6 +37,13 @@ class HeadFile(Protocol):
     def fit(self, shots: Shots, **options: Any) -> Head: ...
 
 
+def options_of(name: str, shots: Shots, *, published: bool) -> Sequence[Mapping[str, Any]]:
+    """What is chosen from: GRID, or what the head's file has as `published`, where it has that."""
+    file = head_file(name)
+    own = getattr(file, "published", None)
+    return (own(shots),) if published and own is not None else file.GRID
+
+
 def head_file(name: str) -> HeadFile:
     """Raises UserError for a name that is not in HEADS."""
     if name not in HEADS:

@@ -58,8 +58,8 @@ class Held:
         return cls(name, text, options, len(labels), right, loss, temperature)
 
 
-def tried(name: str, text: str, folds: Sequence[Fold]) -> list[Held]:
-    """One head's answers with each of its options; none where the folds have too few shots for it."""
+def tried(name: str, text: str, folds: Sequence[Fold], grid: Sequence[Mapping[str, Any]]) -> list[Held]:
+    """One head's answers with each of these options; none where the folds have too few shots for it."""
     file = head_file(name)
     if any(int(fold.shots.counts.max()) < file.SHOTS for fold in folds):
         return []
@@ -72,7 +72,7 @@ def tried(name: str, text: str, folds: Sequence[Fold]) -> list[Held]:
             torch.cat([file.fit(fold.shots, **options).logits(fold.features) for fold in folds]),
             labels,
         )
-        for options in file.GRID
+        for options in grid
         if None not in options.values()
     ]
 

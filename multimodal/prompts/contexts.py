@@ -33,7 +33,8 @@ class Prompts:
     Args:
         context: (M, width), one for all classes; (C, M, width), each class its own; or, with `per_image`,
             (B, M, width), each image its own.
-        deep: text layer (from 1) -> (M, width) or (C, M, width), which takes the context's place before that layer.
+        deep: text layer (from 1) -> (M, width) or (C, M, width), which takes the context's place before that layer;
+            without a context, M of 0, any number of vectors, which stand before all words from that layer on.
         visual: image layer (from 0) -> (V, visual width): layer 0's are appended to the image's tokens, deeper ones
             take their place before that layer.
         per_image: the context depends on the image.
@@ -99,7 +100,7 @@ class Classes:
                 raise UserError(f"class names must differ, got {self.names[first]!r} and {name!r}; rename one")
         before, _, behind = settings.frame.partition("{}")
         framed = [before + word for word in words]
-        self.rows = clip.text.rows(framed, settings.context, settings.position, behind)
+        self.rows = clip.text.rows(framed, settings.slots, settings.position, behind)
         _check_words(self.names, self.rows.ids, clip.text.tokens.unknown)
         self._published = settings.recipe == "paper"
 

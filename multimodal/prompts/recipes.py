@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from multimodal.data.templates import known_as
+from multimodal.data.templates import known_as, template_for
 from retrieval_prompts.errors import UserError
 
 RECIPES = ("default", "paper")
@@ -26,6 +26,10 @@ PAPER: dict[str, dict[str, Any]] = {
     "deep": {"epochs": 5, "batch_size": 4, "learning_rate": 2.5e-3},
     "vpt": {},
     "maple": {"init": "a photo", "frame": "of a {}."},
+    "mmrl": {
+        **{"context": 5, "frame": "a photo of a {}.", "optimizer": "adamw"},
+        **{"epochs": 50, "batch_size": 32, "weight": 0.5},
+    },
     "promptsrc": {"epochs": 50, "average_at": 0.6, "average_width": 0.6},
 }
 SHOTS = {"coop": (50, 100, 200), "prograd": (50, 100, 200)}  # epochs for 1 shot, up to 4, and more
@@ -33,6 +37,7 @@ SHOTS = {"coop": (50, 100, 200), "prograd": (50, 100, 200)}  # epochs for 1 shot
 BASE: dict[str, dict[str, Any]] = {
     "coop": {"context": 4, "init": "a photo of a"},
     "prograd": {"epochs": 100},
+    "mmrl": {"epochs": 10, "batch_size": 4},
     "promptsrc": {"epochs": 20, "average_at": 0.75, "average_width": 0.05},
 }
 LATE = {"average_at": 0.9, "average_width": 0.1}  # PromptSRC on sets that are far from what CLIP was trained on
@@ -46,6 +51,20 @@ OF_DATA: dict[str, dict[str, dict[str, Any]]] = {
         "stanfordcars": {"frame": "{}, a type of car"},
         "food101": {"frame": "{}, a type of food.", "template": "a photo of a {}, a type of food."},
         "ucf101": {"frame": "person doing {}."},
+    },
+    "mmrl": {
+        name: {"weight": weight}
+        for weight, names in {
+            7.0: ("stanfordcars",),
+            6.0: ("fgvcaircraft", "sun397", "dtd"),
+            5.0: ("food101",),
+            4.0: ("oxfordflowers",),
+            3.0: ("ucf101",),
+            0.5: ("imagenet", "caltech101"),
+            0.2: ("oxfordpets",),
+            0.01: ("eurosat",),
+        }.items()
+        for name in names
     },
     "promptsrc": dict.fromkeys(("stanfordcars", "oxfordflowers", "fgvcaircraft", "dtd", "eurosat"), LATE),
 }
@@ -61,7 +80,7 @@ PROGRAD = {  # its templates, whose words before the name begin the context as w
 LIGHTER = ("oxfordflowers", "dtd", "eurosat")  # where ProGrad's weight is 0.8 from 8 shots on
 EPOCHS = {
     **{("coop", "imagenet"): 50, ("prograd", "imagenet"): 50},
-    **{("tcp", "imagenet"): 25, ("tcp", "sun397"): 25},
+    **{("tcp", "imagenet"): 25, ("tcp", "sun397"): 25, ("mmrl", "imagenet"): 5},
 }
 
 
@@ -85,7 +104,10 @@ def paper(method: str, shots: int | None = 16, dataset: str = "", *, base: bool 
         found |= {"template": PROGRAD[name]} | _begun(PROGRAD[name].removesuffix(" {}."))
     if method == "prograd" and name in LIGHTER and many and not base:
         found["weight"] = 0.8
-    if base:
+    if method == "mmrl":
+        found["frame"] = template_for(dataset)
+        found["weight"] = found["weight"] if name in OF_DATA[method] or not base else 1.0
+    if base and (method, name) != ("mmrl", "imagenet"):  # there one has the same batches for both
         found |= BASE.get(method, {})
     if (method, name) in EPOCHS:
         found["epochs"] = EPOCHS[method, name]

@@ -130,6 +130,11 @@ class PromptSettings(Values):
     )
     seed: int = setting(1, help="of the shots, the initial vectors and the batches", low=0, high=2**32 - 1)
 
+    @property
+    def slots(self) -> int:
+        """Places among the words that vectors take."""
+        return 0 if self.method == "mmrl" and self.recipe == "paper" else self.context
+
     def __post_init__(self) -> None:
         if self.recipe == "paper" and self.method in METHODS:
             names = {each.name for each in fields(self)}

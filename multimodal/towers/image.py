@@ -38,8 +38,8 @@ def encode_with_rows(
     """`encode_images`, and what is left of the rows after the last layer: (B, dimension), unit length, or None.
 
     Args:
-        last: (visual width, dimension), a projection of the mean of the rows, normalised as pooled patches are (MMRL,
-            Guo and Gu 2025); None: they are not looked at.
+        last: (visual width, dimension), a projection of the mean of the rows, each normalised as the class token is
+            (MMRL, Guo and Gu 2025, as in their code); None: they are not looked at.
 
     Raises:
         UserError: like `encode_images`.
@@ -68,7 +68,7 @@ def encode_with_rows(
             f"the image tower of {clip.name} pools to {pooled.shape[1]} vectors an image, and one was expected; "
             "choose another model, or a method that prompts only the text, such as coop"
         )
-    found = None if last is None else F.normalize((tower.ln_post(x[:, N:].mean(dim=1)) @ last).float(), dim=-1)
+    found = None if last is None else F.normalize((tower.ln_post(x[:, N:]).mean(dim=1) @ last).float(), dim=-1)
     return F.normalize(pooled.float(), dim=-1), found
 
 

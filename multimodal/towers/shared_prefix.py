@@ -74,7 +74,8 @@ def encode_branches(
     Args:
         tails: ids of each text's own tokens, C of them, the last one being pooled.
         contexts: (G, M, width); a prefix is `lead` and a context.
-        deep: layer -> (G or 1, M, width), in place of the context before that layer.
+        deep: layer -> (G or 1, M, width), in place of the context before that layer. Where there is no context, M of 0:
+            (G or 1, K, width) behind `lead`, and in place of those of a layer before.
         chunk: texts times prefixes run at once.
         recompute: recompute each chunk's activations in the backward pass.
     """
@@ -145,6 +146,7 @@ def _run(
         if layer in deep:
             kept, _, rest = x.split([P - M, M, x.shape[1] - P], dim=1)
             x = torch.cat([kept, deep[layer].to(x.dtype).expand(G, -1, -1), rest], dim=1)
+            P, M = P - M + deep[layer].shape[1], deep[layer].shape[1]
         # In the last layer only each text's last token asks; all tokens are asked
         ends = packed.ends if last and packed is not None else None
         if layer == 0:

@@ -113,7 +113,8 @@ class TextTower:
         Args:
             context: (M, width), one for all rows, or (C, M, width), one for each.
             deep: layer (from 1) -> (M, width) or (C, M, width): takes the context's place before that layer (deep
-                prompts; Jia et al. 2022, Khattak et al. 2023).
+                prompts; Jia et al. 2022, Khattak et al. 2023). Of rows without slots, K vectors that stand behind SOS
+                from that layer on, and take the place of those of a layer before (MMRL, Guo and Gu 2025).
             way: "full", "truncated" or "shared"; None: the fastest that is exact.
             chunk: rows run at once; None: as many as the memory budget allows.
 
@@ -124,6 +125,8 @@ class TextTower:
         self._check(rows, context, deep)
         best = self.way(rows, context, deep)
         way = way or best
+        if deep and not rows.length and way == "full":
+            raise UserError("vectors can be put between words only in a causal text tower of open_clip's own")
         if way not in WAYS or WAYS.index(way) > WAYS.index(best):
             raise UserError(f"the text tower's way {way!r} is not exact here; there is {best!r} at most, of {WAYS}")
         if way == "shared":
@@ -205,11 +208,17 @@ class TextTower:
                 return self._output(self.inner(ids))
         x = _overwrite(self.embeddings(ids), slots, context) + self.inner.positional_embedding[: rows.longest]
         mask = self.inner.attn_mask[: rows.longest, : rows.longest]
+        lead, put = len(self.tokens.lead), 0
         for layer, block in enumerate(self.blocks):
-            if layer in deep:
+            if layer in deep and rows.length:
                 x = _overwrite(x, slots, deep[layer])
+            elif layer in deep:
+                vectors = deep[layer].to(x.dtype).expand(len(rows), -1, -1)
+                x = torch.cat([x[:, :lead], vectors, x[:, lead + put :]], dim=1)
+                put = vectors.shape[1]
+                mask = torch.full((x.shape[1],) * 2, -torch.inf, dtype=mask.dtype, device=mask.device).triu_(1)
             x = block(x, attn_mask=mask)
-        ends = torch.tensor([len(row) - 1 for row in rows.ids], device=x.device)
+        ends = torch.tensor([len(row) - 1 + put for row in rows.ids], device=x.device)
         return self._finish(x[torch.arange(len(rows), device=x.device), ends])
 
     def _full(self, rows: Rows, context: Tensor, deep: dict[int, Tensor]) -> Tensor:
@@ -283,7 +292,8 @@ class TextTower:
         if deep and not 1 <= min(deep) <= max(deep) < self.layers:
             raise UserError(f"deep prompts enter before layers 1 to {self.layers - 1}, got {sorted(deep)}")
         for name, value in (("context", context), *((f"deep prompt {layer}", part) for layer, part in deep.items())):
-            if tuple(value.shape[-2:]) != (rows.length, self.width) or value.dim() not in (2, 3):
+            length = rows.length or (value.shape[-2] if value is not context else 0)
+            if tuple(value.shape[-2:]) != (length, self.width) or value.dim() not in (2, 3):
                 raise UserError(
                     f"expected a {name} of shape (..., {rows.length}, {self.width}), got {tuple(value.shape)}"
                 )

@@ -329,7 +329,8 @@ def fit_head(task: Task, parts: Sequence[Part]) -> tuple[Answer | None, str]:
     ]
     text = own_text(task)
     names = [known.names[number] for number in present.tolist()]
-    return choose(task.settings.head, shots, names, kept, None if text is None else text[present])
+    own = None if text is None else text[present]
+    return choose(task.settings.head, shots, names, kept, own, published=task.settings.recipe == "paper")
 
 
 def found_classes(labels: Sequence[Any] | NDArray) -> tuple[str, ...]:

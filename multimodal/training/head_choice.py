@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from multimodal.heads import head_file
+from multimodal.heads import head_file, options_of
 from multimodal.heads.answer import PLAIN, Answer, evidence
 from multimodal.heads.choose import ALONE, AUTO, Fold, Held, best, simplest, tried
 from multimodal.heads.head import Shots
@@ -46,7 +46,13 @@ class Part:
 
 
 def choose(
-    name: str, shots: Shots, classes: Sequence[str], parts: Sequence[Part] = (), text: Tensor | None = None
+    name: str,
+    shots: Shots,
+    classes: Sequence[str],
+    parts: Sequence[Part] = (),
+    text: Tensor | None = None,
+    *,
+    published: bool = False,
 ) -> tuple[Answer | None, str]:
     """The fitted head, or None where the prompt alone is better; and why, in a line.
 
@@ -56,6 +62,7 @@ def choose(
         classes: their names.
         parts: of the prompt, where it was calibrated.
         text: (C, D) of the prompt; None as in `Part`.
+        published: with the options of the head's authors, where its file has them, and no choice of them.
 
     Raises:
         UserError: for a head that so few shots cannot fit.
@@ -64,17 +71,19 @@ def choose(
     texts = {"frozen": shots.text, **({} if text is None else {"prompt": text.to(shots.text)})}
     folds = list(_folds(shots.labels))
     if not folds:
-        return _alone(name, shots, classes)
+        return _alone(name, shots, classes, published)
     names = (
         [each for each in AUTO if len(shots.labels) <= TOO_MANY or each not in PAIRWISE] if name == "auto" else [name]
     )
     bar = tqdm(names, desc="choose a head", unit="head", delay=1, leave=False)
-    every = [held for each in bar for held in tried(each, "frozen", [_fold(shots, *fold) for fold in folds])]
+    grids = {each: options_of(each, shots, published=published) for each in names}
+    frozen = [_fold(shots, *fold) for fold in folds]
+    every = [held for each in bar for held in tried(each, "frozen", frozen, grids[each])]
     alone = _of_prompt(parts, shots)
     if parts and all(part.text is not None for part in parts) and text is not None:
         own = [_fold(replace(shots, text=part.text.to(shots.text)), part.rest, part.held) for part in parts]  # type: ignore[union-attr]
         wanted = [each for each in names if each in UNTRAINED or name != "auto"]
-        every += [held for each in wanted for held in tried(each, "prompt", own)]
+        every += [held for each in wanted for held in tried(each, "prompt", own, grids[each])]
     tops = [best(each for each in every if each.name == one) for one in dict.fromkeys(held.name for held in every)]
     chosen = simplest([*tops, *([] if alone is None else [alone])]) if name == "auto" else tops[0]
     against = f", the prompt alone {100 * alone.right:.1f}" if alone is not None else ""
@@ -104,10 +113,10 @@ def check(name: str, labels: Tensor) -> None:
         raise UserError(f"--head {name} needs {needed} images or more in a class beside those held out")
 
 
-def _alone(name: str, shots: Shots, classes: Sequence[str]) -> tuple[Answer, str]:
+def _alone(name: str, shots: Shots, classes: Sequence[str], published: bool) -> tuple[Answer, str]:
     """Where nothing can be held out: the options that ask for no choice, as they are."""
     wanted = ALONE if name == "auto" else name
-    head = head_file(wanted).fit(shots, **head_file(wanted).GRID[0])
+    head = head_file(wanted).fit(shots, **options_of(wanted, shots, published=published)[0])
     why = f"{wanted}: one image a class, none can be held out to choose by"
     return Answer(wanted, tuple(classes), head.as_saved(), _frozen_temperature(shots), PLAIN, why), why
 

@@ -44,8 +44,9 @@ class LoopSettings:
         optimizer: "adamw", "adam" or "sgd" (of momentum 0.9).
         eps: of AdamW and Adam.
         schedule: "steps": the learning rate rises linearly over the `warmup` share of all steps, then falls as a cosine
-            to zero; "epochs": the first epoch at 1e-5, then that cosine, which each epoch begins one further (as
+            to `floor`; "epochs": the first epoch at 1e-5, then that cosine, which each epoch begins one further (as
             few-shot learning with Dassl has it).
+        floor: where the cosine of the schedule "steps" ends.
         advice: what to do when training diverges; ends the message.
     """
 
@@ -60,6 +61,7 @@ class LoopSettings:
     optimizer: str = "adamw"
     eps: float = 1e-8
     schedule: str = "steps"
+    floor: float = 0.0
     advice: str = "try a smaller --lr or a larger --temperature"
 
 
@@ -347,7 +349,7 @@ def learning_rate(step: int, total: int, settings: LoopSettings) -> float:
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)
-    return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+    return settings.floor + (settings.learning_rate - settings.floor) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _optimizer(parameters: Sequence[nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:

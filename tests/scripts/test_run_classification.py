@@ -144,14 +144,15 @@ def test_base_to_new_is_written_and_goes_on(script: Any, folder: Path, monkeypat
     assert set(more["summary"][script.MEAN]) == {"zero-shot", "zero-shot-ensemble", "linear-probe", "coop"}
 
 
-def test_clip_lora_is_one_more_row(script: Any, folder: Path) -> None:
+def test_what_is_adapted_is_one_more_row(script: Any, folder: Path) -> None:
     pytest.importorskip("peft")
-    small = {"datasets": "eurosat", "out": str(folder / "lora.json"), "baselines": "clip-lora:1"}
+    small = {"datasets": "eurosat", "out": str(folder / "lora.json"), "baselines": "clip-lora:1,2sfs:2"}
     script.main(arguments(folder, **small))
     result = json.loads((folder / "lora.json").read_text())
     scores = result["datasets"]["eurosat"]["scores"]
-    assert set(scores["clip-lora"]) == {"1", "2"} and set(scores["clip-lora"]["1"]) == set(scores["coop"]["1"])
-    assert result["settings"]["baselines"] == "clip-lora:1"
+    for name in ("clip-lora", "2sfs"):
+        assert set(scores[name]) == {"1", "2"} and set(scores[name]["1"]) == set(scores["coop"]["1"])
+    assert result["settings"]["baselines"] == "clip-lora:1,2sfs:2"
 
 
 @pytest.mark.parametrize("protocol", ["few-shot", "base-to-new"])
@@ -265,7 +266,7 @@ def test_a_result_is_never_mixed_or_overwritten_silently(script: Any, folder: Pa
         ({"datasets": "eurosat,eurosat"}, "error: expected data sets of different names, got eurosat, eurosat"),
         ({"datasets": "dtd"}, "split_zhou_DescribableTextures.json does not exist"),
         ({"seeds": "1,two"}, "error: --seeds: expected a whole number, got 'two'"),
-        ({"baselines": "lora"}, "error: --baselines: expected clip-lora or clip-lora:STEPS"),
+        ({"baselines": "lora"}, "error: --baselines: expected clip-lora or 2sfs, or both"),
         ({"shots": "0"}, "error: --shots must be 1 or more, got 0"),
     ],
 )

@@ -187,9 +187,10 @@ def _compared(
 ) -> ClassResult:
     """The methods of --methods, tuned and scored."""
     from multimodal.experiments.method_table import compare_methods
+    from multimodal.experiments.protocols import BASELINES
     from multimodal.towers.clip import load_clip
 
-    if how.name != "few-shot" or "clip-lora" in how.systems:
+    if how.name != "few-shot" or set(how.systems) & set(BASELINES):
         raise UserError("--methods tunes and compares on its own; leave out --protocol and --baselines")
     names = list(QUICK) if methods == AUTO else [name.strip() for name in methods.split(",")]
     clip = load_clip(**place)

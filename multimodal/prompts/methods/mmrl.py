@@ -2,13 +2,14 @@
 Multi-Modal Representation Learning for Vision-Language Models).
 
     before each of the last `depth` layers: text places hold A_l R, image rows hold B_l R,    A_l, B_l linear
-    image: f of the class token by the frozen projection; r of the mean of the image rows after the last layer by P
+    image: f of the class token by the frozen projection; r of the mean of the last image rows, each normalised, by P
     loss = α CE(f) + (1 − α) CE(r) + weight · (1 − cos(f, frozen f) + 1 − mean over classes of cos(text, frozen text))
 
 Classes of the training are answered by α cos(f, text) + (1 − α) cos(r, text), others by cos(f, text) alone, for r was
 made for the first; a mixed list has both. Trained are R, the A_l and B_l, and P, which starts at the frozen projection.
-R's width is the model's (512 in the paper). The paper puts the text's tokens beside the words before a class name; here
-they take the places of these words, from the first of the layers on, so that there are as many as `context` says.
+R's width is the model's (512 in the paper). The text's tokens take the places of the words before a class name, from
+the first of the layers on, so that there are as many as `context` says. With the recipe "paper" they stand before all
+words of the text, which is the frame's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from multimodal.prompts.contexts import Classes, Prompts
@@ -52,14 +54,22 @@ class Represented(nn.Module):
 
 
 def build(clip: Clip, settings: PromptSettings, classes: int | None = None) -> Method:
-    if settings.init == "gaussian":
+    published = settings.recipe == "paper"
+    if settings.init.startswith(("gaussian", "zeros:")) and not published:
         raise UserError('mmrl leaves the first layers as they are, so words stand there; write --init "a photo of a"')
     if clip.text.layers < 2:
         raise UserError(
             f"mmrl puts tokens into deeper layers, and the text tower of {clip.name} has none that takes them; use coop"
         )
+    if published and not clip.text.truncatable:
+        raise UserError(
+            f"the published mmrl puts tokens between words, which the text tower of {clip.name} does not take: it is "
+            "not causal; leave out --recipe paper"
+        )
     last = last_projection(clip)
-    (context,) = text_vectors(clip, settings, depth=1)
+    context = torch.zeros(0, clip.text.width, device=clip.device)
+    if not published:
+        (context,) = text_vectors(clip, settings, depth=1)
     seed, depth = settings.seed, settings.depth
     with seeded(seed):
         text, visual = (

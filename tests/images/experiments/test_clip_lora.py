@@ -14,6 +14,7 @@ from torch import nn
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData, subset
 from multimodal.experiments import clip_lora
+from multimodal.experiments.adapting import in_template
 from multimodal.experiments.protocols import EvaluationProtocol, evaluate
 from multimodal.experiments.which_system import advice
 from multimodal.towers.clip import Clip
@@ -63,7 +64,7 @@ def test_queries_keys_and_values_of_both_towers_are_adapted_as_published(tiny_mo
 
 def test_it_learns_and_leaves_the_frozen_model_alone(tiny_model: Clip, colours: ImageData) -> None:
     train, before = colours.split("train"), state(tiny_model)
-    texts = clip_lora.in_template("a photo of a {}.", colours.classes)
+    texts = in_template("a photo of a {}.", colours.classes)
 
     def likelihood(clip: Clip) -> float:
         found = torch.from_numpy(clip_lora.logits(clip, train.pictures, texts)).log_softmax(dim=1)
@@ -98,7 +99,7 @@ def test_it_is_a_row_of_base_and_new_classes(tiny_model: Clip, colours: ImageDat
     classifier = PromptClassifier(tiny_model, epochs=1, shots=None, calibrate=False, head="none")
     classifier.fit(train.pictures, labels, base.classes)
     systems = ("zero-shot", "tuned", "clip-lora")
-    how = EvaluationProtocol("base-to-new", systems=systems, lora_steps=2)
+    how = EvaluationProtocol("base-to-new", systems=systems, steps={"clip-lora": 2})
     result = evaluate(how, colours, [classifier], cache=tmp_path)
     assert list(result.systems) == list(systems)
     found = result.systems["clip-lora"]

@@ -48,6 +48,12 @@ def toy(**vision: Any) -> Clip:
     return Clip(model, lambda image: image, open_clip.SimpleTokenizer(context_length=20), "toy")
 
 
+def toy_not_causal() -> Clip:
+    found = toy()
+    found.text.inner.attn_mask = None
+    return found
+
+
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     return toy()
@@ -459,6 +465,20 @@ def test_mmrls_tokens_are_shared_by_all_higher_layers_of_both_towers(clip: Clip)
         made(clip, "mmrl", init="gaussian")
 
 
+def test_the_published_mmrls_tokens_stand_before_all_words_of_the_higher_layers(clip: Clip) -> None:
+    built, _, classes = made(clip, "mmrl", depth=2, recipe="paper", frame="a photo of a {}.")
+    moved(built.prompter)
+    prompts = built.prompter(classes, None)
+    assert prompts.context.shape == (0, WIDTH) and classes.rows.length == 0
+    assert {layer: tuple(rows.shape) for layer, rows in prompts.deep.items()} == {1: (5, WIDTH), 2: (5, WIDTH)}
+    text = classes.features(prompts)
+    assert not torch.allclose(text, classes.frozen)
+    bare = replace(prompts, deep={})
+    assert torch.allclose(classes.features(bare), classes.frozen, atol=1e-6), "the words are the template's"
+    with pytest.raises(UserError, match="the published mmrl puts tokens between words, which the text tower of toy"):
+        made(toy_not_causal(), "mmrl", recipe="paper")
+
+
 def test_what_becomes_of_mmrls_rows(clip: Clip) -> None:
     built, _, classes = made(clip, "mmrl", depth=2)
     assert torch.equal(built.prompter.last, clip.visual.proj), "it starts at the frozen projection"
@@ -469,7 +489,7 @@ def test_what_becomes_of_mmrls_rows(clip: Clip) -> None:
     hook.remove()
     assert torch.equal(images, encode_images(clip, PIXELS, prompts.visual))
     left = seen[0] if seen[0].shape[0] == len(PIXELS) else seen[0].transpose(0, 1)
-    expected = clip.visual.ln_post(left[:, -4:].mean(dim=1)) @ built.prompter.last
+    expected = clip.visual.ln_post(left[:, -4:]).mean(dim=1) @ built.prompter.last
     assert rows is not None and torch.allclose(rows, F.normalize(expected, dim=-1), atol=1e-6)
     pooled = toy(attentional_pool=True, attn_pooler_heads=2)
     with pytest.raises(UserError, match="toy has no projection behind its class token"):

@@ -34,6 +34,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "deep": {"epochs": 5, "batch_size": 4, "learning_rate": 2.5e-3, "context": 4, "depth": 12},
     "vpt": {"epochs": 5, "batch_size": 4, "learning_rate": 2.5e-3, "visual": 8, "depth": 12},
     "maple": {"epochs": 5, "batch_size": 4, "learning_rate": 3.5e-3, "context": 2, "depth": 9, "frame": "of a {}."},
+    "mmrl": {"epochs": 50, "batch_size": 32, "learning_rate": 1e-3, "context": 5, "depth": 7, "optimizer": "adamw"},
     "promptsrc": {"epochs": 50, "batch_size": 4, "learning_rate": 2.5e-3, "depth": 9, "visual": 4, "context": 4},
 }
 SHARED = {"weight_decay": 5e-4, "clip_norm": 0, "schedule": "epochs", "augment": "crops", "last_batch": "dropped"}
@@ -109,6 +110,9 @@ def test_what_a_paper_has_for_a_data_set() -> None:
     assert pets.frame == "a {}.", "as many tokens as words, of which the comma is none"
     assert (got("prograd", "dtd").init, got("prograd", "dtd").frame) == ("zeros:a texture of", "{}.")
     assert [got("prograd", "eurosat", shots=shots).weight for shots in (4, 16)] == [1.0, 0.8]
+    mmrl = got("mmrl", "oxford_pets")
+    assert (mmrl.frame, mmrl.weight, mmrl.batch_size) == ("a photo of a {}, a type of pet.", 0.2, 32)
+    assert (got("mmrl", "imagenet").epochs, got("mmrl", "my pictures").weight) == (5, 0.5)
     spread = {data: (got("promptsrc", data).average_at, got("promptsrc", data).average_width) for data in ("dtd", "x")}
     assert spread == {"dtd": (0.9, 0.1), "x": (0.6, 0.6)}, "45 and 5, 30 and 30 of 50 epochs"
 
@@ -124,6 +128,13 @@ def test_base_to_new_has_settings_of_its_own() -> None:
     }
     source = got("promptsrc")
     assert (source.epochs, source.average_at, source.average_width) == (20, 0.75, 0.05)
+    assert of(got("mmrl"), dict.fromkeys(("epochs", "batch_size", "weight"))) == {
+        "epochs": 10,
+        "batch_size": 4,
+        "weight": 6.0,
+    }
+    large, plain = (on_data({"method": "mmrl", "recipe": "paper"}, data, base=True) for data in ("imagenet", "x"))
+    assert (large.epochs, large.batch_size, large.weight, plain.weight) == (5, 32, 0.5, 1.0)
     built = of(got("prograd"), dict.fromkeys(("context", "epochs", "weight")))
     assert built == {"context": 16, "epochs": 100, "weight": 1.0}
 

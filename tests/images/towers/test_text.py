@@ -112,6 +112,38 @@ def coop(name: str, model: Any, names: tuple[str, ...], context: Tensor, deep: M
     return projection(x) if isinstance(projection, nn.Module) else x @ projection
 
 
+def mmrl(inner: Any, ids: Tensor, ends: list[int], lead: int, deep: Mapping[int, Tensor]) -> Tensor:
+    """Guo and Gu's TextEncoder: before a layer rows are put behind SOS, then replaced, and the mask grows."""
+    x, put = inner.token_embedding(ids) + inner.positional_embedding, 0
+    for layer, block in enumerate(inner.transformer.resblocks):
+        if layer in deep:
+            own = deep[layer].expand(len(x), -1, -1)
+            x, put = torch.cat([x[:, :lead], own, x[:, lead + put :]], dim=1), own.shape[1]
+        x = block(x, attn_mask=torch.full((x.shape[1], x.shape[1]), -math.inf).triu(1))
+    x = inner.ln_final(x)[torch.arange(len(x)), torch.tensor(ends) + put]
+    projection = inner.text_projection
+    if projection is None:
+        return x
+    return projection(x) if isinstance(projection, nn.Module) else x @ projection
+
+
+@pytest.mark.parametrize("name", [name for name in CUT if name in NATIVE])
+def test_vectors_before_all_words_from_a_layer_on(name: str) -> None:
+    tower = toy_clips.tower(name)
+    rows, nothing = tower.rows([f"a photo of a {word}" for word in NAMES], 0), torch.zeros(0, WIDTH)
+    ids = torch.tensor([[*row, *[0] * (CONTEXT_LENGTH - len(row))] for row in rows.ids])
+    ends = [len(row) - 1 for row in rows.ids]
+    for layers in ((1, 2), (LAYERS - 1,)):
+        deep = {layer: vectors(3, WIDTH, seed=layer) for layer in layers}
+        for way in dict.fromkeys((TOYS[name].way, "truncated")):
+            for chunk in (None, 2):
+                found = tower.encode(rows, nothing, deep, way=way, chunk=chunk)
+                expected = mmrl(tower.inner, ids, ends, len(tower.tokens.lead), deep)
+                alike(found, expected, *deep.values())
+    with pytest.raises(UserError, match="vectors can be put between words only in a causal text tower"):
+        tower.encode(rows, nothing, deep, way="full")
+
+
 @pytest.mark.parametrize("name", TOYS)
 def test_the_full_way_is_coops_text_encoder(name: str) -> None:
     tower = toy_clips.tower(name)

@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from multimodal.heads import choose as choose_
-from multimodal.heads.head import Shots
+from multimodal.heads import gda, options_of, two_stage
+from multimodal.heads.head import Head, Shots
 from multimodal.training import head_choice
 from multimodal.training.head_choice import Part, choose
 from retrieval_prompts.errors import UserError
@@ -126,3 +127,22 @@ def test_a_head_stands_on_the_prompts_texts_where_those_say_more() -> None:
     assert answer.logits(other).argmax(dim=1).tolist() == list(range(6))
     blind, why = choose("two-stage", shots, CLASSES, [replace(part, text=None) for part in parts], telling)
     assert blind is not None and "; on the frozen texts)" in why
+
+
+def test_the_published_options_are_not_chosen_but_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    shots, fitted = made(4), []
+    fit = two_stage.fit
+
+    def watched(part: Shots, **options: Any) -> Head:
+        fitted.append(options)
+        return fit(part, **{**options, "steps": 3})
+
+    monkeypatch.setattr(two_stage, "fit", watched)
+    _, why = choose("two-stage", shots, CLASSES, published=True)
+    assert why.startswith("two-stage (steps 480, learning_rate 0.0002, floor 1e-06; on the frozen texts)")
+    assert all(each == two_stage.published(shots) for each in fitted) and len(fitted) > 1
+    one = made(1)
+    choose("two-stage", one, CLASSES, published=True)
+    assert fitted[-1]["steps"] == 120
+    assert options_of("gda", shots, published=True) == gda.GRID == options_of("gda", shots, published=False)
+    assert options_of("two-stage", shots, published=False) == two_stage.GRID

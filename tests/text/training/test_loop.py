@@ -85,6 +85,8 @@ def test_the_learning_rate_by_hand() -> None:
     assert rates[19] == pytest.approx(0.8 * (1 - math.cos(math.pi / 16)) / 2)  # the last step still moves
     assert rates[20] == 0
     assert [learning_rate(0, 5, LoopSettings(learning_rate=0.8, warmup=warmup)) for warmup in (0, 1)] == [0.8, 0.16]
+    ended = LoopSettings(learning_rate=0.8, warmup=0, floor=0.2)
+    assert [learning_rate(step, 4, ended) for step in (0, 2, 4)] == pytest.approx([0.8, 0.5, 0.2])
 
 
 def test_the_records_and_the_first_step_follow_the_learning_rate() -> None:

@@ -63,11 +63,12 @@ def test_other_systems_are_compared_where_they_are_asked_for(
     command: Command, picture_folder: Path, prompts: Path
 ) -> None:
     options = ["evaluate", picture_folder, "--prompts", prompts, "--json", "-", "--baselines"]
-    done = command(*options, "clip-lora:2")
+    done = command(*options, "clip-lora:2,2sfs:2")
     assert done.code == 0
-    check(done.json, "few-shot", [*ALL, "clip-lora"], PLAIN)
-    for wrong in ("lora", "clip-lora:", "clip-lora:0", "clip-lora:many"):
-        refused(command(*options, wrong), "--baselines: expected clip-lora or clip-lora:STEPS, such as clip-lora:200")
+    check(done.json, "few-shot", [*ALL, "clip-lora", "2sfs"], PLAIN)
+    for wrong in ("lora", "clip-lora:", "clip-lora:0", "2sfs:many", "2sfs,2sfs"):
+        expected = "--baselines: expected clip-lora or 2sfs, or both, or with steps, such as clip-lora:200"
+        refused(command(*options, wrong), expected)
 
 
 def test_methods_are_compared_on_the_same_shots(

@@ -1,0 +1,1 @@
+"""What the methods compute beside what their authors' code computes, on the same tensors; see `run`."""
