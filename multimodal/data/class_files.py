@@ -185,7 +185,7 @@ def _parsed(path: Path, text: str) -> Any:
 
 def _yaml(path: Path, text: str) -> Any:
     """The content of a YAML file, as YOLO has one. Raises UserError."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         content = yaml.safe_load(text)
