@@ -72,9 +72,10 @@ def _of_shots(name: str, table: dict[str, dict[tuple[str, int], str]]) -> str:
 
 
 def _titled(result: dict[str, Any], systems: dict[str, Any]) -> dict[str, Any]:
-    """The same by names that say which epochs and steps are not the defaults."""
+    """The same by names that say which epochs and steps are not the defaults, and what is a method, not a head."""
     settings = result["settings"]
-    said = {name: f"{name}, {settings['epochs']} epochs" for name in METHODS} if "epochs" in settings else {}
+    said = {"auto": "prompt, --method auto"}
+    said |= {name: f"{name}, {settings['epochs']} epochs" for name in METHODS} if "epochs" in settings else {}
     for given in settings.get("baselines", "").split(","):
         name, colon, steps = given.partition(":")
         said |= {name: f"{name}, {steps} steps"} if colon else {}

@@ -19,6 +19,7 @@ def test_the_tables_are_those_of_the_results() -> None:
     images = _script("image_table")
     for table in (images.speed(), images.base_to_new(), images.retrieval()):
         assert table in IMAGES, "run eval/image_table.py and put its tables in"
+    assert images.by_shots() in (ROOT / "eval/README.md").read_text(), "and its last ones into eval/README.md"
 
 
 def _script(name: str) -> Any:
