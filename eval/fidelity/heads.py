@@ -118,9 +118,9 @@ def of_lp_plus(clone: Clone) -> Row:
     # The loss sees the shots' logits after so many steps
     given = code.F.cross_entropy.given
     expected = {f"logits after {steps} steps": {"": given[steps]} for steps in (few, many)}
-    options = lp_plus.published(mine)
+    blend, summed = lp_plus.published(mine).values()
     found = {
-        f"logits after {steps} steps": {"": lp_plus.fit(mine, steps=steps, **options).logits(mine.features)}
+        f"logits after {steps} steps": {"": lp_plus.fit(mine, blend, steps, summed).logits(mine.features)}
         for steps in (few, many)
     }
     why = "as published, but for the bias, which starts at random there; by default the gradients of the text's "
