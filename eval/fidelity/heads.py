@@ -118,14 +118,13 @@ def of_lp_plus(clone: Clone) -> Row:
     # The loss sees the shots' logits after so many steps
     given = code.F.cross_entropy.given
     expected = {f"logits after {steps} steps": {"": given[steps]} for steps in (few, many)}
+    blend, summed = lp_plus.published(mine).values()
     found = {
-        f"logits after {steps} steps": {"": lp_plus.fit(mine, steps=steps).logits(mine.features)}
+        f"logits after {steps} steps": {"": lp_plus.fit(mine, blend, steps, summed).logits(mine.features)}
         for steps in (few, many)
     }
-    why = (
-        "there the bias starts at random (left out here), and the gradients of the text's multipliers add up over all "
-    )
-    why += "steps; here, as in the paper, each step has its own"
+    why = "as published, but for the bias, which starts at random there; by default the gradients of the text's "
+    why += "multipliers do not add up over all steps, as in the paper"
     return compare("lp++", repository, "logits of the shots", (Side(found), Side(expected)), why)
 
 

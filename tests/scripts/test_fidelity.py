@@ -36,7 +36,7 @@ def repository(folder: Path, text: str) -> Path:
     inside.mkdir(parents=True)
     (folder / "PromptKD").mkdir()
     (inside / "main.py").write_text(text)
-    author = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+    author = ["-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "First"]):
         subprocess.run(["git", "-C", inside, *command], check=True)
     return folder

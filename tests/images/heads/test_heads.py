@@ -174,6 +174,28 @@ def test_lp_plus_descends() -> None:
     assert losses[0] > losses[1] > losses[2]
 
 
+@pytest.mark.parametrize("summed", [0, 1])
+def test_lp_plus_by_autograd(summed: int) -> None:
+    """As published the gradient of the multipliers is never set back."""
+    shots, steps = made(noise=0.8).single(), 2 * lp_plus.EVERY
+    weight, alpha = (part.requires_grad_() for part in lp_plus.start(shots))
+    bias, x = torch.zeros(3, requires_grad=True), shots.features
+    cosines, n = x @ shots.text.T, len(x)
+    rate = 4 * n / float(torch.linalg.eigvalsh(x.T @ x)[-1])
+    optimizer = torch.optim.SGD([weight, bias], rate, momentum=lp_plus.MOMENTUM)
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        if not summed:
+            alpha.grad = None
+        F.cross_entropy(x @ weight.T + bias + alpha * cosines, shots.labels).backward()
+        optimizer.step()
+        if step % lp_plus.EVERY == 0 and alpha.grad is not None:
+            alpha.data -= n / (4 * cosines.square().sum(dim=0).max()) * alpha.grad
+    found = lp_plus.fit(shots, steps=steps, summed=summed)
+    expected = weight + alpha[:, None] * shots.text
+    assert torch.allclose(found.weight, expected, rtol=1e-4) and torch.allclose(found.bias, bias, rtol=1e-3)
+
+
 def test_the_second_stage_begins_at_the_texts() -> None:
     shots = made()
     assert same(two_stage.fit(shots, steps=0).logits(shots.features), shots.logits)
