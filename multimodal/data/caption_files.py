@@ -91,7 +91,7 @@ def is_captions(data: str) -> bool:
         return _says_captions(path)
     if suffix(path) in LINES and path.is_file():  # of labelled pictures, perhaps
         return _says_captions(path) or not _says_labels(path)
-    return suffix(path) in (".json", *LINES)
+    return suffix(path) in (".json", ".tar", *LINES)  # an archive is refused as such
 
 
 def _says_captions(path: Path) -> bool:

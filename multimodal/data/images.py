@@ -6,6 +6,7 @@ any order of the files, and neither other classes nor more shots change which pi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import unicodedata
@@ -113,8 +114,7 @@ def load_images(source: str | Path, *, split_seed: int = 0) -> ImageData:
         return assemble(str(source), listing, split_seed=split_seed)
     path = Path(source)
     if path.is_dir():
-        listed = next((path / name for name in BESIDE if (path / name).is_file()), None)
-        if listed is not None and not any(_scan(path / name)[1] for name in _scan(path)[0]):
+        if (listed := _listed(path)) is not None:
             return assemble(str(source), _table(listed), name=path.resolve().name, split_seed=split_seed)
         return assemble(str(source), _folder(path), name=path.resolve().name, split_seed=split_seed)
     if path.is_file() and path.suffix.lower() in (*TABLES, *LINES):
@@ -322,6 +322,17 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(folders), sorted(pictures)
 
 
+def _listed(folder: Path) -> Path | None:
+    """The list of labels in a folder of pictures without class folders, as Hugging Face has it."""
+    folders, pictures = _scan(folder)
+    for file in (folder / name for name in BESIDE):
+        if file.is_file() and (pictures or not folders):
+            with contextlib.suppress(UserError):  # of captions, perhaps
+                next(_labelled(file))
+                return file
+    return None
+
+
 def _table(path: Path) -> Listing:
     """Lines of a picture, its class and maybe its split: under a header, or bare; or objects of them, one a line."""
     listing: Listing = {}
@@ -337,7 +348,7 @@ def _table(path: Path) -> Listing:
             file = path.parent / name.replace("\\", "/")
         if not file.is_file():
             raise UserError(f"{where}: {file} does not exist; paths are relative to the folder of {path.name}")
-        own = "train" if split in (None, "") else split_name(str(split), where)
+        own = "train" if split is None else split_name(split, where)
         listing.setdefault(own, []).append((Picture(name, file), label))
     return listing
 

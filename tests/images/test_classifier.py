@@ -116,6 +116,7 @@ def test_it_learns_colours_that_the_model_cannot_name(tiny_model: Clip, colours:
     assert classifier.score(pictures, labels) > at(0, classifier).score(pictures, labels)
 
 
+@pytest.mark.filterwarnings("ignore:.*words that the model does not know")  # a vocabulary of a few words
 @pytest.mark.parametrize("name", ["coca", "not causal", "siglip", "bert, mean", "last"])
 def test_other_text_towers(colours: ImageData, name: str) -> None:
     toy = Clip(TOYS[name].model(), open_clip.image_transform(16, is_train=False), shared_tokenizer(name), name)

@@ -102,8 +102,8 @@ def _write_page(html: Path, hits: Sequence[Hit], asked: Picture | str, facts: Se
             raise
 
     figures = [
-        Figure(partial(load, hit), name, hit.text, f"{hit.score:.3f}", place=hit.title)
-        for hit, name in zip(hits, short_names([hit.title for hit in hits]), strict=True)
+        Figure(partial(load, hit), name, hit.text, f"{hit.score:.3f}", place=hit.id)
+        for hit, name in zip(hits, short_names([hit.id for hit in hits]), strict=True)
     ]
     heading, shown = (
         (f"“{asked}”", None) if isinstance(asked, str) else (f"Like {asked.name}", Figure(asked.load, asked.name))

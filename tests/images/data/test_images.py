@@ -748,6 +748,9 @@ def test_the_list_of_a_hugging_face_folder(tmp_path: Path) -> None:
     lines = [f'{{"file_name": "{one}.jpg", "label": {one % 2}, "split": "train"}}' for one in range(4)]
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     assert load_images(tmp_path).classes == ("0", "1")
+    image_folder(tmp_path / "folders", {"train/a": 2, "train/b": 2})
+    (tmp_path / "folders" / "metadata.csv").write_text("file_name,label\ntrain/a/0.jpg,c\n")
+    assert load_images(tmp_path / "folders").classes == ("a", "b"), "class folders say it themselves"
 
 
 def test_a_test_folder_without_pictures_is_said(tmp_path: Path) -> None:
