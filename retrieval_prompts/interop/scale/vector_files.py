@@ -81,7 +81,7 @@ def write(
         notes: what else is to be known of the shard, as JSON has it.
 
     Raises:
-        UserError: for those that half precision cannot hold.
+        UserError: for those that half precision cannot hold, and for an id that no text file can.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -92,7 +92,13 @@ def write(
         raise UserError(f"{path}: half precision does not hold these vectors, of up to {np.abs(vectors).max():g}")
     lists = pa.FixedSizeListArray.from_arrays(pa.array(kept.ravel()), kept.shape[1])
     more = {name: pa.array(list(column), pa.string()) for name, column in beside.items()}
-    table = pa.table({"_id": pa.array(list(ids), pa.string()), "vector": lists, **more})
+    try:
+        names = pa.array(list(ids), pa.string())
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}: the id {str(error.object)!r} is not Unicode, which files of vectors hold; rename it"
+        ) from None
+    table = pa.table({"_id": names, "vector": lists, **more})
     noted = part.noted() | {"sha256": _Content({}, list(ids), kept, beside).digest(), "notes": notes}
     table = table.replace_schema_metadata({KEY: json.dumps(noted).encode()})
     buffer = io.BytesIO()

@@ -225,6 +225,12 @@ def test_what_half_precision_does_not_hold_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_id_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    part = vector_files.Part({"fingerprint": "f"}, "t", "float32")
+    with pytest.raises(UserError, match=r"the id 'caf\\udce9.png' is not Unicode, .*; rename it"):
+        vector_files.write(tmp_path / "part-000000.parquet", part, ["a", "caf\udce9.png"], np.ones((2, 2), np.float32))
+
+
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_a_document_prompt_is_in_the_vectors(
     one_worker: None, model: Path, data: Path, tmp_path: Path, strength: float
