@@ -194,14 +194,14 @@ def summary(runs: dict[str, Any]) -> dict[str, Any]:
         for name in dict.fromkeys(name for each in mine for name in each["systems"]):
             made = [each for each in mine if name in each["systems"]]
             columns = {metric: [each["systems"][name][metric] for each in made] for metric in made[0]["systems"][name]}
-            row: dict[str, Any] = {metric: _spread(values) for metric, values in columns.items()}
+            row: dict[str, Any] = {metric: spread(values) for metric, values in columns.items()}
             if name in made[0]["seconds"]:
                 row["seconds"] = statistics.fmean(each["seconds"][name] for each in made)
             found.setdefault(str(shots), {})[name] = row
     return found
 
 
-def _spread(values: list[float]) -> list[float]:
+def spread(values: list[float]) -> list[float]:
     return [statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0]
 
 

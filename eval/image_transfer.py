@@ -14,7 +14,6 @@ goes on with what is missing.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import warnings
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.image_heads import Scores
+from eval.image_heads import Scores, spread
 from multimodal.classifier import PromptClassifier
 from multimodal.data.images import ImageData, few_shot, load_images
 from multimodal.data.templates import template_for
@@ -180,14 +179,10 @@ def summary(runs: dict[str, Any], plain: dict[str, dict[str, Scores]]) -> dict[s
         for name in dict.fromkeys(name for run in mine for name in run):
             of = [run[name] for run in mine if name in run]
             found.setdefault(shots, {})[name] = {
-                each: {metric: _spread([run[each][metric] for run in of]) for metric in scores}
+                each: {metric: spread([run[each][metric] for run in of]) for metric in scores}
                 for each, scores in of[0].items()
             }
     return found
-
-
-def _spread(values: list[float]) -> list[float]:
-    return [statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0]
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -199,8 +194,8 @@ def table(summary: dict[str, Any]) -> str:
         cells = []
         for each, shots in columns:
             mean, deviation = summary[shots].get(name, {}).get(each, {}).get("accuracy", (None, 0.0))
-            spread = f" ± {100 * deviation:.1f}" if deviation else ""
-            cells.append("–" if mean is None else f"{100 * mean:.1f}{spread}")
+            said = f" ± {100 * deviation:.1f}" if deviation else ""
+            cells.append("–" if mean is None else f"{100 * mean:.1f}{said}")
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

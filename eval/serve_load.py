@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,17 +96,25 @@ async def ask(port: int, body: Any, streams: Any = None, path: str = "/search") 
 
 
 async def clients(
-    port: int, count: int, bodies: Sequence[dict[str, Any]], until: Any, expected: dict[str, Any] | None = None
+    port: int,
+    count: int,
+    bodies: Sequence[dict[str, Any]],
+    until: Any,
+    expected: dict[str, Any] | None = None,
+    *,
+    path: str = "/search",
+    alike: Callable[[Any, Any], bool] | None = None,
 ) -> Counted:
-    """So many clients at once, each until `until()` holds; `expected`: body -> what must be found."""
-    counted = Counted()
+    """So many clients at once, each until `until()` holds; `expected`: body -> what must be found, which is as `alike`
+    says (`same`)."""
+    counted, compared = Counted(), alike or same
 
     async def client(number: int) -> None:
         order, streams = random.Random(number), None
         while not until():
             body, started = order.choice(bodies), time.perf_counter()
             try:
-                status, found, streams = await ask(port, body, streams)
+                status, found, streams = await ask(port, body, streams, path)
             except ConnectionRefusedError:
                 counted.statuses["refused"] += 1
                 return
@@ -118,7 +126,7 @@ async def clients(
                 await asyncio.sleep(1)  # as Retry-After says
             if status == 200:
                 counted.seconds.append(time.perf_counter() - started)
-                counted.wrong += expected is not None and not same(json.loads(found), expected[json.dumps(body)])
+                counted.wrong += expected is not None and not compared(json.loads(found), expected[json.dumps(body)])
         if streams:
             streams[1].close()
 
@@ -134,13 +142,13 @@ def same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
     return close and len(ids[0] ^ ids[1]) <= 2 * (scores[0][-1] + 1e-5 >= scores[0][-2])
 
 
-async def alone(port: int, bodies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+async def alone(port: int, bodies: Sequence[dict[str, Any]], path: str = "/search") -> dict[str, Any]:
     """What each request gets when nobody else asks."""
     found, streams = {}, None
     for body in bodies:
-        status, answer, streams = await ask(port, body, streams)
+        status, answer, streams = await ask(port, body, streams, path)
         while status == 503:  # a machine that is busy with other work
-            status, answer, streams = await ask(port, body, streams)
+            status, answer, streams = await ask(port, body, streams, path)
         assert status == 200, answer
         found[json.dumps(body)] = json.loads(answer)
     return found

@@ -15,17 +15,12 @@ import argparse
 import asyncio
 import base64
 import io
-import json
-import random
-import statistics
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.serve_load import Served, after, ask, serving
+from eval.serve_load import Counted, Served, after, alone, clients, serving, summary
 from multimodal.data.images import load_images
 from retrieval_prompts import UserError
 from retrieval_prompts.experiments.records.result_file import made_on
@@ -43,52 +38,13 @@ FORMS = (
 Body = dict[str, Any]
 
 
-@dataclass
-class Counted:
-    """What came of the requests of some clients."""
-
-    seconds: list[float] = field(default_factory=list)
-    statuses: Counter[str] = field(default_factory=Counter)
-    wrong: int = 0
-
-
-async def clients(port: int, path: str, count: int, bodies: list[Body], seconds: float, expected: Any) -> Counted:
-    """So many clients at once, each of which asks again when it has its answer; `expected`: of each body, or None."""
-    counted, until = Counted(), after(seconds)
-
-    async def client(number: int) -> None:
-        order, streams = random.Random(number), None
-        while not until():
-            at, started = order.randrange(len(bodies)), time.perf_counter()
-            status, found, streams = await ask(port, bodies[at], streams, path)
-            counted.statuses[str(status)] += 1
-            if status == 200:
-                counted.seconds.append(time.perf_counter() - started)
-                counted.wrong += expected is not None and not same(json.loads(found), expected[at])
-        if streams:
-            streams[1].close()
-
-    await asyncio.gather(*map(client, range(count)))
-    return counted
-
-
-def same(found: Any, expected: Any) -> bool:
+def alike(found: Any, expected: Any) -> bool:
     """Whether two answers say the same, numbers to 1e-5."""
     if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(same(found[name], value) for name, value in expected.items())
+        return found.keys() == expected.keys() and all(alike(found[name], value) for name, value in expected.items())
     if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(same, found, expected))
+        return len(found) == len(expected) and all(map(alike, found, expected))
     return abs(found - expected) <= 1e-5 if isinstance(expected, float) else bool(found == expected)
-
-
-async def alone(port: int, path: str, bodies: list[Body]) -> list[Any]:
-    """What each request gets when nobody else asks."""
-    found = []
-    for body in bodies:
-        status, answer, _ = await ask(port, body, None, path)
-        assert status == 200, answer
-        found.append(json.loads(answer))
-    return found
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -111,7 +67,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "serve, classify": (our, "/classify", classify),
         }
         expected = {
-            name: asyncio.run(alone(server.port, path, bodies)) if name.startswith("serve") else None
+            name: asyncio.run(alone(server.port, bodies, path)) if name.startswith("serve") else None
             for name, (server, path, bodies) in asked.items()
         }
         for turn in range(options.turns):
@@ -119,24 +75,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 for name in asked if turn % 2 == 0 else reversed(asked):
                     server, path, bodies = asked[name]
                     started, before = time.perf_counter(), server.cpu()
-                    work = clients(server.port, path, count, bodies, options.seconds, expected[name])
-                    counted = asyncio.run(work)
+                    given = server.port, count, bodies, after(options.seconds), expected[name]
+                    counted = asyncio.run(clients(*given, path=path, alike=alike))
                     took = time.perf_counter() - started, server.cpu() - before
                     turns.setdefault(f"{name}, {count} clients", []).append((counted, *took))
     return {name: summary(each) for name, each in turns.items()}
-
-
-def summary(turns: list[tuple[Counted, float, float]]) -> dict[str, Any]:
-    """Of turns (counted, seconds, processor seconds): the median a turn, quantiles of all."""
-    every = sorted(second for counted, _, _ in turns for second in counted.seconds)
-    return {
-        "requests_a_second": round(statistics.median(len(c.seconds) / wall for c, wall, _ in turns), 1),
-        "cpu_ms": round(1000 * sum(cpu for _, _, cpu in turns) / max(1, len(every)), 2),
-        "p50_ms": round(1000 * every[len(every) // 2], 1),
-        "p99_ms": round(1000 * every[int(len(every) * 0.99)], 1),
-        "statuses": dict(sum((counted.statuses for counted, _, _ in turns), Counter())),
-        "wrong": sum(counted.wrong for counted, _, _ in turns),
-    }
 
 
 def other_server(index: Path) -> None:

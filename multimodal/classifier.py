@@ -101,8 +101,9 @@ class PromptClassifier(Estimator):
         from multimodal.training.classes import fit_classifier
         from multimodal.training.method_choice import settle
 
-        why = settle(self, pictures, labels, classes, cache)
-        fit_classifier(self, pictures, labels, classes, cache=cache, checkpoint=checkpoint, on_step=on_step)
+        why, parts = settle(self, pictures, labels, classes, cache)
+        how: dict[str, Any] = {"cache": cache, "checkpoint": checkpoint, "on_step": on_step}
+        fit_classifier(self, pictures, labels, classes, parts=parts, **how)
         if why:
             self.training["method"] = why
         return self

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from multimodal.data.images import Split
+
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
@@ -45,3 +47,14 @@ def image_folder(root: Path, counts: Mapping[str, int]) -> Path:
             write(root / folder / f"{index}.png", number)
             number += 1
     return root
+
+
+def names(split: Split) -> list[str]:
+    return [picture.name for picture in split.pictures]
+
+
+def pairs(split: Split) -> list[tuple[str, str]]:
+    return [
+        (picture.name, split.classes[label])
+        for picture, label in zip(split.pictures, split.labels.tolist(), strict=True)
+    ]

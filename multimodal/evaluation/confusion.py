@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from multimodal.data.templates import spoken
 
 NAMED = 3  # classes in a sentence
-Z = 1.96  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -113,15 +111,16 @@ class Confusion:
         return line
 
 
-def interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `count` pictures (Wilson 1927).
+def interval(right: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of the share that is right of `count` pictures (Wilson 1927).
 
-    >>> [round(edge, 3) for edge in interval(0.5, 10)]
+    >>> [round(edge, 3) for edge in interval(5, 10)]
     [0.237, 0.763]
     """
-    middle = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
-    half = Z * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2)) / (1 + Z**2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.stats import binomtest
+
+    found = binomtest(right, count).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def listed(names: Sequence[str]) -> str:

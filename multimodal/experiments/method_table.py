@@ -48,11 +48,12 @@ def compare_methods(
         UserError: for a method that is not there or learns from a teacher, and one that is named twice.
     """
     known = [name for name in METHODS if name != "promptkd"]
-    if odd := [name for name in methods if name not in known]:
+    if odd := [repr(name) for name in methods if name not in known]:
         raise UserError(f"--methods: expected some of {', '.join(known)}, got {few(odd)}")
     if len(set(methods)) < len(methods):
         raise UserError(f"--methods names a method twice: {', '.join(methods)}")
-    train, watch, found, facts = data.split("train"), Stopwatch(), {}, []
+    train, watch, facts = data.split("train"), Stopwatch(), list[str]()
+    found: dict[str, ClassResult] = {}
     held: dict[str, float] = {}
     for name in methods:
         settings = on_data({**given, "method": name}, data.name)
@@ -61,7 +62,8 @@ def compare_methods(
         labels = [data.classes[label] for label in shots.labels]
         with watch(name):
             classifier.fit(shots.pictures, labels, data.classes, cache=cache, on_step=on_step)
-        found[name] = protocols.evaluate(how, data, [classifier], cache=cache, keep_rankings=keep_rankings)
+        part = replace(how, systems=OWN) if found else how  # what is the same for all is scored once
+        found[name] = protocols.evaluate(part, data, [classifier], cache=cache, keep_rankings=keep_rankings)
         found[name].images_encoded += classifier.training["images_encoded"]
         line = f"{name}: tuned in {watch.seconds[name]:,.0f} s"
         if "held_out" in classifier.training:

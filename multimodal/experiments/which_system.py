@@ -151,7 +151,7 @@ def headlines(result: ClassResult) -> dict[str, str]:
             said = chosen[part].called
         elif result.preferred:
             said = f"Held-out shots take {system}"
-        low, high = interval(score, len(own.right))
+        low, high = interval(round(score * len(own.right)), len(own.right))
         line = (
             f"{said}: right on {points(score)} % of {len(own.right):,} {part or 'test'} pictures (95 % interval"
             f" {points(low)} to {points(high)})"

@@ -11,7 +11,7 @@ import torch
 from multimodal.classifier import PromptClassifier
 from multimodal.evaluation.feedback import ask
 from multimodal.towers.clip import Clip
-from multimodal.vectors.image_index import ImageIndex
+from multimodal.vectors.image_index import ImageIndex, check_prompts
 from multimodal.vectors.texts import Texts
 from retrieval_prompts.errors import UserError
 from retrieval_prompts.serving.by_name import Shelf
@@ -41,11 +41,15 @@ class PictureShelf(Shelf[Loaded]):
     Args:
         index: of pictures, and `clip`, which made it.
         given, root: see `Shelf`.
+
+    Raises:
+        UserError: for an index whose pictures have prompts in the image tower.
     """
 
     def __init__(
         self, index: ImageIndex, clip: Clip, given: Mapping[str, Path] | None = None, root: Path | None = None
     ) -> None:
+        check_prompts(index, None)
         self.index, self.clip = index, clip
         super().__init__(given or {}, root)
 

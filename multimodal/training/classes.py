@@ -195,8 +195,12 @@ def fit_classifier(
     cache: Path | None = None,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
+    parts: Sequence[Part] = (),
 ) -> None:
-    """Train new prompts for a classifier, and fit its temperature and its head; see `PromptClassifier.fit`."""
+    """Train new prompts for a classifier, and fit its temperature and its head; see `PromptClassifier.fit`.
+
+    parts: what `out_of_fold` has found already, with the same settings.
+    """
     clip, settings = classifier.clip, classifier.settings
     items = as_pictures(pictures)
     if labels is None and classes is None:
@@ -231,7 +235,7 @@ def fit_classifier(
         if built.teacher is not None:
             images = cast(CachedImages, shots.images)
             classifier.training["right"] = right(images, shots.labels, known, built.teacher, cache)
-        _fit_answers(classifier, shots)
+        _fit_answers(classifier, shots, parts)
 
 
 def _labelled(
@@ -259,10 +263,10 @@ def _labelled(
     return task
 
 
-def _fit_answers(classifier: PromptClassifier, task: Task) -> None:
+def _fit_answers(classifier: PromptClassifier, task: Task, known: Sequence[Part]) -> None:
     """The temperature and the head of trained prompts, by labelled images."""
     settings = task.settings
-    parts = out_of_fold(task) if settings.calibrate else []
+    parts = (known or out_of_fold(task)) if settings.calibrate else []
     if parts:
         held = np.concatenate([part.held for part in parts])
         numbers = task.labels.cpu().numpy()
@@ -275,11 +279,13 @@ def _fit_answers(classifier: PromptClassifier, task: Task) -> None:
         classifier.answer, classifier.training["head"] = fit_head(task, parts)
 
 
-def out_of_fold(task: Task) -> list[Part]:
+def out_of_fold(task: Task, said: str = "calibrate") -> list[Part]:
     """What prompts say of the training images that they were trained without; empty where a class has a single image.
 
     The temperature that fits it best calibrates the prompts of all images. Prompts that read no labels are not trained
     anew: they say of all images what they would have said.
+
+    said: what the progress bar calls it.
     """
     clip, known, settings = task.clip, task.classes, task.settings
     numbers = task.labels.cpu().numpy()
@@ -295,12 +301,12 @@ def out_of_fold(task: Task) -> list[Part]:
         if built.teacher is None:
             built = build_method(clip, settings, len(known))
             part = Task(clip, built, known, _Some(task.images, rest), numbers[rest], settings)
-            name = f"calibrate, fold {held + 1} of {FOLDS}"
+            name = f"{said}, fold {held + 1} of {FOLDS}"
             for _ in tqdm(train(part), desc=name, unit="step", delay=1, leave=False):
                 pass
-        said = predict(clip, built, known, task.images, out, trained=known.names).cpu()
+        answers = predict(clip, built, known, task.images, out, trained=known.names).cpu()
         text = None if built.teacher is not None or settings.head == "none" else own_text(part)
-        found.append(Part(rest, out, said, text))
+        found.append(Part(rest, out, answers, text))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from multimodal.prompts.methods import build_method
 from multimodal.prompts.settings import AUTO, QUICK
 from multimodal.towers.clip import Clip
 from multimodal.training.classes import Task, found_classes, out_of_fold
+from multimodal.training.head_choice import Part
 from multimodal.training.settings import Settings
 from multimodal.vectors.image_data import CachedImages
 from retrieval_prompts.errors import UserError
@@ -29,12 +29,12 @@ class Tried:
 
     Args:
         hits: (n,) whether the prompt alone answered right, for each of them.
-        seconds: what it took.
+        parts: what it said of them, which calibrates it too.
     """
 
     method: str
     hits: np.ndarray
-    seconds: float
+    parts: Sequence[Part] = ()
 
     @property
     def right(self) -> float:
@@ -43,26 +43,29 @@ class Tried:
 
 def settle(
     classifier: PromptClassifier, pictures: Any, labels: Any, classes: Sequence[str] | None, cache: Path | None = None
-) -> str:
+) -> tuple[str, Sequence[Part]]:
     """Where the method was left to "auto", give the classifier the settings of one that held-out shots choose.
 
-    Returns why it is that one, in a line; empty where nothing was to choose.
+    Returns why it is that one, in a line, and its answers for these shots; neither where nothing was to choose.
 
     Raises:
         UserError: without labels.
     """
     asked = classifier.asked
     if asked.method != AUTO:
-        return ""
+        return "", ()
     if labels is None:
         raise UserError("the method auto is chosen by labelled images; give their labels, or name a method")
     items = as_pictures(pictures)
     names = tuple(classes) if classes is not None else found_classes(labels)
     numbers = label_numbers(labels, names, len(items))
     tried = try_methods(classifier.clip, items, numbers, names, classifier.asked_with, cache=cache)
-    method, why = taken(tried) if tried else (QUICK[0], f"{QUICK[0]}: one image a class, none held out to choose by")
-    classifier.settings = classifier.asked_with(method)
-    return why
+    if not tried:
+        classifier.settings = classifier.asked_with(QUICK[0])
+        return f"{QUICK[0]}: one image a class, none held out to choose by", ()
+    best, why = taken(tried)
+    classifier.settings = classifier.asked_with(best.method)
+    return why, best.parts
 
 
 def try_methods(
@@ -82,20 +85,20 @@ def try_methods(
     """
     found = []
     for method in methods:
-        settings, start = of_method(method), time.perf_counter()
+        settings = of_method(method)
         data = CachedImages(clip, list(pictures), settings.cached_views, cache)
         known, numbers = Classes(clip, tuple(names), settings), labels[data.kept]
         task = Task(clip, build_method(clip, settings, len(names)), known, data, numbers, settings)
-        parts = out_of_fold(task)
+        parts = out_of_fold(task, method)
         if not parts:
             return []
         hits = np.concatenate([part.logits.argmax(dim=1).numpy() == numbers[part.held] for part in parts])
-        found.append(Tried(method, hits, time.perf_counter() - start))
+        found.append(Tried(method, hits, parts))
     return found
 
 
-def taken(tried: Sequence[Tried]) -> tuple[str, str]:
-    """(the method that was right most often, why, in a line)"""
+def taken(tried: Sequence[Tried]) -> tuple[Tried, str]:
+    """(the one that was right most often, why, in a line)"""
     best = max(tried, key=lambda each: each.right)
     rest = sorted((each for each in tried if each is not best), key=lambda each: -each.right)
     line = f"{best.method}: {100 * best.right:.1f} % of {len(best.hits):,} held-out shots right"
@@ -104,4 +107,4 @@ def taken(tried: Sequence[Tried]) -> tuple[str, str]:
         change = best.hits.astype(float) - rest[0].hits
         if change.mean() <= change.std() / np.sqrt(len(change)):
             line += f" ({rest[0].method} may be as good)"
-    return best.method, f"{line}; no test picture was asked"
+    return best, f"{line}; no test picture was asked"

@@ -168,7 +168,8 @@ def check_prompts(index: ImageIndex, prompts: PromptedTower | None) -> None:
         return
     if given is None:
         raise UserError(
-            "the pictures of this index have prompts in the image tower: search it with --prompts, the same"
+            "the pictures of this index have prompts in the image tower: multimodal-prompts search --prompts finds"
+            " them, with the same"
         )
     other = "with other ones, or at another strength" if made else "without them"
     raise UserError(

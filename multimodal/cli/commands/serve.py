@@ -46,10 +46,9 @@ def serve(
         from multimodal.serving.asked import PictureLimits
         from multimodal.serving.served import PictureShelf
         from multimodal.serving.web import PictureWeb
-        from multimodal.vectors.image_index import check_prompts, open_with_model
+        from multimodal.vectors.image_index import open_with_model
 
         found, clip = open_with_model(index, model, pretrained, device=device, quick_gelu=quick_gelu)
-        check_prompts(found, None)
         shelf = PictureShelf(found, clip, named, serving.prompts_root)
         held = max(HELD, 2 * serving.max_body)
         limits = PictureLimits(**serving.limits(clip.device.type), held=held, pixels=max_pixels, classes=max_classes)

@@ -48,6 +48,6 @@ def test_of_many_classes_the_most_confused_are_shown() -> None:
 
 
 def test_the_interval_of_a_share() -> None:
-    assert interval(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    low, high = interval(1.0, 20)
-    assert high == 1.0 and low == pytest.approx(1 / (1 + 1.96**2 / 20))
+    assert interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    low, high = interval(20, 20)
+    assert high == 1.0 and low == pytest.approx(1 / (1 + 1.96**2 / 20), abs=1e-4)

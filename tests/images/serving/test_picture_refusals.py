@@ -22,6 +22,9 @@ from multimodal.cli import app as cli
 from multimodal.data import pictures
 from multimodal.serving import answering
 from multimodal.serving.asked import PictureLimits
+from multimodal.serving.served import PictureShelf
+from multimodal.vectors.image_index import ImageIndex
+from retrieval_prompts.errors import UserError
 
 LIMITS = PictureLimits(body=20_000, text=50, queries=3, k=5, pixels=10_000, classes=4, held=60_000)
 SMALL = sent(encoded(noise(1)))
@@ -211,3 +214,10 @@ def test_the_command_starts(
     ):
         done = command("serve", *given, "--port", 0, "--device", "cpu")
         assert done.code == 2 and said in done.err.splitlines()[-1] and "Traceback" not in done.err
+
+
+def test_pictures_under_prompts_are_not_served(home: Home) -> None:
+    index = ImageIndex.open(home.folder / "index")
+    index.manifest["encoder"]["prompts"] = "f" * 64
+    with pytest.raises(UserError, match="have prompts in the image tower: multimodal-prompts search --prompts finds"):
+        PictureShelf(index, home.clip)

@@ -164,7 +164,7 @@ def test_an_index_under_prompts_in_the_image_tower(
     done = command(*search, "--image", pictures[0].place, "--prompts", vpt)
     assert done.json[0]["id"] == pictures[0].name and done.json[0]["score"] == pytest.approx(1, abs=1e-3)
     for options, message in (
-        ([], "the pictures of this index have prompts in the image tower: search it with --prompts, the same"),
+        ([], "the pictures of this index have prompts in the image tower: multimodal-prompts search --prompts finds"),
         (["--prompts", prompts], "the pictures of this index have prompts in the image tower"),
         (
             ["--prompts", vpt, "--strength", "0.5"],
